@@ -1,0 +1,69 @@
+//===- GPTQ.h - The gptq dialect --------------------------------*- C++ -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_DIALECT_GPTQ_IR_GPTQ_H
+#define GPTQ_DIALECT_GPTQ_IR_GPTQ_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/DestinationStyleOpInterface.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "mlir/Interfaces/TilingInterface.h"
+
+#include "gptq/Dialect/GPTQ/IR/GPTQDialect.h.inc"
+#include "gptq/Dialect/GPTQ/IR/GPTQEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "gptq/Dialect/GPTQ/IR/GPTQAttrs.h.inc"
+
+#define GET_OP_CLASSES
+#include "gptq/Dialect/GPTQ/IR/GPTQOps.h.inc"
+
+namespace mlir::gptq {
+
+/// Name of the attribute that holds an op's plans (an array, one per range of
+/// M), and of the one that holds the single plan of an op inside a kernel.
+inline constexpr llvm::StringLiteral kPlansAttr = "gptq.plans";
+inline constexpr llvm::StringLiteral kPlanAttr = "gptq.plan";
+
+/// Name of the attribute with which importers and passes name an op for
+/// people: "layers.0.self_attn.q_proj".
+inline constexpr llvm::StringLiteral kLabelAttr = "gptq.label";
+
+/// Marks an entry function of the model; an integer, the largest M of a call.
+inline constexpr llvm::StringLiteral kMaxRowsAttr = "gptq.max_m";
+
+/// Marks the function of one kernel, and the nested module that holds them.
+inline constexpr llvm::StringLiteral kKernelAttr = "gptq.kernel";
+inline constexpr llvm::StringLiteral kKernelsModule = "kernels";
+
+/// On a kernel: its number of workgroups, an array of i64 arrays [a, b, c, d],
+/// the product over them of ceil((a*M + b*P + c) / d); and the bytes of
+/// workgroup memory it needs.
+inline constexpr llvm::StringLiteral kGridAttr = "gptq.grid";
+inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
+
+/// On arguments and results of an entry function: their name for users.
+inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
+
+/// On the module, all optional: a dictionary about the model (family, name,
+/// vocab_size, max_context, bos_ids, eos_ids, add_bos, parameters,
+/// quantization), its tokenizer ({kind, files}), its chat template, and the
+/// folder that file names are relative to.
+inline constexpr llvm::StringLiteral kModelAttr = "gptq.model";
+inline constexpr llvm::StringLiteral kTokenizerAttr = "gptq.tokenizer";
+inline constexpr llvm::StringLiteral kChatTemplateAttr = "gptq.chat_template";
+inline constexpr llvm::StringLiteral kFolderAttr = "gptq.folder";
+
+} // namespace mlir::gptq
+
+#endif // GPTQ_DIALECT_GPTQ_IR_GPTQ_H

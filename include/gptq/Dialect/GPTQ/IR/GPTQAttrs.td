@@ -1,0 +1,173 @@
+//===- GPTQAttrs.td - Weight views, layouts and plans -------*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_ATTRS_TD
+#define GPTQ_ATTRS_TD
+
+include "gptq/Dialect/GPTQ/IR/GPTQDialect.td"
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+
+class GPTQ_Attr<string name, string attrMnemonic> : AttrDef<GPTQ_Dialect, name> {
+  let mnemonic = attrMnemonic;
+}
+
+//===----------------------------------------------------------------------===//
+// Views: where the elements of a weight come from
+//===----------------------------------------------------------------------===//
+
+def GPTQ_DataAttr : GPTQ_Attr<"Data", "data"> {
+  let summary = "A tensor in a checkpoint file, as it lies there";
+  let description = [{
+    `bytes` bytes at `offset` of `file` (a path relative to the checkpoint folder, or absolute), row-major, little-endian, of
+    type `tensor<shape x element>`. As a view it yields those elements unchanged.
+
+    ```mlir
+    #gptq.data<"model.safetensors", "lm_head.weight", 1024, tensor<512x64xf16>>
+    ```
+  }];
+  let parameters = (ins "::mlir::StringAttr":$file, "::mlir::StringAttr":$tensor, "int64_t":$offset,
+                        "::mlir::RankedTensorType":$type);
+  let assemblyFormat = "`<` $file `,` $tensor `,` $offset `,` $type `>`";
+  let extraClassDeclaration = [{
+    /// Size of the range in bytes.
+    int64_t getByteSize() const;
+  }];
+}
+
+def GPTQ_Packing : I32EnumAttr<"Packing", "which dimension the fields of one word run along", [
+    I32EnumAttrCase<"Rows", 0, "rows">, I32EnumAttrCase<"Columns", 1, "columns">]> {
+  let cppNamespace = "::mlir::gptq";
+  let genSpecializedAttr = 0;
+}
+
+def GPTQ_CodesAttr : GPTQ_Attr<"Codes", "codes"> {
+  let summary = "Unsigned codes unpacked from 32-bit words";
+  let description = [{
+    A view of an i32 `data` as unsigned codes of `bits` bits: with f = 32 / bits, field j of a word (bits b·j … b·j + b − 1, lowest
+    first) holds element f·r + j, where r counts words along the packed dimension: dimension 0 for `rows` (GPTQ's `qweight`),
+    dimension 1 for `columns` (its `qzeros`). Before fields are taken apart, `wordAdd` is added to each word modulo
+    2^32: the exact inverse of the published v1 writers, who subtract one from every field with a single word subtraction.
+    Trailing fields beyond the weight's own shape are padding.
+
+    ```mlir
+    #gptq.codes<#gptq.data<"m.safetensors", "q.qzeros", 64, tensor<2x8xi32>>, bits = 4, packing = columns, wordAdd = 286331153>
+    ```
+  }];
+  let parameters = (ins "::mlir::gptq::DataAttr":$data, "int64_t":$bits, EnumParameter<GPTQ_Packing>:$packing,
+                        DefaultValuedParameter<"int64_t", "0">:$wordAdd);
+  let assemblyFormat = "`<` $data `,` struct($bits, $packing, $wordAdd) `>`";
+}
+
+def GPTQ_ArgsortAttr : GPTQ_Attr<"Argsort", "argsort"> {
+  let summary = "The stable order that sorts a checkpoint's g_idx";
+  let description = [{
+    A view of `data` (i32 [K], the group of each input row; a negative g means g + `groups`) as the permutation that sorts it,
+    stably: element i is the original row that comes i-th when rows are grouped.
+  }];
+  let parameters = (ins "::mlir::gptq::DataAttr":$data, "int64_t":$groups);
+  let assemblyFormat = "`<` $data `,` `groups` `=` $groups `>`";
+}
+
+def GPTQ_ConcatAttr : GPTQ_Attr<"Concat", "concat"> {
+  let summary = "Several weights beside each other along a dimension";
+  let description = [{
+    The elements of `parts` (weight symbols of equal shape but for `dim`) one after another along `dim`. With `interleave` = b > 0
+    runs of b taken in turn from each part: b of the first, b of the second, …, again b of the first; parts must then have the same
+    size; a last short run is followed by the next part's short run.
+  }];
+  let parameters = (ins "::mlir::ArrayAttr":$parts, "int64_t":$dim, DefaultValuedParameter<"int64_t", "0">:$interleave);
+  let assemblyFormat = "`<` $parts `,` struct($dim, $interleave) `>`";
+}
+
+def GPTQ_GatherAttr : GPTQ_Attr<"Gather", "gather"> {
+  let summary = "A weight with one dimension reordered";
+  let description = "Element i along `dim` is element `order[i]` of `source` (both weight symbols).";
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$source, "::mlir::FlatSymbolRefAttr":$order, "int64_t":$dim);
+  let assemblyFormat = "`<` $source `,` struct($order, $dim) `>`";
+}
+
+def GPTQ_RotaryAttr : GPTQ_Attr<"Rotary", "rotary"> {
+  let summary = "The table of rotary position embeddings";
+  let description = [{
+    A computed f32 table [positions, D]: for pair i < D/2 and angle a = p·f_i, element [p, i] is cos a and [p, D/2 + i] is
+    sin a, with f_i = theta^(−2i/D). `scaling` "llama3" changes f_i as Llama 3.1 publishes it: wavelengths beyond
+    `originalContext / lowFreqFactor` are divided by `factor`, those below `originalContext / highFreqFactor` kept, those between
+    interpolated. "linear" divides every f_i by `factor`. Computed in double precision, rounded once.
+  }];
+  let parameters = (ins "::mlir::FloatAttr":$theta, "::mlir::StringAttr":$scaling, "::mlir::FloatAttr":$factor,
+                        "::mlir::FloatAttr":$lowFreqFactor, "::mlir::FloatAttr":$highFreqFactor, "int64_t":$originalContext);
+  let assemblyFormat = "`<` struct($theta, $scaling, $factor, $lowFreqFactor, $highFreqFactor, $originalContext) `>`";
+}
+
+//===----------------------------------------------------------------------===//
+// Layouts
+//===----------------------------------------------------------------------===//
+
+def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
+  let summary = "Where the bits of a packed weight go, as a permutation of address bits";
+  let description = [{
+    A weight [K, N] of `bits`-bit elements is cut into blocks of `blockN` × `blockK` (powers of two, the last ones padded with
+    zeros); blocks lie panel by panel: all blocks along K of the first `blockN` columns, then the next columns. Inside a block, the
+    bit address is a permutation of the bits of (bit, k, n): `order` names them from the lowest address bit up, `b<i>`, `k<i>` and
+    `n<i>` being bit i of the position inside an element, a row inside the block, a column inside the block.
+
+    Example: 8 lanes of one 32-bit word each, a word holding 8 consecutive rows of its column, lowest bits first:
+    ```mlir
+    #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2">
+    ```
+    Every order is a bijection by construction; the verifier checks that each bit occurs exactly once. (A 4-bit
+    element has bits b0, b1: the address *inside* an element of 2^2 bits.)
+  }];
+  let parameters = (ins "int64_t":$bits, "int64_t":$blockN, "int64_t":$blockK, "::mlir::StringAttr":$order);
+  let assemblyFormat = "`<` struct($bits, $blockN, $blockK, $order) `>`";
+  let genVerifyDecl = 1;
+}
+
+def GPTQ_PackedAttr : GPTQ_Attr<"Packed", "packed"> {
+  let summary = "A weight packed by a layout";
+  let description = [{
+    The elements of weight `source`, [K, N] (or [N, K] with `transposed`), packed by `layout`. The packed weight has type
+    `tensor<panels x (K / blockK) x words x i32>` for quantized codes, or of the element type for elements of 8 bits and more.
+  }];
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$source, "::mlir::gptq::LayoutAttr":$layout,
+                        DefaultValuedParameter<"bool", "false">:$transposed);
+  let assemblyFormat = "`<` $source `,` struct($layout, $transposed) `>`";
+}
+
+//===----------------------------------------------------------------------===//
+// Plans
+//===----------------------------------------------------------------------===//
+
+def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
+  let summary = "The design of one kernel for one range of M";
+  let description = [{
+    Chosen by one planner per target, only read afterwards; each field is consumed by one pass, and without that pass the IR is still
+    correct, only slower.
+
+    | field | unit | consumed by |
+    | --- | --- | --- |
+    | `mMin`, `mMax` | rows of the activations this kernel is used for | gptq-form-dispatches |
+    | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
+    | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
+    | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
+    | `rows` | rows of one register tile | gptq-vectorize |
+    | `lanes` | elements of one vector | gptq-vectorize |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first | gptq-promote-activations |
+    | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
+    | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
+  }];
+  let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
+                        "int64_t":$tileK, "int64_t":$rows, "int64_t":$lanes, "::mlir::StringAttr":$path,
+                        "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero);
+  let assemblyFormat = [{
+    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $lanes, $path, $partials, $scale, $zero) `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
+#endif // GPTQ_ATTRS_TD

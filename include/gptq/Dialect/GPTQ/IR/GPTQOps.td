@@ -1,0 +1,339 @@
+//===- GPTQOps.td - Operations of the gptq dialect ----------*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_OPS_TD
+#define GPTQ_OPS_TD
+
+include "gptq/Dialect/GPTQ/IR/GPTQAttrs.td"
+include "mlir/IR/BuiltinAttributes.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/DestinationStyleOpInterface.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "mlir/Interfaces/TilingInterface.td"
+
+class GPTQ_Op<string mnemonic, list<Trait> traits = []> : Op<GPTQ_Dialect, mnemonic, traits>;
+
+def GPTQ_Float : AnyTypeOf<[F16, BF16, F32]>;
+
+/// Before bufferization a tensor, afterwards a memref: the ops of this dialect live until their kernel is vectorized.
+class GPTQ_Shaped<list<Type> types, list<int> ranks> :
+    AnyTypeOf<[TensorRankOf<types, ranks>, MemRefRankOf<types, ranks>]>;
+def GPTQ_Matrix : GPTQ_Shaped<[GPTQ_Float], [2]>;
+def GPTQ_Vector : GPTQ_Shaped<[GPTQ_Float], [1]>;
+def GPTQ_State : MemRefRankOf<[F32, F16, BF16], [3]>;
+
+//===----------------------------------------------------------------------===//
+// Symbols: weights and state
+//===----------------------------------------------------------------------===//
+
+def GPTQ_WeightOp : GPTQ_Op<"weight", [Symbol]> {
+  let summary = "Declares a weight by the bytes it is made from";
+  let description = [{
+    A constant tensor of `type` whose elements `init` describes: a view of checkpoint bytes, or of other weights. The elements
+    never enter the IR; they are read when the compiled model is written. Quantized codes are unsigned: `tensor<KxNxi4>`.
+
+    ```mlir
+    gptq.weight @q.codes : tensor<64x64xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<8x64xi32>>, bits = 4, packing = rows>
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyRankedTensor>:$type, AnyAttr:$init);
+  let assemblyFormat = "$sym_name `:` $type `=` $init attr-dict";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::RankedTensorType getTensorType() { return ::llvm::cast<::mlir::RankedTensorType>(getType()); }
+  }];
+}
+
+def GPTQ_LoadWeightOp : GPTQ_Op<"load_weight", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "The value of a weight";
+  let arguments = (ins FlatSymbolRefAttr:$weight);
+  let results = (outs AnyRankedTensor:$result);
+  let assemblyFormat = "$weight `:` type($result) attr-dict";
+}
+
+def GPTQ_StateOp : GPTQ_Op<"state", [Symbol]> {
+  let summary = "Declares memory that lives as long as a session";
+  let description = "A zero-initialized buffer of `type`, such as one layer's cache of keys, `memref<kvHeads x context x headDim>`.";
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyMemRef>:$type);
+  let assemblyFormat = "$sym_name `:` $type attr-dict";
+}
+
+def GPTQ_LoadStateOp : GPTQ_Op<"load_state", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "The buffer of a state";
+  let arguments = (ins FlatSymbolRefAttr:$state);
+  let results = (outs AnyMemRef:$result);
+  let assemblyFormat = "$state `:` type($result) attr-dict";
+}
+
+//===----------------------------------------------------------------------===//
+// Model ops
+//===----------------------------------------------------------------------===//
+
+/// A destination-style op over rows (tokens) with tiling. The last operands are the destinations.
+class GPTQ_ModelOp<string mnemonic, list<Trait> traits = []> : GPTQ_Op<mnemonic, traits # [
+    DestinationStyleOpInterface, DeclareOpInterfaceMethods<MemoryEffectsOpInterface>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface, ["reifyResultShapes"]>,
+    DeclareOpInterfaceMethods<TilingInterface, ["getLoopIteratorTypes", "getIterationDomain",
+      "getTiledImplementation", "getResultTilePosition"]>]> {
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let hasVerifier = 1;
+  code modelOpDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() { return getInitsMutable(); }
+  }];
+  let extraClassDeclaration = modelOpDeclaration;
+}
+
+def GPTQ_Epilogue : I32EnumAttr<"Epilogue", "what happens to a result before it is written", [
+    I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"SiluMul", 1, "silu_mul">]> {
+  let cppNamespace = "::mlir::gptq";
+}
+
+def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegments]> {
+  let summary = "Multiplies activations by group-quantized weights";
+  let description = [{
+    Writes `lhs * w` to `init` (adds it with `accumulate`), where
+
+        w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)),   g = g_idx ? g_idx[k] : k / group_size
+
+    Without `zeros` every zero point is `zero_point`. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
+    added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
+    bias [N], init [M, N]; the last group may be short.
+
+    With `layout`, codes are packed (`gptq.packed`): [panels, K / blockK, words], and scales and zeros come in the same panels:
+    [panels, groups, blockN].
+
+    Epilogue `silu_mul`: the columns are pairs of runs of h = blockN / 2 (packed; N / 2 otherwise), gate then up; the result, N / 2 columns,
+    is silu(gate) * up with silu(v) = v / (1 + exp(-v)).
+
+    ```mlir
+    %r = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>)
+        outs(%y : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
+    ```
+  }];
+  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
+                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
+                       Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
+                       Variadic<GPTQ_Matrix>:$inits,
+                       ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
+                       DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
+                       OptionalAttr<GPTQ_LayoutAttr>:$layout,
+                       DefaultValuedAttr<GPTQ_Epilogue, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+  let assemblyFormat = [{
+    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)? `:`
+      type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)? (`g_idx` type($g_idx)^)?
+      (`perm` type($perm)^)? (`bias` type($bias)^)? `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = modelOpDeclaration # [{
+    /// Rows of the weight (K) and its columns before the epilogue (N).
+    int64_t getK();
+    int64_t getN();
+    int64_t getNumGroups() { return (getK() + getGroupSize() - 1) / getGroupSize(); }
+  }];
+}
+
+def GPTQ_DequantizeOp : GPTQ_Op<"dequantize", [Pure]> {
+  let summary = "The floating-point weight that quantized codes stand for";
+  let description = [{
+    w[k, n] = scales[g, n] * (codes[k, n] - zeros[g, n]) with g = k / group_size, or `zero_point` where `zeros` is absent; [K, N] as in
+    `gptq.dequant_matmul`. For inspection and tests: no pipeline makes it, and nothing lowers it for a whole weight.
+  }];
+  let arguments = (ins 2DTensorOf<[AnyInteger]>:$codes, 2DTensorOf<[GPTQ_Float]>:$scales,
+                       Optional<2DTensorOf<[AnyInteger]>>:$zeros, ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
+                       OptionalAttr<I64Attr>:$zero_point);
+  let results = (outs 2DTensorOf<[GPTQ_Float]>:$result);
+  let assemblyFormat = [{
+    $codes `,` $scales (`zeros` $zeros^)? attr-dict `:` type($codes) `,` type($scales) (`zeros` type($zeros)^)? `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
+  let summary = "Multiplies activations by a dense weight, as linear layers store it";
+  let description = [{
+    init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
+    `layout` the weight is packed: [panels, K, blockN]. With `accumulate` the product is added to `init`.
+  }];
+  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
+                       Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
+                       DefaultValuedAttr<GPTQ_Epilogue, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+  let assemblyFormat = [{
+    `ins` `(` $lhs `,` $weight (`bias` $bias^)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)? `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = modelOpDeclaration # [{
+    int64_t getK();
+    int64_t getN();
+  }];
+}
+
+def GPTQ_EmbeddingOp : GPTQ_ModelOp<"embedding"> {
+  let summary = "Looks up the rows of a table";
+  let description = [{
+    init[m, :] = table[tokens[m], :]; tokens i32 [M], table [V, H], init [M, H]. With `layout` the table is packed as
+    the weight of a `gptq.matmul` (tied embeddings). Token ids are checked by the caller.
+  }];
+  let arguments = (ins GPTQ_Shaped<[I32], [1]>:$tokens, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$table,
+                       Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout);
+  let assemblyFormat = [{
+    `ins` `(` $tokens `,` $table `:` type($tokens) `,` type($table) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_RMSNormOp : GPTQ_ModelOp<"rms_norm"> {
+  let summary = "Root-mean-square normalization of rows";
+  let description = [{
+    init[m, h] = input[m, h] * weight[h] / sqrt(mean over h of input[m, h]^2 + epsilon); input and init [M, H], weight [H].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, GPTQ_Vector:$weight, Variadic<GPTQ_Matrix>:$inits, F64Attr:$epsilon);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_AddOp : GPTQ_ModelOp<"add"> {
+  let summary = "Adds two activations of the same shape";
+  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Matrix:$rhs, Variadic<GPTQ_Matrix>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $lhs `,` $rhs `:` type($lhs) `,` type($rhs) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_AddRMSNormOp : GPTQ_ModelOp<"add_rms_norm"> {
+  let summary = "Adds a residual and normalizes the sum";
+  let description = "First result: lhs + rhs. Second: `gptq.rms_norm` of it. All [M, H], weight [H].";
+  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Matrix:$rhs, GPTQ_Vector:$weight, Variadic<GPTQ_Matrix>:$inits, F64Attr:$epsilon);
+  let assemblyFormat = [{
+    `ins` `(` $lhs `,` $rhs `,` $weight `:` type($lhs) `,` type($rhs) `,` type($weight) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_SiluMulOp : GPTQ_ModelOp<"silu_mul"> {
+  let summary = "The gate of a gated MLP";
+  let description = "init = silu(gate) * up, silu(v) = v / (1 + exp(-v)); all [M, I].";
+  let arguments = (ins GPTQ_Matrix:$gate, GPTQ_Matrix:$up, Variadic<GPTQ_Matrix>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $gate `,` $up `:` type($gate) `,` type($up) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegments]> {
+  let summary = "Rotates queries and keys, and appends keys and values to their caches";
+  let description = [{
+    For row m at position p = position + m and every head of D = head_dim elements: with `q_norm` / `k_norm` [D] the head of q / k is first
+    normalized (`gptq.rms_norm` over D, `epsilon`); then the pair (i, D/2 + i) is rotated by the angle whose cosine and sine are
+    `table[p, i]` and `table[p, D/2 + i]`. Rotated queries go to `init` [M, heads*D]; rotated keys to keys[h, p, :] and values
+    to values[h, p, :], h < kv_heads. q [M, heads*D], k and v [M, kv_heads*D], table f32 [context, D], keys and values
+    [kv_heads, context, D].
+  }];
+  let arguments = (ins GPTQ_Matrix:$q, GPTQ_Matrix:$k, GPTQ_Matrix:$v, GPTQ_Matrix:$table, Optional<GPTQ_Vector>:$q_norm,
+                       Optional<GPTQ_Vector>:$k_norm, Index:$position, GPTQ_State:$keys, GPTQ_State:$values,
+                       Variadic<GPTQ_Matrix>:$inits, ConfinedAttr<I64Attr, [IntPositive]>:$heads,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads, ConfinedAttr<I64Attr, [IntPositive]>:$head_dim,
+                       DefaultValuedAttr<F64Attr, "0.0">:$epsilon);
+  let assemblyFormat = [{
+    `ins` `(` $q `,` $k `,` $v `,` $table (`q_norm` $q_norm^)? (`k_norm` $k_norm^)? `at` $position `:`
+      type($q) `,` type($k) `,` type($v) `,` type($table) (`q_norm` type($q_norm)^)? (`k_norm` type($k_norm)^)? `)`
+    `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_AttentionOp : GPTQ_ModelOp<"attention"> {
+  let summary = "Causal attention over the caches";
+  let description = [{
+    For row m at position p = position + m and head h, with g = h / (heads / kv_heads) and t over 0 … p (with `window` w > 0 over
+    max(0, p − w + 1) … p): init[m, h*D + d] = sum_t a_t * values[g, t, d], a = softmax_t(scale * sum_d q[m, h*D + d] * keys[g, t, d]).
+    q and init [M, heads*D]; keys and values [kv_heads, context, D].
+  }];
+  let arguments = (ins GPTQ_Matrix:$q, Index:$position, GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$head_dim, F64Attr:$scale,
+                       DefaultValuedAttr<I64Attr, "0">:$window);
+  let assemblyFormat = [{
+    `ins` `(` $q `at` $position `:` type($q) `)` `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// The program
+//===----------------------------------------------------------------------===//
+
+def GPTQ_DispatchOp : GPTQ_Op<"dispatch", [
+    DestinationStyleOpInterface, AttrSizedOperandSegments, DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
+  let summary = "Runs a kernel over a grid of workgroups";
+  let description = [{
+    Runs the first of `kernels` whose `m_max` is at least M, the number of rows of this call. Every kernel takes one memref per input, then one per
+    init, then M and the position, all of the static parts of their shapes known to it. Kernels live in the nested
+    module `@kernels`, and say on themselves how many workgroups they want (`gptq.grid`).
+
+    ```mlir
+    %y = gptq.dispatch "layers.0.mlp.down_proj" [@kernels::@k4_m1, @kernels::@k4_m256] up_to [1, 256] rows %m at %p
+        ins(%x, %w, %s : tensor<?x64xf32>, tensor<2x8x32xi32>, tensor<2x2x32xf16>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Variadic<AnyType>:$inputs, Variadic<AnyRankedTensor>:$inits, Index:$rows, Index:$position,
+                       SymbolRefArrayAttr:$kernels, DenseI64ArrayAttr:$m_max, StrAttr:$label);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let assemblyFormat = [{
+    $label $kernels `up_to` $m_max `rows` $rows `at` $position `ins` `(` ($inputs^ `:` type($inputs))? `)`
+    `outs` `(` ($inits^ `:` type($inits))? `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() { return getInitsMutable(); }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
+    AttrSizedOperandSegments, AllTypesMatch<["acc", "result"]>, MemoryEffects<[MemRead]>]> {
+  let summary = "Multiplies a register tile of activations by one group of packed weights";
+  let description = [{
+    With R × N the shape of `acc`:
+
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, k0 + k, column + n] - zero[n])
+
+    `w` is packed by `layout`, panel by panel; k0 must be a multiple of the layout's blockK. Without `perm` column k0 + k of x is read;
+    without `zero` and `scale` the codes themselves are multiplied (for a layout of floating-point elements always).
+    Its lowering is the target's inner loop.
+  }];
+  let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
+                       MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, I64Attr:$column,
+                       Optional<MemRefRankOf<[I32], [1]>>:$perm,
+                       VectorOfRankAndType<[2], [F32]>:$acc, Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
+                       Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
+  let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
+  let assemblyFormat = [{
+    $x `[` $row `,` $k0 `]` (`perm` $perm^)? `,` $w `[` $panel `]` `acc` $acc (`scale` $scale^)? (`zero` $zero^)? attr-dict `:`
+    type($x) (`perm` type($perm)^)? `,` type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
+  let summary = "Sums the activations of one group";
+  let description = "result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding.";
+  let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0, Optional<MemRefRankOf<[I32], [1]>>:$perm,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, ConfinedAttr<I64Attr, [IntPositive]>:$lanes);
+  let results = (outs VectorOfRankAndType<[1], [F32]>:$result);
+  let assemblyFormat = [{
+    $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)
+  }];
+}
+
+#endif // GPTQ_OPS_TD

@@ -1,0 +1,100 @@
+//===- GPTQDialect.cpp - Dialect and attributes ---------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+#include "gptq/Dialect/GPTQ/IR/GPTQDialect.cpp.inc"
+#include "gptq/Dialect/GPTQ/IR/GPTQEnums.cpp.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "gptq/Dialect/GPTQ/IR/GPTQAttrs.cpp.inc"
+
+void GPTQDialect::initialize() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "gptq/Dialect/GPTQ/IR/GPTQAttrs.cpp.inc"
+      >();
+  addOperations<
+#define GET_OP_LIST
+#include "gptq/Dialect/GPTQ/IR/GPTQOps.cpp.inc"
+      >();
+}
+
+int64_t DataAttr::getByteSize() const {
+  return getType().getNumElements() * getType().getElementTypeBitWidth() / 8;
+}
+
+LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 int64_t bits, int64_t blockN, int64_t blockK,
+                                 StringAttr order) {
+  auto isPowerOf2 = [](int64_t v) { return v > 0 && llvm::isPowerOf2_64(v); };
+  if (!isPowerOf2(bits) || !isPowerOf2(blockN) || !isPowerOf2(blockK))
+    return emitError() << "expects bits, blockN and blockK to be powers of "
+                          "two, but found "
+                       << bits << ", " << blockN << " and " << blockK;
+  int64_t left[3] = {llvm::Log2_64(bits), llvm::Log2_64(blockK),
+                     llvm::Log2_64(blockN)};
+  SmallVector<StringRef> names;
+  order.getValue().split(names, ' ', -1, /*KeepEmpty=*/false);
+  llvm::SmallDenseSet<StringRef, 16> seen;
+  for (StringRef name : names) {
+    size_t dim = StringRef("bkn").find(name.empty() ? '?' : name[0]);
+    int64_t bit;
+    if (dim == StringRef::npos || name.drop_front().getAsInteger(10, bit) ||
+        bit < 0 || bit >= left[dim])
+      return emitError() << "expects order to name address bits of (bit, k, "
+                            "n), but found '"
+                         << name << "'";
+    if (!seen.insert(name).second)
+      return emitError() << "expects each address bit once, but '" << name
+                         << "' occurs twice";
+  }
+  if (int64_t(names.size()) != left[0] + left[1] + left[2])
+    return emitError() << "expects order to name "
+                       << left[0] + left[1] + left[2]
+                       << " address bits, but it names " << names.size();
+  return success();
+}
+
+LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                               int64_t mMin, int64_t mMax, StringAttr unit,
+                               int64_t tileM, int64_t tileN, int64_t tileK,
+                               int64_t rows, int64_t lanes, StringAttr path,
+                               StringAttr partials, StringAttr scale,
+                               StringAttr zero) {
+  if (mMin < 1 || mMax < mMin)
+    return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
+                       << " and " << mMax;
+  if (tileM < 0 || tileN < 0 || tileK < 0)
+    return emitError() << "expects tileM, tileN and tileK to be at least 0";
+  if (rows < 1 || lanes < 1)
+    return emitError() << "expects rows and lanes to be at least 1, but found "
+                       << rows << " and " << lanes;
+  auto oneOf = [&](StringRef field, StringAttr value,
+                   ArrayRef<StringRef> allowed) -> LogicalResult {
+    if (llvm::is_contained(allowed, value.getValue()))
+      return success();
+    return emitError() << "expects " << field << " to be one of "
+                       << llvm::join(allowed, ", ") << ", but found " << value;
+  };
+  if (failed(oneOf("path", path, {"direct", "promote"})) ||
+      failed(oneOf("partials", partials, {"global", "shared"})) ||
+      failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
+      failed(oneOf("zero", zero, {"weight", "accumulator"})))
+    return failure();
+  return success();
+}

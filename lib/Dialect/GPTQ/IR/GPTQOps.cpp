@@ -1,0 +1,498 @@
+//===- GPTQOps.cpp - Verifiers of the gptq dialect ------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+//===----------------------------------------------------------------------===//
+// Helpers
+//===----------------------------------------------------------------------===//
+
+static ShapedType shaped(Value v) { return cast<ShapedType>(v.getType()); }
+
+/// Fails with the operand's name where dimension `dim` of `value` is known and
+/// is not `expected`.
+static LogicalResult checkDim(Operation *op, StringRef name, Value value,
+                              int64_t dim, int64_t expected, StringRef rule) {
+  if (!value || ShapedType::isDynamic(expected))
+    return success();
+  int64_t found = shaped(value).getDimSize(dim);
+  if (ShapedType::isDynamic(found) || found == expected)
+    return success();
+  return op->emitOpError("expects dimension ")
+         << dim << " of " << name << " to be " << expected << " (" << rule
+         << "), but found " << found;
+}
+
+/// Checks the number of destinations and that results follow them: one result
+/// per tensor destination of the same type, none for memrefs.
+static LogicalResult checkInits(Operation *op, size_t expected) {
+  auto dps = cast<DestinationStyleOpInterface>(op);
+  if (size_t(dps.getNumDpsInits()) != expected)
+    return op->emitOpError("expects ")
+           << expected << " destinations, but found " << dps.getNumDpsInits();
+  for (OpOperand &init : dps.getDpsInitsMutable())
+    if (shaped(init.get()).getRank() != shaped(dps.getDpsInits()[0]).getRank())
+      return op->emitOpError("expects destinations of one rank");
+  return success();
+}
+
+/// The effects of a model op: reads its memref inputs, writes its memref
+/// destinations.
+static void modelOpEffects(
+    Operation *op,
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>> &effects,
+    bool readsInits) {
+  auto dps = cast<DestinationStyleOpInterface>(op);
+  for (OpOperand &operand : op->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    bool isInit = dps.isDpsInit(&operand);
+    if (!isInit || readsInits)
+      effects.emplace_back(MemoryEffects::Read::get(), &operand, /*stage=*/0,
+                           /*effectOnFullRegion=*/true,
+                           SideEffects::DefaultResource::get());
+    if (isInit)
+      effects.emplace_back(MemoryEffects::Write::get(), &operand, /*stage=*/0,
+                           /*effectOnFullRegion=*/true,
+                           SideEffects::DefaultResource::get());
+  }
+}
+
+/// The shapes of the results are those of the destinations.
+static LogicalResult reifyFromInits(Operation *op, OpBuilder &b,
+                                    ReifiedRankedShapedTypeDims &shapes) {
+  auto dps = cast<DestinationStyleOpInterface>(op);
+  for (Value init : dps.getDpsInits())
+    shapes.push_back(tensor::getMixedSizes(b, op->getLoc(), init));
+  return success();
+}
+
+using Effects =
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>;
+
+//===----------------------------------------------------------------------===//
+// Symbols
+//===----------------------------------------------------------------------===//
+
+LogicalResult WeightOp::verify() {
+  RankedTensorType type = getTensorType();
+  if (!type.hasStaticShape())
+    return emitOpError("expects a static shape, but found ") << type;
+  Attribute init = getInit();
+  if (auto data = dyn_cast<DataAttr>(init)) {
+    if (data.getType() != type)
+      return emitOpError("expects the type of its data, ")
+             << data.getType() << ", but found " << type;
+    return success();
+  }
+  if (auto codes = dyn_cast<CodesAttr>(init)) {
+    auto dataType = codes.getData().getType();
+    if (!dataType.getElementType().isInteger(32) || dataType.getRank() != 2 ||
+        type.getRank() != 2)
+      return emitOpError("expects codes to come from a matrix of i32 words");
+    if (!type.getElementType().isInteger(codes.getBits()) ||
+        32 % codes.getBits() != 0)
+      return emitOpError("expects an element type of ")
+             << codes.getBits() << " bits that divides 32, but found "
+             << type.getElementType();
+    int64_t dim = codes.getPacking() == Packing::Rows ? 0 : 1;
+    int64_t words = llvm::divideCeil(type.getDimSize(dim) * codes.getBits(), 32);
+    if (dataType.getDimSize(dim) != words ||
+        dataType.getDimSize(1 - dim) != type.getDimSize(1 - dim)) {
+      InFlightDiagnostic diag = emitOpError("expects its words to have shape ");
+      if (dim == 0)
+        diag << words << "x" << type.getDimSize(1);
+      else
+        diag << type.getDimSize(0) << "x" << words;
+      diag << ", but found " << dataType;
+      diag.attachNote() << "each word holds " << 32 / codes.getBits()
+                        << " codes along dimension " << dim;
+      return diag;
+    }
+    return success();
+  }
+  if (auto argsort = dyn_cast<ArgsortAttr>(init)) {
+    if (argsort.getData().getType() != type || type.getRank() != 1 ||
+        !type.getElementType().isInteger(32))
+      return emitOpError("expects i32 data of its own shape to sort");
+    return success();
+  }
+  if (isa<ConcatAttr, GatherAttr, PackedAttr, RotaryAttr>(init))
+    return success();
+  return emitOpError("expects init to be a view of data (#gptq.data, "
+                     "#gptq.codes, #gptq.argsort, #gptq.concat, "
+                     "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
+         << init;
+}
+
+LogicalResult
+LoadWeightOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  auto weight =
+      symbolTable.lookupNearestSymbolFrom<WeightOp>(*this, getWeightAttr());
+  if (!weight)
+    return emitOpError("expects a gptq.weight named ") << getWeightAttr();
+  if (weight.getTensorType() != getType())
+    return emitOpError("expects the type of the weight, ")
+           << weight.getType() << ", but found " << getType();
+  return success();
+}
+
+LogicalResult
+LoadStateOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  auto state =
+      symbolTable.lookupNearestSymbolFrom<StateOp>(*this, getStateAttr());
+  if (!state)
+    return emitOpError("expects a gptq.state named ") << getStateAttr();
+  if (state.getType() != getType())
+    return emitOpError("expects the type of the state, ")
+           << state.getType() << ", but found " << getType();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// dequant_matmul, matmul
+//===----------------------------------------------------------------------===//
+
+/// Columns of the result for `n` columns of the weight.
+static int64_t epilogueColumns(Epilogue epilogue, int64_t n) {
+  return epilogue == Epilogue::SiluMul ? n / 2 : n;
+}
+
+int64_t DequantMatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+
+int64_t DequantMatmulOp::getN() {
+  if (!getLayout())
+    return shaped(getCodes()).getDimSize(1);
+  int64_t n = shaped(getInits()[0]).getDimSize(1);
+  if (ShapedType::isDynamic(n))
+    return n;
+  return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
+}
+
+int64_t MatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+
+int64_t MatmulOp::getN() {
+  if (!getLayout())
+    return shaped(getWeight()).getDimSize(0);
+  int64_t n = shaped(getInits()[0]).getDimSize(1);
+  if (ShapedType::isDynamic(n))
+    return n;
+  return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
+}
+
+LogicalResult DequantMatmulOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  int64_t k = getK();
+  Operation *op = *this;
+  if (ShapedType::isDynamic(k))
+    return emitOpError("expects lhs to have a static number of columns (K)");
+  int64_t groups = getNumGroups();
+  if (getZeros() && getZeroPoint())
+    return emitOpError("expects either zeros or zero_point, not both");
+  if (!getZeros() && !getZeroPoint())
+    return emitOpError("expects zeros or zero_point");
+  if (getGIdx() && getPerm())
+    return emitOpError("expects g_idx or perm, not both");
+  if (LayoutAttr layout = getLayoutAttr()) {
+    if (shaped(getCodes()).getRank() != 3 || shaped(getScales()).getRank() != 3)
+      return emitOpError("expects packed codes and scales of rank 3 with a layout");
+    if (layout.getBits() != int64_t(getBits()))
+      return emitOpError("expects a layout of ")
+             << getBits() << "-bit elements, but found " << layout.getBits();
+    int64_t words = layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
+    if (failed(checkDim(op, "codes", getCodes(), 1,
+                        llvm::divideCeil(k, layout.getBlockK()),
+                        "blocks along K")) ||
+        failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
+      return failure();
+    for (auto [name, value] : {std::pair<StringRef, Value>("scales", getScales()),
+                               {"zeros", getZeros()}})
+      if (failed(checkDim(op, name, value, 1, groups, "groups")) ||
+          failed(checkDim(op, name, value, 2, layout.getBlockN(), "blockN")))
+        return failure();
+  } else {
+    if (shaped(getCodes()).getRank() != 2 || shaped(getScales()).getRank() != 2 ||
+        (getZeros() && shaped(getZeros()).getRank() != 2))
+      return emitOpError("expects matrices of codes, scales and zeros without a layout");
+    int64_t n = getN();
+    if (!shaped(getCodes()).getElementType().isInteger(getBits()))
+      return emitOpError("expects codes of ")
+             << getBits() << " bits, but found "
+             << shaped(getCodes()).getElementType();
+    if (failed(checkDim(op, "codes", getCodes(), 0, k, "K, as in lhs")))
+      return failure();
+    for (auto [name, value] : {std::pair<StringRef, Value>("scales", getScales()),
+                               {"zeros", getZeros()}}) {
+      if (failed(checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
+          failed(checkDim(op, name, value, 1, n, "N, as in codes")))
+        return failure();
+    }
+    if (failed(checkDim(op, "init", getInits()[0], 1,
+                        epilogueColumns(getEpilogue(), n), "N after the epilogue")))
+      return failure();
+    if (failed(checkDim(op, "bias", getBias(), 0, n, "N")))
+      return failure();
+  }
+  if (failed(checkDim(op, "g_idx", getGIdx(), 0, k, "K, as in lhs")) ||
+      failed(checkDim(op, "perm", getPerm(), 0, k, "K, as in lhs")) ||
+      failed(checkDim(op, "init", getInits()[0], 0,
+                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+    return failure();
+  return success();
+}
+
+LogicalResult DequantMatmulOp::reifyResultShapes(
+    OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+  return reifyFromInits(*this, b, shapes);
+}
+void DequantMatmulOp::getEffects(Effects &effects) {
+  modelOpEffects(*this, effects, getAccumulate());
+}
+
+LogicalResult DequantizeOp::verify() {
+  Operation *op = *this;
+  auto codes = cast<RankedTensorType>(getCodes().getType());
+  int64_t groups = llvm::divideCeil(codes.getDimSize(0), getGroupSize());
+  if (bool(getZeros()) == bool(getZeroPoint()))
+    return emitOpError("expects zeros or zero_point, and not both");
+  if (failed(checkDim(op, "scales", getScales(), 0, groups, "ceil(K / group_size)")) ||
+      failed(checkDim(op, "scales", getScales(), 1, codes.getDimSize(1), "N")) ||
+      failed(checkDim(op, "zeros", getZeros(), 0, groups, "ceil(K / group_size)")) ||
+      failed(checkDim(op, "zeros", getZeros(), 1, codes.getDimSize(1), "N")) ||
+      failed(checkDim(op, "result", getResult(), 0, codes.getDimSize(0), "K")) ||
+      failed(checkDim(op, "result", getResult(), 1, codes.getDimSize(1), "N")))
+    return failure();
+  return success();
+}
+
+LogicalResult MatmulOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  Operation *op = *this;
+  int64_t rank = shaped(getWeight()).getRank();
+  if (rank != (getLayout() ? 3 : 2))
+    return emitOpError("expects a weight of rank ")
+           << (getLayout() ? 3 : 2) << ", but found " << rank;
+  if (failed(checkDim(op, "weight", getWeight(), 1, getK(), "K, as in lhs")) ||
+      failed(checkDim(op, "init", getInits()[0], 0,
+                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+    return failure();
+  if (!getLayout() &&
+      (failed(checkDim(op, "init", getInits()[0], 1,
+                       epilogueColumns(getEpilogue(), getN()), "N after the epilogue")) ||
+       failed(checkDim(op, "bias", getBias(), 0, getN(), "N"))))
+    return failure();
+  return success();
+}
+LogicalResult MatmulOp::reifyResultShapes(OpBuilder &b,
+                                          ReifiedRankedShapedTypeDims &shapes) {
+  return reifyFromInits(*this, b, shapes);
+}
+void MatmulOp::getEffects(Effects &effects) {
+  modelOpEffects(*this, effects, getAccumulate());
+}
+
+//===----------------------------------------------------------------------===//
+// Row-wise ops
+//===----------------------------------------------------------------------===//
+
+LogicalResult EmbeddingOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  Operation *op = *this;
+  int64_t rank = shaped(getTable()).getRank();
+  if (rank != (getLayout() ? 3 : 2))
+    return emitOpError("expects a table of rank ")
+           << (getLayout() ? 3 : 2) << ", but found " << rank;
+  return success(
+      succeeded(checkDim(op, "table", getTable(), 1,
+                         shaped(getInits()[0]).getDimSize(1), "H, as in init")) &&
+      succeeded(checkDim(op, "init", getInits()[0], 0,
+                         shaped(getTokens()).getDimSize(0), "M, as in tokens")));
+}
+
+/// Checks that `values` agree with `like` in both dimensions.
+static LogicalResult sameShape(Operation *op, Value like,
+                               ArrayRef<std::pair<StringRef, Value>> values) {
+  for (auto [name, value] : values)
+    for (int64_t dim = 0; dim < 2; ++dim)
+      if (failed(checkDim(op, name, value, dim, shaped(like).getDimSize(dim),
+                          "as in the first input")))
+        return failure();
+  return success();
+}
+
+LogicalResult RMSNormOp::verify() {
+  if (failed(checkInits(*this, 1)) ||
+      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})))
+    return failure();
+  return checkDim(*this, "weight", getWeight(), 0,
+                  shaped(getInput()).getDimSize(1), "H, as in input");
+}
+
+LogicalResult AddOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  return sameShape(*this, getLhs(), {{"rhs", getRhs()}, {"init", getInits()[0]}});
+}
+
+LogicalResult AddRMSNormOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(sameShape(*this, getLhs(), {{"rhs", getRhs()},
+                                         {"init", getInits()[0]},
+                                         {"init", getInits()[1]}})))
+    return failure();
+  return checkDim(*this, "weight", getWeight(), 0,
+                  shaped(getLhs()).getDimSize(1), "H, as in lhs");
+}
+
+LogicalResult SiluMulOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  return sameShape(*this, getGate(), {{"up", getUp()}, {"init", getInits()[0]}});
+}
+
+/// Checks the caches of rotary_append and attention.
+static LogicalResult checkCaches(Operation *op, Value keys, Value values,
+                                 int64_t heads, int64_t kvHeads,
+                                 int64_t headDim) {
+  if (keys.getType() != values.getType() &&
+      shaped(keys).getShape() != shaped(values).getShape())
+    return op->emitOpError("expects caches of one shape, but found ")
+           << keys.getType() << " and " << values.getType();
+  if (heads % kvHeads != 0)
+    return op->emitOpError("expects heads to be a multiple of kv_heads, but found ")
+           << heads << " and " << kvHeads;
+  if (failed(checkDim(op, "keys", keys, 0, kvHeads, "kv_heads")) ||
+      failed(checkDim(op, "keys", keys, 2, headDim, "head_dim")))
+    return failure();
+  return success();
+}
+
+LogicalResult RotaryAppendOp::verify() {
+  Operation *op = *this;
+  int64_t heads = getHeads(), kvHeads = getKvHeads(), d = getHeadDim();
+  if (failed(checkInits(op, 1)) ||
+      failed(checkCaches(op, getKeys(), getValues(), heads, kvHeads, d)))
+    return failure();
+  if (d % 2 != 0)
+    return emitOpError("expects an even head_dim, but found ") << d;
+  if (failed(checkDim(op, "q", getQ(), 1, heads * d, "heads * head_dim")) ||
+      failed(checkDim(op, "init", getInits()[0], 1, heads * d, "heads * head_dim")) ||
+      failed(checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(checkDim(op, "table", getTable(), 1, d, "head_dim")) ||
+      failed(checkDim(op, "q_norm", getQNorm(), 0, d, "head_dim")) ||
+      failed(checkDim(op, "k_norm", getKNorm(), 0, d, "head_dim")))
+    return failure();
+  return success();
+}
+
+LogicalResult AttentionOp::verify() {
+  Operation *op = *this;
+  int64_t width = getHeads() * getHeadDim();
+  if (failed(checkInits(op, 1)) ||
+      failed(checkCaches(op, getKeys(), getValues(), getHeads(), getKvHeads(),
+                         getHeadDim())) ||
+      failed(checkDim(op, "q", getQ(), 1, width, "heads * head_dim")) ||
+      failed(checkDim(op, "init", getInits()[0], 1, width, "heads * head_dim")))
+    return failure();
+  if (int64_t(getWindow()) < 0)
+    return emitOpError("expects window to be at least 0, but found ")
+           << getWindow();
+  return success();
+}
+
+#define GPTQ_ROW_OP_METHODS(OP)                                                \
+  LogicalResult OP::reifyResultShapes(OpBuilder &b,                            \
+                                      ReifiedRankedShapedTypeDims &shapes) {   \
+    return reifyFromInits(*this, b, shapes);                                   \
+  }
+GPTQ_ROW_OP_METHODS(EmbeddingOp)
+GPTQ_ROW_OP_METHODS(RMSNormOp)
+GPTQ_ROW_OP_METHODS(AddOp)
+GPTQ_ROW_OP_METHODS(AddRMSNormOp)
+GPTQ_ROW_OP_METHODS(SiluMulOp)
+GPTQ_ROW_OP_METHODS(RotaryAppendOp)
+GPTQ_ROW_OP_METHODS(AttentionOp)
+#undef GPTQ_ROW_OP_METHODS
+
+void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void RMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void AddOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void SiluMulOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void RotaryAppendOp::getEffects(Effects &e) {
+  modelOpEffects(*this, e, false);
+  // The caches are written, too.
+  for (OpOperand *cache : {&getKeysMutable(), &getValuesMutable()})
+    e.emplace_back(MemoryEffects::Write::get(), cache, /*stage=*/0,
+                   /*effectOnFullRegion=*/true,
+                   SideEffects::DefaultResource::get());
+}
+
+//===----------------------------------------------------------------------===//
+// Program and kernels
+//===----------------------------------------------------------------------===//
+
+LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  if (getKernels().empty() || getKernels().size() != getMMax().size())
+    return emitOpError("expects one m_max per kernel, but found ")
+           << getKernels().size() << " kernels and " << getMMax().size()
+           << " bounds";
+  for (size_t i = 1; i < getMMax().size(); ++i)
+    if (getMMax()[i] <= getMMax()[i - 1])
+      return emitOpError("expects m_max to increase");
+  for (Attribute kernel : getKernels()) {
+    auto fn = symbolTable.lookupNearestSymbolFrom<FunctionOpInterface>(
+        *this, cast<SymbolRefAttr>(kernel));
+    if (!fn)
+      return emitOpError("expects a kernel named ") << kernel;
+  }
+  return success();
+}
+
+void DispatchOp::getEffects(Effects &effects) {
+  // A kernel may write the states among its inputs.
+  for (OpOperand &operand : getInputsMutable())
+    if (isa<MemRefType>(operand.get().getType())) {
+      effects.emplace_back(MemoryEffects::Read::get(), &operand, /*stage=*/0,
+                           /*effectOnFullRegion=*/true,
+                           SideEffects::DefaultResource::get());
+      effects.emplace_back(MemoryEffects::Write::get(), &operand, /*stage=*/0,
+                           /*effectOnFullRegion=*/true,
+                           SideEffects::DefaultResource::get());
+    }
+}
+
+LogicalResult GroupDotOp::verify() {
+  auto acc = cast<VectorType>(getAcc().getType());
+  for (auto [name, value] : {std::pair<StringRef, Value>("scale", getScale()),
+                             {"zero", getZero()}})
+    if (value && cast<VectorType>(value.getType()).getDimSize(0) != acc.getDimSize(1))
+      return emitOpError("expects ")
+             << name << " to have " << acc.getDimSize(1)
+             << " elements, one per column of acc, but found " << value.getType();
+  if (int64_t(getColumn()) + acc.getDimSize(1) > getLayout().getBlockN())
+    return emitOpError("expects columns ")
+           << getColumn() << " to " << getColumn() + acc.getDimSize(1)
+           << " to lie inside a panel of " << getLayout().getBlockN();
+  return success();
+}
+
+#define GET_OP_CLASSES
+#include "gptq/Dialect/GPTQ/IR/GPTQOps.cpp.inc"

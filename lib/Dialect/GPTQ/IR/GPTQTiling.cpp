@@ -1,0 +1,352 @@
+//===- GPTQTiling.cpp - TilingInterface of the model ops ------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Every model op says, for each dimension of each operand, which loop moves
+// over it and by how many elements per iteration; slicing is then one function
+// for all of them.
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/Utils/Utils.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+namespace {
+
+/// How one operand dimension follows the loops: iteration i of `loop` covers
+/// elements [i * step, (i + 1) * step), the last one possibly fewer. No loop:
+/// every tile sees the whole dimension.
+struct DimMap {
+  int loop = -1;
+  int64_t step = 1;
+};
+using OperandMap = SmallVector<DimMap>;
+
+constexpr DimMap kWhole{};
+constexpr DimMap kRows{0, 1};
+
+/// The tiling of one op: the operand map of each sliced operand. Operands not
+/// listed are passed on; `positions` are moved by the offset along loop 0.
+struct TilingMap {
+  SmallVector<std::pair<OpOperand *, OperandMap>> operands;
+  OpOperand *position = nullptr;
+  /// Operand and dimension that give the trip count of each loop, and the
+  /// number of its elements per iteration.
+  SmallVector<std::pair<Value, int64_t>> loops;
+};
+
+} // namespace
+
+static OpFoldResult dimOf(OpBuilder &b, Location loc, Value v, int64_t dim) {
+  return isa<MemRefType>(v.getType()) ? memref::getMixedSize(b, loc, v, dim)
+                                      : tensor::getMixedSize(b, loc, v, dim);
+}
+
+static SmallVector<Range> domainOf(OpBuilder &b, Location loc,
+                                   const TilingMap &map) {
+  SmallVector<Range> domain;
+  for (auto [value, dim] : map.loops)
+    domain.push_back({b.getIndexAttr(0), dimOf(b, loc, value, dim),
+                      b.getIndexAttr(1)});
+  return domain;
+}
+
+/// Offset and size of `operand` in the tile.
+static void sliceOf(OpBuilder &b, Location loc, Value operand,
+                    const OperandMap &map, ArrayRef<OpFoldResult> offsets,
+                    ArrayRef<OpFoldResult> sizes,
+                    SmallVectorImpl<OpFoldResult> &sliceOffsets,
+                    SmallVectorImpl<OpFoldResult> &sliceSizes) {
+  AffineExpr s0 = b.getAffineSymbolExpr(0), s1 = b.getAffineSymbolExpr(1),
+             s2 = b.getAffineSymbolExpr(2);
+  for (auto [dim, m] : llvm::enumerate(map)) {
+    OpFoldResult whole = dimOf(b, loc, operand, dim);
+    if (m.loop < 0) {
+      sliceOffsets.push_back(b.getIndexAttr(0));
+      sliceSizes.push_back(whole);
+      continue;
+    }
+    if (m.step == 1) {
+      sliceOffsets.push_back(offsets[m.loop]);
+      sliceSizes.push_back(sizes[m.loop]);
+      continue;
+    }
+    sliceOffsets.push_back(affine::makeComposedFoldedAffineApply(
+        b, loc, s0 * m.step, {offsets[m.loop]}));
+    std::optional<int64_t> total = getConstantIntValue(whole);
+    std::optional<int64_t> tile = getConstantIntValue(sizes[m.loop]);
+    if (total && tile && *total % (*tile * m.step) == 0) {
+      // A tile never starts in the middle of another: it fits.
+      sliceSizes.push_back(b.getIndexAttr(*tile * m.step));
+      continue;
+    }
+    sliceSizes.push_back(affine::makeComposedFoldedAffineMin(
+        b, loc,
+        AffineMap::get(0, 3, {s0 * m.step, s1 - s2 * m.step}, b.getContext()),
+        {sizes[m.loop], whole, offsets[m.loop]}));
+  }
+}
+
+static FailureOr<TilingResult> tile(Operation *op, OpBuilder &b,
+                                    const TilingMap &map,
+                                    ArrayRef<OpFoldResult> offsets,
+                                    ArrayRef<OpFoldResult> sizes) {
+  Location loc = op->getLoc();
+  SmallVector<Value> operands = llvm::to_vector(op->getOperands());
+  SmallVector<Operation *> slices;
+  for (auto &[operand, dims] : map.operands) {
+    SmallVector<OpFoldResult> sliceOffsets, sliceSizes;
+    sliceOf(b, loc, operand->get(), dims, offsets, sizes, sliceOffsets,
+            sliceSizes);
+    SmallVector<OpFoldResult> strides(dims.size(), b.getIndexAttr(1));
+    Operation *slice;
+    if (isa<MemRefType>(operand->get().getType()))
+      slice = memref::SubViewOp::create(b, loc, operand->get(), sliceOffsets,
+                                        sliceSizes, strides);
+    else
+      slice = tensor::ExtractSliceOp::create(b, loc, operand->get(),
+                                             sliceOffsets, sliceSizes, strides);
+    slices.push_back(slice);
+    operands[operand->getOperandNumber()] = slice->getResult(0);
+  }
+  if (map.position) {
+    Value offset = getValueOrCreateConstantIndexOp(b, loc, offsets[0]);
+    operands[map.position->getOperandNumber()] =
+        getValueOrCreateConstantIndexOp(
+            b, loc,
+            affine::makeComposedFoldedAffineApply(
+                b, loc, b.getAffineSymbolExpr(0) + b.getAffineSymbolExpr(1),
+                {map.position->get(), offset}));
+  }
+  SmallVector<Type> resultTypes;
+  for (OpOperand &init :
+       cast<DestinationStyleOpInterface>(op).getDpsInitsMutable())
+    if (Type type = operands[init.getOperandNumber()].getType();
+        isa<RankedTensorType>(type))
+      resultTypes.push_back(type);
+  Operation *tiled = clone(b, op, resultTypes, operands);
+  return TilingResult{{tiled}, SmallVector<Value>(tiled->getResults()), slices};
+}
+
+static LogicalResult resultPosition(Operation *op, OpBuilder &b,
+                                    const TilingMap &map, unsigned result,
+                                    ArrayRef<OpFoldResult> offsets,
+                                    ArrayRef<OpFoldResult> sizes,
+                                    SmallVectorImpl<OpFoldResult> &resultOffsets,
+                                    SmallVectorImpl<OpFoldResult> &resultSizes) {
+  OpOperand *init =
+      cast<DestinationStyleOpInterface>(op).getDpsInitOperand(result);
+  for (auto &[operand, dims] : map.operands)
+    if (operand == init) {
+      sliceOf(b, op->getLoc(), operand->get(), dims, offsets, sizes,
+              resultOffsets, resultSizes);
+      return success();
+    }
+  return failure();
+}
+
+//===----------------------------------------------------------------------===//
+// The maps
+//===----------------------------------------------------------------------===//
+
+/// Columns of the result one panel yields.
+static int64_t panelColumns(LayoutAttr layout, Epilogue epilogue) {
+  return epilogue == Epilogue::SiluMul ? layout.getBlockN() / 2
+                                       : layout.getBlockN();
+}
+
+/// Rows, then panels (packed) or columns (not packed).
+static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
+  TilingMap map;
+  map.operands.push_back({&op.getLhsMutable(), {kRows, kWhole}});
+  map.loops.push_back({op.getLhs(), 0});
+  OpOperand *init = &op.getInitsMutable()[0];
+  auto optional = [](MutableOperandRange range) -> OpOperand * {
+    return range.empty() ? nullptr : &range[0];
+  };
+  OpOperand *zeros = optional(op.getZerosMutable());
+  OpOperand *bias = optional(op.getBiasMutable());
+  if (LayoutAttr layout = op.getLayoutAttr()) {
+    map.loops.push_back({op.getCodes(), 0});
+    OperandMap panels = {{1, 1}, kWhole, kWhole};
+    map.operands.push_back({&op.getCodesMutable(), panels});
+    map.operands.push_back({&op.getScalesMutable(), panels});
+    if (zeros)
+      map.operands.push_back({zeros, panels});
+    if (bias)
+      map.operands.push_back({bias, {{1, layout.getBlockN()}}});
+    map.operands.push_back(
+        {init, {kRows, {1, panelColumns(layout, op.getEpilogue())}}});
+    return map;
+  }
+  // The columns of gate and up lie apart: only rows can be tiled.
+  if (op.getEpilogue() == Epilogue::SiluMul) {
+    map.operands.push_back({init, {kRows, kWhole}});
+    return map;
+  }
+  map.loops.push_back({op.getCodes(), 1});
+  OperandMap columns = {kWhole, {1, 1}};
+  map.operands.push_back({&op.getCodesMutable(), columns});
+  map.operands.push_back({&op.getScalesMutable(), columns});
+  if (zeros)
+    map.operands.push_back({zeros, columns});
+  if (bias)
+    map.operands.push_back({bias, {{1, 1}}});
+  map.operands.push_back({init, {kRows, {1, 1}}});
+  return map;
+}
+
+static FailureOr<TilingMap> mapOf(MatmulOp op) {
+  TilingMap map;
+  map.operands.push_back({&op.getLhsMutable(), {kRows, kWhole}});
+  map.loops.push_back({op.getLhs(), 0});
+  OpOperand *init = &op.getInitsMutable()[0];
+  OpOperand *bias = op.getBias() ? &op.getBiasMutable()[0] : nullptr;
+  if (LayoutAttr layout = op.getLayoutAttr()) {
+    map.loops.push_back({op.getWeight(), 0});
+    map.operands.push_back({&op.getWeightMutable(), {{1, 1}, kWhole, kWhole}});
+    if (bias)
+      map.operands.push_back({bias, {{1, layout.getBlockN()}}});
+    map.operands.push_back(
+        {init, {kRows, {1, panelColumns(layout, op.getEpilogue())}}});
+    return map;
+  }
+  if (op.getEpilogue() == Epilogue::SiluMul) {
+    map.operands.push_back({init, {kRows, kWhole}});
+    return map;
+  }
+  map.loops.push_back({op.getWeight(), 0});
+  map.operands.push_back({&op.getWeightMutable(), {{1, 1}, kWhole}});
+  if (bias)
+    map.operands.push_back({bias, {{1, 1}}});
+  map.operands.push_back({init, {kRows, {1, 1}}});
+  return map;
+}
+
+/// Ops of which every row is on its own.
+static TilingMap rowMap(Operation *op, ArrayRef<OpOperand *> rows) {
+  TilingMap map;
+  for (OpOperand *operand : rows) {
+    OperandMap dims(cast<ShapedType>(operand->get().getType()).getRank(), kWhole);
+    dims[0] = kRows;
+    map.operands.push_back({operand, dims});
+  }
+  for (OpOperand &init :
+       cast<DestinationStyleOpInterface>(op).getDpsInitsMutable())
+    map.operands.push_back({&init, {kRows, kWhole}});
+  map.loops.push_back({rows[0]->get(), 0});
+  return map;
+}
+
+static FailureOr<TilingMap> mapOf(EmbeddingOp op) {
+  return rowMap(op, {&op.getTokensMutable()});
+}
+static FailureOr<TilingMap> mapOf(RMSNormOp op) {
+  return rowMap(op, {&op.getInputMutable()});
+}
+static FailureOr<TilingMap> mapOf(AddOp op) {
+  return rowMap(op, {&op.getLhsMutable(), &op.getRhsMutable()});
+}
+static FailureOr<TilingMap> mapOf(AddRMSNormOp op) {
+  return rowMap(op, {&op.getLhsMutable(), &op.getRhsMutable()});
+}
+static FailureOr<TilingMap> mapOf(SiluMulOp op) {
+  return rowMap(op, {&op.getGateMutable(), &op.getUpMutable()});
+}
+static FailureOr<TilingMap> mapOf(RotaryAppendOp op) {
+  TilingMap map =
+      rowMap(op, {&op.getQMutable(), &op.getKMutable(), &op.getVMutable()});
+  map.position = &op.getPositionMutable();
+  return map;
+}
+
+/// Rows, then heads of the caches.
+static FailureOr<TilingMap> mapOf(AttentionOp op) {
+  TilingMap map;
+  int64_t columns = op.getHeads() / op.getKvHeads() * op.getHeadDim();
+  map.loops = {{op.getQ(), 0}, {op.getKeys(), 0}};
+  map.operands.push_back({&op.getQMutable(), {kRows, {1, columns}}});
+  map.operands.push_back({&op.getKeysMutable(), {{1, 1}, kWhole, kWhole}});
+  map.operands.push_back({&op.getValuesMutable(), {{1, 1}, kWhole, kWhole}});
+  map.operands.push_back({&op.getInitsMutable()[0], {kRows, {1, columns}}});
+  map.position = &op.getPositionMutable();
+  return map;
+}
+
+//===----------------------------------------------------------------------===//
+// The interface
+//===----------------------------------------------------------------------===//
+
+template <typename OpTy>
+static SmallVector<utils::IteratorType> loopTypes(OpTy op) {
+  FailureOr<TilingMap> map = mapOf(op);
+  return SmallVector<utils::IteratorType>(succeeded(map) ? map->loops.size() : 0,
+                                          utils::IteratorType::parallel);
+}
+
+#define GPTQ_TILING_METHODS(OP)                                                \
+  SmallVector<utils::IteratorType> OP::getLoopIteratorTypes() {                \
+    return loopTypes(*this);                                                   \
+  }                                                                            \
+  SmallVector<Range> OP::getIterationDomain(OpBuilder &b) {                    \
+    return domainOf(b, getLoc(), *mapOf(*this));                               \
+  }                                                                            \
+  LogicalResult OP::getResultTilePosition(                                     \
+      OpBuilder &b, unsigned result, ArrayRef<OpFoldResult> offsets,           \
+      ArrayRef<OpFoldResult> sizes, SmallVector<OpFoldResult> &resultOffsets,  \
+      SmallVector<OpFoldResult> &resultSizes) {                                \
+    return resultPosition(*this, b, *mapOf(*this), result, offsets, sizes,     \
+                          resultOffsets, resultSizes);                         \
+  }
+
+#define GPTQ_PLAIN_TILED_IMPLEMENTATION(OP)                                    \
+  FailureOr<TilingResult> OP::getTiledImplementation(                          \
+      OpBuilder &b, ArrayRef<OpFoldResult> offsets,                            \
+      ArrayRef<OpFoldResult> sizes) {                                          \
+    return tile(*this, b, *mapOf(*this), offsets, sizes);                      \
+  }
+
+GPTQ_TILING_METHODS(DequantMatmulOp)
+GPTQ_TILING_METHODS(MatmulOp)
+GPTQ_TILING_METHODS(EmbeddingOp)
+GPTQ_TILING_METHODS(RMSNormOp)
+GPTQ_TILING_METHODS(AddOp)
+GPTQ_TILING_METHODS(AddRMSNormOp)
+GPTQ_TILING_METHODS(SiluMulOp)
+GPTQ_TILING_METHODS(RotaryAppendOp)
+GPTQ_TILING_METHODS(AttentionOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(DequantMatmulOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(MatmulOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(EmbeddingOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(RMSNormOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(AddOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(AddRMSNormOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(SiluMulOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(RotaryAppendOp)
+
+FailureOr<TilingResult>
+AttentionOp::getTiledImplementation(OpBuilder &b, ArrayRef<OpFoldResult> offsets,
+                                    ArrayRef<OpFoldResult> sizes) {
+  // The number of heads is an attribute, so a tile has to have a known one.
+  std::optional<int64_t> kvHeads = getConstantIntValue(sizes[1]);
+  if (!kvHeads)
+    return emitOpError("cannot be tiled to a varying number of heads");
+  FailureOr<TilingResult> result =
+      tile(*this, b, *mapOf(*this), offsets, sizes);
+  if (succeeded(result)) {
+    auto tiled = cast<AttentionOp>(result->tiledOps.front());
+    tiled.setHeads(getHeads() / getKvHeads() * *kvHeads);
+    tiled.setKvHeads(*kvHeads);
+  }
+  return result;
+}
