@@ -28,6 +28,8 @@ static constexpr int64_t kMaxLayers = 1024;
 static constexpr int64_t kMaxHeads = 4096;
 static constexpr int64_t kMaxHeadDim = 4096;
 static constexpr int64_t kMaxPositions = int64_t(1) << 30;
+/// What `max_window_layers` is where it is left out.
+static constexpr int64_t kUsualFirstWindow = 28;
 /// Tokens in bos_token_id and eos_token_id.
 static constexpr size_t kMaxIds = 64;
 
@@ -184,30 +186,46 @@ static Status readRope(const JsonView &config, ModelConfig &model) {
   return Status::success();
 }
 
-/// Reads which tokens a row attends to: all of them, or a window that is the
-/// same in every layer.
-static Status readWindow(const JsonView &config, ModelConfig &model) {
+/// Reads how many tokens a row attends to in each layer: `layer_types` says
+/// which layers have the window, else all from `max_window_layers` on.
+static Status readWindows(const JsonView &config, ModelConfig &model) {
+  model.windows.assign(model.numLayers, 0);
+  GPTQ_ASSIGN(bool isUsed, readBool(config, "use_sliding_window",
+                                    model.family->slidingWindow));
   GPTQ_ASSIGN(int64_t window,
               readInteger(config, "sliding_window", 0, kMaxPositions, 0));
-  if (model.family->slidingWindow) {
-    model.window = window;
-  } else {
-    GPTQ_ASSIGN(bool isUsed, readBool(config, "use_sliding_window", false));
-    if (isUsed)
-      return unsupported(config, "use_sliding_window", "true", "false");
-  }
+  if (!isUsed)
+    window = 0;
+
   std::optional<JsonView> types = findValue(config, "layer_types");
-  if (!types)
+  if (!types) {
+    int64_t first = 0;
+    if (!model.family->slidingWindow) {
+      GPTQ_ASSIGN(first, readInteger(config, "max_window_layers", 0,
+                                     kMaxPositions, kUsualFirstWindow));
+    }
+    for (int64_t layer = first; layer < model.numLayers; ++layer)
+      model.windows[layer] = window;
     return Status::success();
+  }
   GPTQ_ASSIGN(std::vector<JsonView> elements, types->elements());
-  StringRef expected = model.window ? "sliding_attention" : "full_attention";
-  for (const JsonView &element : elements) {
+  if (int64_t(elements.size()) != model.numLayers)
+    return abi::makeStatus(StatusCode::InvalidFile,
+                           "%s: expected an entry for each of %lld layers, "
+                           "found %zu",
+                           types->path().c_str(), (long long)model.numLayers,
+                           elements.size());
+  for (auto [layer, element] : llvm::enumerate(elements)) {
     GPTQ_ASSIGN(std::string type, element.string());
-    if (type != expected)
+    if (type == "full_attention")
+      continue;
+    if (type != "sliding_attention" || window == 0)
       return abi::makeStatus(
-          StatusCode::Unsupported, "%s: %s is not supported, expected '%s'",
+          StatusCode::Unsupported, "%s: %s is not supported, expected %s",
           element.path().c_str(), abi::quoteForMessage(type).c_str(),
-          expected.str().c_str());
+          window == 0 ? "'full_attention' without a sliding_window"
+                      : "'full_attention' or 'sliding_attention'");
+    model.windows[layer] = window;
   }
   return Status::success();
 }
@@ -276,7 +294,7 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
               readInteger(config, "max_position_embeddings", 1, kMaxPositions,
                           family.defaultMaxPositions));
   GPTQ_TRY(readRope(config, model));
-  GPTQ_TRY(readWindow(config, model));
+  GPTQ_TRY(readWindows(config, model));
 
   GPTQ_ASSIGN(std::string activation, readString(config, "hidden_act", "silu"));
   if (activation != "silu" && activation != "swish")

@@ -36,8 +36,8 @@ struct ModelConfig {
   int64_t headDim = 0;
   int64_t vocabSize = 0;
   int64_t maxPositions = 0;
-  /// Tokens a row attends to, its own included; 0: all.
-  int64_t window = 0;
+  /// Tokens a row attends to, its own included, in each layer; 0: all.
+  std::vector<int64_t> windows;
   double epsilon = 0;
   double ropeTheta = 0;
   RopeScaling ropeScaling;

@@ -98,6 +98,7 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
 
   Layer layer;
   layer.label = labelOf(name);
+  layer.window = config.windows[index];
   GPTQ_ASSIGN(layer.inputNorm, readVector(name + ".input_layernorm.weight", h));
   GPTQ_ASSIGN(layer.q,
               readLinearLayer(name + ".self_attn.q_proj", LinearShape{q, h},
@@ -295,7 +296,7 @@ Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
                           values, init, b.getI64IntegerAttr(heads),
                           b.getI64IntegerAttr(kvHeads), b.getI64IntegerAttr(d),
                           b.getF64FloatAttr(1.0 / std::sqrt(double(d))),
-                          b.getI64IntegerAttr(config.window)),
+                          b.getI64IntegerAttr(layer.window)),
       label("self_attn.attention"));
   Value o = emitLinear(layer.o, attention);
   x = emitAdd(label("self_attn.residual"), x, o);

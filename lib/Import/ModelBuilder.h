@@ -49,6 +49,7 @@ private:
     std::string label;
     Symbol inputNorm, queryNorm, keyNorm, mlpNorm, keys, values;
     Linear q, k, v, o, gate, up, down;
+    int64_t window = 0;
   };
   struct Model {
     Symbol embedding, rotary, norm;

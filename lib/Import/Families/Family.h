@@ -34,7 +34,7 @@ struct Family {
   /// Each head of Q and K is normalized: q_norm, k_norm.
   bool headNorm = false;
   /// `sliding_window` applies to every layer. Otherwise only where
-  /// `use_sliding_window` says so.
+  /// `use_sliding_window` says so, to the layers from `max_window_layers` on.
   bool slidingWindow = false;
   /// Whether prompts start with the beginning-of-sequence token where
   /// tokenizer_config.json does not say.

@@ -9,8 +9,8 @@
 
 using namespace mlir::gptq;
 
-// Published configurations keep sliding_window next to use_sliding_window
-// false, which means none.
+// Published configurations keep a sliding_window, but switch it off with
+// use_sliding_window.
 const Family mlir::gptq::kQwen2Family = [] {
   Family family;
   family.name = "qwen2";
