@@ -132,6 +132,12 @@ mlir::gptq::readLinear(Checkpoint &checkpoint, const Format *format,
           "module %s: expected a quantized or a dense weight, found both",
           abi::quoteForMessage(module).c_str());
     GPTQ_ASSIGN(linear, format->read(checkpoint, module, shape, context));
+  } else if (!format && checkpoint.has((module + ".qweight").str())) {
+    return abi::makeStatus(
+        StatusCode::InvalidFile,
+        "module %s is quantized, but there is no quantization_config in "
+        "config.json and no quantize_config.json",
+        abi::quoteForMessage(module).c_str());
   } else {
     int64_t n = shape ? shape->n : -1, k = shape ? shape->k : -1;
     GPTQ_ASSIGN(CheckpointTensor weight,
