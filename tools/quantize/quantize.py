@@ -41,7 +41,8 @@ def parse_arguments(argv):
     p.add_argument("--pad-intermediate", type=int, default=0, metavar="N",
                    help="widen the MLP with zeros to N features; the function stays the same")
     p.add_argument("--calibration", action="append", default=[], metavar="FILE",
-                   help="text, or token ids in a .npy file; may be given several times")
+                   help="text, or token ids in a .npy file (two dimensions: one window a row); "
+                        "may be given several times")
     p.add_argument("--samples", type=int, default=64, help="calibration windows, over all files")
     p.add_argument("--length", type=int, default=512, help="tokens per window")
     p.add_argument("--seed", type=int, default=0, help="chooses the windows")
@@ -66,7 +67,7 @@ def calibration_windows(args, vocabulary):
     shares = np.diff(np.linspace(0, args.samples, len(args.calibration) + 1).astype(int))
     for path, share in zip(args.calibration, shares):
         if path.endswith(".npy"):
-            ids, bos = np.load(path).astype(np.int64).ravel(), None
+            ids, bos = np.load(path).astype(np.int64), None
         else:
             tokenizer = tokenizer or Tokenizer(args.model)
             with open(path, encoding="utf-8") as f:
@@ -75,7 +76,12 @@ def calibration_windows(args, vocabulary):
         if ids.size < body:
             raise ValueError(f"{path}: {ids.size} tokens, a window needs {body}")
         if ids.min() < 0 or ids.max() >= vocabulary:
-            raise ValueError(f"{path}: token {ids.max()} in a vocabulary of {vocabulary}")
+            raise ValueError(f"{path}: tokens {ids.min()} to {ids.max()} in a vocabulary of {vocabulary}")
+        if ids.ndim == 2:
+            if ids.shape[0] < share or ids.shape[1] < body:
+                raise ValueError(f"{path}: windows {ids.shape}, expected at least {(share, body)}")
+            windows += list(ids[:share, :body])
+            continue
         for start in rng.integers(0, ids.size - body + 1, share):
             window = ids[start:start + body]
             windows.append(np.concatenate([[bos], window]) if bos is not None else window)
