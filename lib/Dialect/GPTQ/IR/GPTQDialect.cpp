@@ -73,7 +73,8 @@ LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t mMin, int64_t mMax, StringAttr unit,
                                int64_t tileM, int64_t tileN, int64_t tileK,
-                               int64_t rows, int64_t lanes, StringAttr path,
+                               int64_t rows, int64_t columns, int64_t lanes,
+                               StringAttr path,
                                StringAttr partials, StringAttr scale,
                                StringAttr zero) {
   if (mMin < 1 || mMax < mMin)
@@ -81,9 +82,10 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        << " and " << mMax;
   if (tileM < 0 || tileN < 0 || tileK < 0)
     return emitError() << "expects tileM, tileN and tileK to be at least 0";
-  if (rows < 1 || lanes < 1)
-    return emitError() << "expects rows and lanes to be at least 1, but found "
-                       << rows << " and " << lanes;
+  if (rows < 1 || columns < 1 || lanes < 1)
+    return emitError()
+           << "expects rows, columns and lanes to be at least 1, but found "
+           << rows << ", " << columns << " and " << lanes;
   auto oneOf = [&](StringRef field, StringAttr value,
                    ArrayRef<StringRef> allowed) -> LogicalResult {
     if (llvm::is_contained(allowed, value.getValue()))

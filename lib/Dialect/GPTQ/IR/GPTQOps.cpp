@@ -365,6 +365,14 @@ LogicalResult SiluMulOp::verify() {
   return sameShape(*this, getGate(), {{"up", getUp()}, {"init", getInits()[0]}});
 }
 
+LogicalResult StageOp::verify() {
+  if (failed(checkInits(*this, 1)) ||
+      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})))
+    return failure();
+  return checkDim(*this, "perm", getPerm(), 0,
+                  shaped(getInput()).getDimSize(1), "K, as in input");
+}
+
 /// Checks the caches of rotary_append and attention.
 static LogicalResult checkCaches(Operation *op, Value keys, Value values,
                                  int64_t heads, int64_t kvHeads,
@@ -428,6 +436,7 @@ GPTQ_ROW_OP_METHODS(AddRMSNormOp)
 GPTQ_ROW_OP_METHODS(SiluMulOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
+GPTQ_ROW_OP_METHODS(StageOp)
 #undef GPTQ_ROW_OP_METHODS
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
@@ -435,6 +444,7 @@ void RMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void SiluMulOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void RotaryAppendOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
@@ -487,10 +497,15 @@ LogicalResult GroupDotOp::verify() {
       return emitOpError("expects ")
              << name << " to have " << acc.getDimSize(1)
              << " elements, one per column of acc, but found " << value.getType();
-  if (int64_t(getColumn()) + acc.getDimSize(1) > getLayout().getBlockN())
-    return emitOpError("expects columns ")
-           << getColumn() << " to " << getColumn() + acc.getDimSize(1)
-           << " to lie inside a panel of " << getLayout().getBlockN();
+  int64_t n = acc.getDimSize(1), runs = getColumns().size();
+  if (runs == 0 || n % runs != 0)
+    return emitOpError("expects runs of equal length to make up ")
+           << n << " columns, but found " << runs << " runs";
+  for (int64_t column : getColumns())
+    if (column < 0 || column + n / runs > getLayout().getBlockN())
+      return emitOpError("expects columns ")
+             << column << " to " << column + n / runs
+             << " to lie inside a panel of " << getLayout().getBlockN();
   return success();
 }
 

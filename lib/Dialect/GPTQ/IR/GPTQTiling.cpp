@@ -254,6 +254,9 @@ static FailureOr<TilingMap> mapOf(EmbeddingOp op) {
 static FailureOr<TilingMap> mapOf(RMSNormOp op) {
   return rowMap(op, {&op.getInputMutable()});
 }
+static FailureOr<TilingMap> mapOf(StageOp op) {
+  return rowMap(op, {&op.getInputMutable()});
+}
 static FailureOr<TilingMap> mapOf(AddOp op) {
   return rowMap(op, {&op.getLhsMutable(), &op.getRhsMutable()});
 }
@@ -320,6 +323,7 @@ GPTQ_TILING_METHODS(DequantMatmulOp)
 GPTQ_TILING_METHODS(MatmulOp)
 GPTQ_TILING_METHODS(EmbeddingOp)
 GPTQ_TILING_METHODS(RMSNormOp)
+GPTQ_TILING_METHODS(StageOp)
 GPTQ_TILING_METHODS(AddOp)
 GPTQ_TILING_METHODS(AddRMSNormOp)
 GPTQ_TILING_METHODS(SiluMulOp)
@@ -329,6 +333,7 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(DequantMatmulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(MatmulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(EmbeddingOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RMSNormOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(StageOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddRMSNormOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(SiluMulOp)

@@ -78,7 +78,7 @@ def GPTQ_ConcatAttr : GPTQ_Attr<"Concat", "concat"> {
   let description = [{
     The elements of `parts` (weight symbols of equal shape but for `dim`) one after another along `dim`. With `interleave` = b > 0
     runs of b taken in turn from each part: b of the first, b of the second, …, again b of the first; parts must then have the same
-    size; a last short run is followed by the next part's short run.
+    size, and a last short run is filled up to b with zeros, so the result has parts * ceil(size / b) * b elements along `dim`.
   }];
   let parameters = (ins "::mlir::ArrayAttr":$parts, "int64_t":$dim, DefaultValuedParameter<"int64_t", "0">:$interleave);
   let assemblyFormat = "`<` $parts `,` struct($dim, $interleave) `>`";
@@ -155,17 +155,17 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
     | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
-    | `rows` | rows of one register tile | gptq-vectorize |
+    | `rows`, `columns` | shape of one register tile | gptq-vectorize |
     | `lanes` | elements of one vector | gptq-vectorize |
     | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
-                        "int64_t":$tileK, "int64_t":$rows, "int64_t":$lanes, "::mlir::StringAttr":$path,
+                        "int64_t":$tileK, "int64_t":$rows, "int64_t":$columns, "int64_t":$lanes, "::mlir::StringAttr":$path,
                         "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero);
   let assemblyFormat = [{
-    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $lanes, $path, $partials, $scale, $zero) `>`
+    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero) `>`
   }];
   let genVerifyDecl = 1;
 }

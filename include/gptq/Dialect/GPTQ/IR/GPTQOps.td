@@ -226,6 +226,16 @@ def GPTQ_SiluMulOp : GPTQ_ModelOp<"silu_mul"> {
   }];
 }
 
+def GPTQ_StageOp : GPTQ_ModelOp<"stage", [AttrSizedOperandSegments]> {
+  let summary = "Copies activations, reordering their columns";
+  let description = "init[m, k] = input[m, perm[k]], or input[m, k] without `perm`; input and init [M, K], perm i32 [K].";
+  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Variadic<GPTQ_Matrix>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $input (`perm` $perm^)? `:` type($input) (`perm` type($perm)^)? `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
 def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegments]> {
   let summary = "Rotates queries and keys, and appends keys and values to their caches";
   let description = [{
@@ -305,14 +315,15 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let description = [{
     With R × N the shape of `acc`:
 
-        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, k0 + k, column + n] - zero[n])
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, k0 + k, c(n)] - zero[n])
 
+    The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
     `w` is packed by `layout`, panel by panel; k0 must be a multiple of the layout's blockK. Without `perm` column k0 + k of x is read;
     without `zero` and `scale` the codes themselves are multiplied (for a layout of floating-point elements always).
     Its lowering is the target's inner loop.
   }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
-                       MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, I64Attr:$column,
+                       MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, DenseI64ArrayAttr:$columns,
                        Optional<MemRefRankOf<[I32], [1]>>:$perm,
                        VectorOfRankAndType<[2], [F32]>:$acc, Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$zero,

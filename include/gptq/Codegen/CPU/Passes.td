@@ -1,0 +1,47 @@
+//===- Passes.td - Code generation for CPUs -----------------*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_CODEGEN_CPU_PASSES_TD
+#define GPTQ_CODEGEN_CPU_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def CPUPlanPass : Pass<"gptq-cpu-plan", "::mlir::ModuleOp"> {
+  let summary = "Plans every op for a CPU";
+  let description = [{
+    Before: a normalized model. After: each model op carries `gptq.plans`, one `#gptq.plan` per range of M; nothing is rewritten. Sizes follow from
+    the vector width and registers of `cpu` and from the shape.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+  let options = [
+    Option<"cpu", "cpu", "std::string", "\"x86-64-v3\"", "Instruction set level: x86-64-v3, x86-64-v4">,
+    Option<"promote", "promote", "bool", "true", "Let plans copy permuted activations to workgroup memory">,
+    Option<"bufferPartials", "buffer-partials", "bool", "true", "Let plans keep partial sums in workgroup memory">,
+    Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
+    Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
+  ];
+}
+
+def CPULowerGroupDotPass : InterfacePass<"gptq-cpu-lower-group-dot", "::mlir::FunctionOpInterface"> {
+  let summary = "Lowers group_dot to unpacking and f32 FMA";
+  let description = [{
+    Before: `gptq.group_dot` and `gptq.group_sum` on register tiles. After: loops over packed words: one load per vector of lanes, a shift, mask
+    and conversion per code, an FMA per row, in vectors of the plan's lanes. Which row a field of a word holds is asked of the layout.
+  }];
+  let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect"];
+}
+
+def CPULowerToLLVMPass : Pass<"gptq-cpu-lower-to-llvm", "::mlir::ModuleOp"> {
+  let summary = "Lowers the module of kernels to the LLVM dialect and the CPU kernel ABI";
+  let description = [{
+    Before: kernels of scf, arith, math, vector and memref ops. After: LLVM dialect only; each kernel is a function
+    `(args, dims, workgroup, scratch)` as `runtime/abi/KernelABI.h` has it. exp is expanded to a polynomial, so no library is needed.
+  }];
+  let dependentDialects = ["LLVM::LLVMDialect"];
+}
+
+#endif // GPTQ_CODEGEN_CPU_PASSES_TD

@@ -1,0 +1,120 @@
+//===- Passes.td - Code generation shared by all targets ----*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_CODEGEN_COMMON_PASSES_TD
+#define GPTQ_CODEGEN_COMMON_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "Gives every weight the layout its plan's unit reads";
+  let description = [{
+    Before: planned ops read weights as published. After: they read weights packed by a `#gptq.layout` (`gptq.weight` symbols with
+    `#gptq.packed` views: nothing is moved until the compiled model is written), scales and zero points in the same panels, and say which
+    layout on themselves. The two halves of a `silu_mul` epilogue are interleaved so that one panel holds both. All plans of an op must
+    ask for one layout, since there is one copy of the weight.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+def FormDispatchesPass : Pass<"gptq-form-dispatches", "::mlir::ModuleOp"> {
+  let summary = "Moves every model op into kernels of its own, one per range of M";
+  let description = [{
+    Before: entry functions of planned ops. After: each op is a `gptq.dispatch` of kernel functions in the nested module `@kernels`, one per
+    plan; a kernel takes buffers, M and the position, and holds the one op on tensors, with the slices it reads. A kernel for M = 1 has that
+    as a constant. Ops that differ only in their weights share kernels.
+  }];
+  let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "func::FuncDialect"];
+}
+
+def TileToWorkgroupsPass : InterfacePass<"gptq-tile-to-workgroups", "::mlir::FunctionOpInterface"> {
+  let summary = "Splits a kernel's op over workgroups";
+  let description = [{
+    Before: the kernel's op works on everything. After: an `scf.forall`, mapped to workgroups, over tiles of `tileM` rows and
+    `tileN` columns (one cache head at a time for attention); a size of 0 leaves that dimension whole.
+  }];
+  let dependentDialects = ["scf::SCFDialect", "affine::AffineDialect", "tensor::TensorDialect", "gpu::GPUDialect"];
+}
+
+def SplitReductionPass : InterfacePass<"gptq-split-reduction", "::mlir::FunctionOpInterface"> {
+  let summary = "Splits the sum over K into partial sums";
+  let description = [{
+    Before: a matmul sums over all of K at once. After: one matmul per `tileK` input rows, each but the first adding to the destination. Tiles are
+    rounded to whole groups; a plan with `tileK` 0 is left alone.
+  }];
+  let dependentDialects = ["GPTQDialect", "tensor::TensorDialect", "memref::MemRefDialect"];
+}
+
+def BufferPartialsPass : InterfacePass<"gptq-buffer-partials", "::mlir::FunctionOpInterface"> {
+  let summary = "Keeps partial sums in workgroup memory, with one write at the end";
+  let description = [{
+    Before: the partial sums of a split reduction are added up in the kernel's destination. After, where the plan says `partials = shared`: they
+    are added up in workgroup memory, and one copy writes the destination.
+  }];
+  let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "gpu::GPUDialect"];
+}
+
+def PromoteActivationsPass : InterfacePass<"gptq-promote-activations", "::mlir::FunctionOpInterface"> {
+  let summary = "Moves activation tiles into workgroup memory";
+  let description = [{
+    Before: a tiled matmul whose plan says `path = promote` reads its activations where they lie, through its permutation if it has one. After:
+    a `gptq.stage` copies them once, in the order they are read, into workgroup memory, and `perm` is gone. Packed weights are read once and
+    stay put. A tile larger than `max-bytes` is left alone and reported as a missed remark.
+  }];
+  let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "gpu::GPUDialect"];
+  let options = [Option<"maxBytes", "max-bytes", "int64_t", "1048576", "Workgroup memory the copy may use, in bytes">];
+}
+
+def DistributeWorkgroupsPass : InterfacePass<"gptq-distribute-workgroups", "::mlir::FunctionOpInterface"> {
+  let summary = "Gives each workgroup its tile";
+  let description = [{
+    Before: a bufferized kernel with one `scf.forall` over workgroups, or none. After: the body alone, at the tile that the kernel's new last
+    argument, the workgroup's number, stands for; the attribute `gptq.grid` says how many workgroups there are.
+  }];
+  let dependentDialects = ["arith::ArithDialect", "affine::AffineDialect"];
+}
+
+def AssignWorkgroupMemoryPass : InterfacePass<"gptq-assign-workgroup-memory", "::mlir::FunctionOpInterface"> {
+  let summary = "Places workgroup buffers in one block of memory";
+  let description = [{
+    Before: `memref.alloc`s of static size, or of a size bounded by constants, in the workgroup address space. After: views into a
+    byte buffer, the kernel's new last argument; `gptq.scratch_bytes` says how large it must be.
+  }];
+  let dependentDialects = ["memref::MemRefDialect", "gpu::GPUDialect"];
+}
+
+def VectorizePass : InterfacePass<"gptq-vectorize", "::mlir::FunctionOpInterface"> {
+  let summary = "Lowers model ops on tiles to vectors";
+  let description = [{
+    Before: model ops on buffers. After: loops over vectors of the plan's `lanes`; a matmul is a loop over groups around
+    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales and zero points applied to each weight. With `scalar` vectors have one
+    element: the same arithmetic, one weight at a time.
+  }];
+  let dependentDialects = ["GPTQDialect", "scf::SCFDialect", "vector::VectorDialect", "math::MathDialect", "memref::MemRefDialect", "gpu::GPUDialect"];
+  let options = [Option<"scalar", "scalar", "bool", "false", "Use vectors of one element">];
+}
+
+def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInterface"> {
+  let summary = "Applies scales once per group instead of once per weight";
+  let description = [{
+    Before: `gptq.group_dot` with a `scale`, in a kernel whose plan says `scale = accumulator`. After: the group is summed unscaled from
+    zero, then multiplied and added to the accumulator in one step: sum of s*w*x = s * sum of w*x.
+  }];
+  let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
+}
+
+def FoldZeroPointsPass : InterfacePass<"gptq-fold-zero-points", "::mlir::FunctionOpInterface"> {
+  let summary = "Subtracts zero points once per group instead of once per weight";
+  let description = [{
+    Before: `gptq.group_dot` with a `zero`, in a kernel whose plan says `zero = accumulator`. After: the codes are multiplied as they are, and the sum
+    of the group's activations times the zero point is subtracted afterwards: sum of (q - z)*x = sum of q*x - z * sum of x. Run it after
+    gptq-hoist-scales to keep the correction outside the scale.
+  }];
+  let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
+}
+
+#endif // GPTQ_CODEGEN_COMMON_PASSES_TD

@@ -1,0 +1,31 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_CODEGEN_COMMON_PLAN_H
+#define GPTQ_CODEGEN_COMMON_PLAN_H
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Target/Target.h"
+
+namespace mlir::gptq {
+
+/// The plans of an op in the model (one per range of M), or of the op in a
+/// kernel. Empty, or null, where the planner has not been.
+SmallVector<PlanAttr> getPlans(Operation *op);
+PlanAttr getPlan(Operation *op);
+
+/// The layout that `unit` reads `bits`-bit elements in, as an attribute.
+LayoutAttr getUnitLayout(MLIRContext *ctx, const ::gptq::UnitInfo &unit,
+                         int64_t bits);
+
+/// Finds the unit of this name among all targets' units with `lanes` lanes;
+/// null if there is none.
+const ::gptq::UnitInfo *findUnit(StringRef name, int64_t lanes);
+
+} // namespace mlir::gptq
+
+#endif // GPTQ_CODEGEN_COMMON_PLAN_H

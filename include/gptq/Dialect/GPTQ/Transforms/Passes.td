@@ -1,0 +1,69 @@
+//===- Passes.td - Target-free rewrites of the model --------*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_TRANSFORMS_PASSES_TD
+#define GPTQ_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def NormalizeZeroPointsPass : Pass<"gptq-normalize-zero-points", "::mlir::ModuleOp"> {
+  let summary = "Makes stored zero points the true ones";
+  let description = [{
+    Before: a `gptq.dequant_matmul` may say with `zero_offset` that its zero points are stored less than they are (GPTQ v1 stores z - 1).
+    After: `zero_offset` is 0 everywhere. A constant `zero_point` takes the offset up; packed zeros are viewed with the offset added to
+    every field by one word addition, the inverse of how the published writers subtract it.
+  }];
+}
+
+def NormalizeActOrderPass : Pass<"gptq-normalize-act-order", "::mlir::ModuleOp"> {
+  let summary = "Makes act-order an explicit permutation";
+  let description = [{
+    Before: `g_idx` gives the group of each input row. After: the rows of the codes are gathered in the stable order that sorts `g_idx`,
+    so that groups are contiguous, and the op reads its activations through that order, its `perm`.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+def FoldPermutationsPass : Pass<"gptq-fold-permutations", "::mlir::ModuleOp"> {
+  let summary = "Folds input permutations into the layers that produce the input";
+  let description = [{
+    Before: a matmul with `perm` reads the product of a gated MLP (`gptq.silu_mul` of two matmuls) that nobody else reads. After: the
+    columns of the two matmuls' weights are gathered by the permutation, so that the product comes in the wanted order and `perm` is gone.
+    A permutation of any other input stays.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+def FuseResidualNormPass : Pass<"gptq-fuse-residual-norm", "::mlir::ModuleOp"> {
+  let summary = "Fuses residual additions with the normalization that follows";
+  let description = [{
+    Before: `gptq.add`, then `gptq.rms_norm` of the sum (or of a slice of its rows that is its only use). After: one
+    `gptq.add_rms_norm`, which reads and writes the row once.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+def FuseParallelMatmulsPass : Pass<"gptq-fuse-parallel-matmuls", "::mlir::ModuleOp"> {
+  let summary = "Joins matmuls of one input into one wider matmul";
+  let description = [{
+    Before: several matmuls read the same activations (query, key, value; gate and up). After: one matmul of the weights beside each other,
+    and a slice of its result for each. Joined are only layers whose bits, group size, kind of zero points, permutation and presence of a
+    bias agree, and whose element types do; the others stay as they are and are reported as a missed remark.
+  }];
+  let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
+}
+
+def FuseSiluMulPass : Pass<"gptq-fuse-silu-mul", "::mlir::ModuleOp"> {
+  let summary = "Makes the gate of a gated MLP the epilogue of its matmul";
+  let description = [{
+    Before: `gptq.silu_mul` of the two halves of one joined matmul. After: the matmul has epilogue `silu_mul` and half
+    as many columns.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+#endif // GPTQ_TRANSFORMS_PASSES_TD

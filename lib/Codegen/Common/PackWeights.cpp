@@ -1,0 +1,249 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::gptq {
+#define GEN_PASS_DEF_PACKWEIGHTSPASS
+#include "gptq/Codegen/Common/Passes.h.inc"
+} // namespace mlir::gptq
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+namespace {
+
+/// Makes packed weight symbols, each once, and loads of them.
+class Packer {
+public:
+  explicit Packer(ModuleOp module) : module(module), symbols(module) {}
+
+  /// The weight that `value` loads, or null.
+  WeightOp weightOf(Value value) {
+    auto load = value.getDefiningOp<LoadWeightOp>();
+    return load ? symbols.lookup<WeightOp>(load.getWeight()) : nullptr;
+  }
+
+  /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
+  /// elements of `element`.
+  Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
+             bool transposed = false) {
+    WeightOp source = weightOf(value);
+    ArrayRef<int64_t> shape = source.getTensorType().getShape();
+    int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
+    int64_t bitsPerBlock = layout.getBits() * layout.getBlockN() * layout.getBlockK();
+    auto type = RankedTensorType::get(
+        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
+         int64_t(llvm::divideCeil(k, layout.getBlockK())),
+         bitsPerBlock / element.getIntOrFloatBitWidth()},
+        element);
+    auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
+                                layout, transposed);
+    return load(b, value.getLoc(), declare(source, ".packed", type, view));
+  }
+
+  /// Returns a load of the two halves of `value` along `dim` in runs of `run`,
+  /// taken in turn. `value` must load a concatenation of two weights.
+  Value interleave(OpBuilder &b, Value value, int64_t dim, int64_t run) {
+    WeightOp source = weightOf(value);
+    auto concat = cast<ConcatAttr>(source.getInit());
+    RankedTensorType type = source.getTensorType();
+    SmallVector<int64_t> shape(type.getShape());
+    shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
+    auto view = ConcatAttr::get(b.getContext(), concat.getParts(), dim, run);
+    return load(b, value.getLoc(),
+                declare(source, ".interleaved",
+                        RankedTensorType::get(shape, type.getElementType()), view));
+  }
+
+  /// Whether `interleave` can be asked for `value`.
+  bool isPair(Value value, int64_t dim) {
+    WeightOp source = weightOf(value);
+    auto concat = source ? dyn_cast<ConcatAttr>(source.getInit()) : nullptr;
+    return concat && concat.getDim() == dim && concat.getInterleave() == 0 &&
+           concat.getParts().size() == 2;
+  }
+
+private:
+  Value load(OpBuilder &b, Location loc, WeightOp weight) {
+    return LoadWeightOp::create(b, loc, weight.getTensorType(),
+                                FlatSymbolRefAttr::get(weight));
+  }
+
+  /// The weight that shows `view` of `source`, made if it is not there yet.
+  WeightOp declare(WeightOp source, StringRef suffix, RankedTensorType type,
+                   Attribute view) {
+    WeightOp &weight = made[{view, type}];
+    if (!weight) {
+      OpBuilder b(source->getContext());
+      b.setInsertionPointAfter(source);
+      weight = WeightOp::create(b, source.getLoc(),
+                                (source.getSymName() + suffix).str(), type, view);
+      symbols.insert(weight);
+    }
+    return weight;
+  }
+
+  ModuleOp module;
+  SymbolTable symbols;
+  DenseMap<std::pair<Attribute, Type>, WeightOp> made;
+};
+
+/// The unit that all plans of `op` name; null and an error if they disagree.
+const ::gptq::UnitInfo *unitOf(Operation *op) {
+  SmallVector<PlanAttr> plans = getPlans(op);
+  for (PlanAttr plan : plans)
+    if (plan.getUnit() != plans.front().getUnit() ||
+        plan.getLanes() != plans.front().getLanes()) {
+      op->emitError("expects plans that read one layout, but found units ")
+          << plans.front().getUnit() << " and " << plan.getUnit();
+      return nullptr;
+    }
+  const ::gptq::UnitInfo *unit =
+      findUnit(plans.front().getUnit().getValue(), plans.front().getLanes());
+  if (!unit)
+    op->emitError("expects a known unit in its plan, but found ")
+        << plans.front().getUnit() << " with " << plans.front().getLanes()
+        << " lanes";
+  return unit;
+}
+
+LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
+  const ::gptq::UnitInfo *unit = unitOf(op);
+  if (!unit)
+    return failure();
+  OpBuilder b(op);
+  MLIRContext *ctx = op.getContext();
+  if (op.getGIdx())
+    return op.emitOpError("expects normalized act-order (perm, not g_idx)");
+  for (Value weight : {Value(op.getCodes()), Value(op.getScales()), Value(op.getZeros())})
+    if (weight && !packer.weightOf(weight))
+      return op.emitOpError("expects its weights to be loaded from symbols");
+
+  LayoutAttr layout = getUnitLayout(ctx, *unit, op.getBits());
+  Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
+        bias = op.getBias();
+  if (op.getEpilogue() == Epilogue::SiluMul) {
+    int64_t run = layout.getBlockN() / 2;
+    for (Value value : {codes, scales, zeros})
+      if (value && !packer.isPair(value, 1))
+        return op.emitOpError("expects the weights of a silu_mul epilogue to "
+                              "be gate and up beside each other");
+    codes = packer.interleave(b, codes, 1, run);
+    scales = packer.interleave(b, scales, 1, run);
+    if (zeros)
+      zeros = packer.interleave(b, zeros, 1, run);
+    if (bias)
+      bias = packer.interleave(b, bias, 0, run);
+  }
+  // Scales and zero points: one row of a panel per group.
+  auto perGroup = [&](int64_t bits) {
+    ::gptq::WeightLayout rows = unit->weightLayout(bits);
+    SmallVector<std::string> order;
+    for (int64_t i = 0; i < int64_t(llvm::Log2_64(bits)); ++i)
+      order.push_back("b" + std::to_string(i));
+    for (int64_t i = 0; i < int64_t(llvm::Log2_64(layout.getBlockN())); ++i)
+      order.push_back("n" + std::to_string(i));
+    return LayoutAttr::get(ctx, bits, layout.getBlockN(), 1,
+                           StringAttr::get(ctx, llvm::join(order, " ")));
+  };
+  Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
+  op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type()));
+  op.getScalesMutable().assign(packer.pack(
+      b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
+  if (zeros)
+    op.getZerosMutable().assign(packer.pack(b, zeros, perGroup(8), b.getI8Type()));
+  if (bias)
+    op.getBiasMutable().assign(bias);
+  op.setLayoutAttr(layout);
+  return success();
+}
+
+LogicalResult packMatmul(MatmulOp op, Packer &packer) {
+  const ::gptq::UnitInfo *unit = unitOf(op);
+  if (!unit)
+    return failure();
+  if (!packer.weightOf(op.getWeight()))
+    return op.emitOpError("expects its weight to be loaded from a symbol");
+  OpBuilder b(op);
+  Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
+  LayoutAttr layout =
+      getUnitLayout(op.getContext(), *unit, element.getIntOrFloatBitWidth());
+  Value weight = op.getWeight(), bias = op.getBias();
+  if (op.getEpilogue() == Epilogue::SiluMul) {
+    int64_t run = layout.getBlockN() / 2;
+    if (!packer.isPair(weight, 0))
+      return op.emitOpError("expects the weight of a silu_mul epilogue to be "
+                            "gate and up beside each other");
+    weight = packer.interleave(b, weight, 0, run);
+    if (bias)
+      bias = packer.interleave(b, bias, 0, run);
+  }
+  op.getWeightMutable().assign(
+      packer.pack(b, weight, layout, element, /*transposed=*/true));
+  if (bias)
+    op.getBiasMutable().assign(bias);
+  op.setLayoutAttr(layout);
+  return success();
+}
+
+struct PackWeightsPass final : impl::PackWeightsPassBase<PackWeightsPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    Packer packer(getOperation());
+    // Weights that matmuls read packed; a table tied to one is read packed too.
+    DenseMap<StringAttr, std::pair<StringAttr, LayoutAttr>> tied;
+    WalkResult result = getOperation().walk([&](Operation *op) {
+      if (getPlans(op).empty())
+        return WalkResult::advance();
+      LogicalResult packed = success();
+      if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
+        if (!matmul.getLayout())
+          packed = packDequantMatmul(matmul, packer);
+      } else if (auto matmul = dyn_cast<MatmulOp>(op)) {
+        WeightOp source = packer.weightOf(matmul.getWeight());
+        if (!matmul.getLayout()) {
+          packed = packMatmul(matmul, packer);
+          if (succeeded(packed))
+            tied[source.getSymNameAttr()] = {
+                packer.weightOf(matmul.getWeight()).getSymNameAttr(),
+                matmul.getLayoutAttr()};
+        }
+      }
+      return failed(packed) ? WalkResult::interrupt() : WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      return signalPassFailure();
+
+    SymbolTable symbols(getOperation());
+    getOperation().walk([&](EmbeddingOp op) {
+      WeightOp table = packer.weightOf(op.getTable());
+      if (!table || op.getLayout())
+        return;
+      auto it = tied.find(table.getSymNameAttr());
+      if (it == tied.end())
+        return;
+      OpBuilder b(op);
+      auto packed = symbols.lookup<WeightOp>(it->second.first);
+      op.getTableMutable().assign(LoadWeightOp::create(
+          b, op.getLoc(), packed.getTensorType(), FlatSymbolRefAttr::get(packed)));
+      op.setLayoutAttr(it->second.second);
+    });
+    // Loads that nothing reads any more would keep the unpacked weight alive.
+    getOperation().walk([](LoadWeightOp load) {
+      if (load->use_empty())
+        load.erase();
+    });
+  }
+};
+
+} // namespace

@@ -1,0 +1,605 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
+#include "gptq/Codegen/Common/VectorBuilder.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
+namespace mlir::gptq {
+#define GEN_PASS_DEF_VECTORIZEPASS
+#include "gptq/Codegen/Common/Passes.h.inc"
+} // namespace mlir::gptq
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+static int64_t columnsOf(Value buffer) {
+  return cast<MemRefType>(buffer.getType()).getDimSize(1);
+}
+
+static Value rowsOf(VectorBuilder &b, Value buffer) {
+  auto type = cast<MemRefType>(buffer.getType());
+  if (!type.isDynamicDim(0))
+    return b.index(type.getDimSize(0));
+  return memref::DimOp::create(b, buffer, 0);
+}
+
+/// silu(v) = v / (1 + exp(-v)) of every lane.
+static Value silu(VectorBuilder &b, Value v) {
+  Value one = b.splat(b.f32(1.0), cast<VectorType>(v.getType()).getDimSize(0));
+  Value e = math::ExpOp::create(b, arith::NegFOp::create(b, v));
+  return arith::DivFOp::create(b, v, arith::AddFOp::create(b, one, e));
+}
+
+//===----------------------------------------------------------------------===//
+// Matmuls
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// A matmul on buffers, quantized or dense, as its lowering sees it.
+struct MatmulTile {
+  Value lhs, weight, scales, zeros, perm, bias, out;
+  LayoutAttr layout;
+  PlanAttr plan;
+  int64_t k, groupSize, zeroPoint;
+  Epilogue epilogue;
+  bool accumulate;
+};
+
+class MatmulVectorizer {
+public:
+  MatmulVectorizer(VectorBuilder &b, const MatmulTile &op) : b(b), op(op) {}
+  void run();
+
+private:
+  void tile(Value panel, Value row, int64_t rows, int64_t chunk);
+  Value group(Value panel, Value row, Value g, Value k0, int64_t depth,
+              ArrayRef<int64_t> columns, Value acc);
+  Value perColumn(Value buffer, Value panel, Value g, ArrayRef<int64_t> columns);
+  void finish(Value panel, Value row, ArrayRef<int64_t> columns, Value acc);
+
+  int64_t panelColumns() const {
+    return op.layout.getBlockN() / (op.epilogue == Epilogue::SiluMul ? 2 : 1);
+  }
+  /// Columns of the weight that one register tile covers.
+  int64_t chunkColumns() const {
+    return std::min(op.plan.getColumns(), op.layout.getBlockN());
+  }
+
+  VectorBuilder &b;
+  const MatmulTile &op;
+};
+
+} // namespace
+
+/// The scales or zero points of one group for the columns of a tile.
+Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
+                                  ArrayRef<int64_t> columns) {
+  int64_t width = chunkColumns() / columns.size();
+  auto type = cast<MemRefType>(buffer.getType());
+  Value joined;
+  for (auto [i, column] : llvm::enumerate(columns)) {
+    Value run = vector::LoadOp::create(
+        b, VectorType::get({width}, type.getElementType()), buffer,
+        ValueRange{panel, g, b.index(column)});
+    if (type.getElementType().isIntOrIndex())
+      run = arith::UIToFPOp::create(b, b.vectorType(width), run);
+    run = b.toF32(run);
+    if (columns.size() == 1)
+      return run;
+    if (!joined)
+      joined = b.zeros(b.vectorType(chunkColumns()));
+    joined = vector::InsertStridedSliceOp::create(
+        b, run, joined, ArrayRef<int64_t>{int64_t(i) * width}, ArrayRef<int64_t>{1});
+  }
+  return joined;
+}
+
+/// Adds the products of one group to `acc`.
+Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
+                              int64_t depth, ArrayRef<int64_t> columns, Value acc) {
+  Value scale, zero;
+  if (op.scales)
+    scale = perColumn(op.scales, panel, g, columns);
+  if (op.zeros)
+    zero = perColumn(op.zeros, panel, g, columns);
+  else if (op.scales)
+    zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
+  return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
+                            b.getDenseI64ArrayAttr(columns), op.perm, acc, scale,
+                            zero, b.getI64IntegerAttr(depth), op.layout, op.plan);
+}
+
+/// Bias, epilogue and the one write of a tile.
+void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
+                              Value acc) {
+  auto type = cast<VectorType>(acc.getType());
+  int64_t width = type.getDimSize(1) / columns.size();
+  int64_t outColumns = columnsOf(op.out);
+  bool ragged = ShapedType::isDynamic(outColumns) ||
+                outColumns % panelColumns() != 0;
+  Value outSize =
+      !ragged ? Value()
+      : ShapedType::isDynamic(outColumns)
+          ? Value(memref::DimOp::create(b, op.out, 1))
+          : b.index(outColumns);
+  Value column = b.add(b.mul(panel, panelColumns()), columns.front());
+  auto left = [&](Value total, Value from) -> Value {
+    return arith::SubIOp::create(b, total, from);
+  };
+
+  SmallVector<Value> biases;
+  if (op.bias)
+    for (int64_t c : columns) {
+      // The bias is as long as the weight is wide, interleaved like it.
+      Value at = b.add(b.mul(panel, op.layout.getBlockN()), c);
+      biases.push_back(b.loadFirst(
+          op.bias, {at}, width, left(memref::DimOp::create(b, op.bias, 0), at)));
+    }
+  for (int64_t r = 0; r < type.getDimSize(0); ++r) {
+    Value all = vector::ExtractOp::create(b, acc, r);
+    SmallVector<Value> runs;
+    for (size_t i = 0; i < columns.size(); ++i) {
+      Value run = columns.size() == 1
+                      ? all
+                      : vector::ExtractStridedSliceOp::create(
+                            b, all, ArrayRef<int64_t>{int64_t(i) * width},
+                            ArrayRef<int64_t>{width}, ArrayRef<int64_t>{1});
+      if (op.bias)
+        run = arith::AddFOp::create(b, run, biases[i]);
+      runs.push_back(run);
+    }
+    Value result = runs[0];
+    if (op.epilogue == Epilogue::SiluMul)
+      result = arith::MulFOp::create(b, silu(b, runs[0]), runs[1]);
+    Value outRow = b.add(row, r);
+    SmallVector<Value> at{outRow, column};
+    if (!ragged) {
+      if (op.accumulate)
+        result = arith::AddFOp::create(b, result, b.load(op.out, at, width));
+      b.store(result, op.out, at);
+      continue;
+    }
+    Value count = left(outSize, column);
+    if (op.accumulate)
+      result = arith::AddFOp::create(b, result,
+                                     b.loadFirst(op.out, at, width, count));
+    b.storeFirst(result, op.out, at, count);
+  }
+}
+
+/// One register tile: `rows` rows from `row`, chunk number `chunk` of `panel`.
+void MatmulVectorizer::tile(Value panel, Value row, int64_t rows, int64_t chunk) {
+  // With silu_mul a tile holds gate columns and the up columns they go with.
+  SmallVector<int64_t> columns;
+  if (op.epilogue == Epilogue::SiluMul) {
+    int64_t half = chunkColumns() / 2;
+    columns = {chunk * half, op.layout.getBlockN() / 2 + chunk * half};
+  } else {
+    columns = {chunk * chunkColumns()};
+  }
+  auto type = VectorType::get({rows, chunkColumns()}, b.getF32Type());
+  Value acc = b.zeros(type);
+  int64_t whole = op.k / op.groupSize, rest = op.k % op.groupSize;
+  if (whole == 1) {
+    acc = group(panel, row, b.index(0), b.index(0), op.groupSize, columns, acc);
+  } else if (whole > 1) {
+    auto loop = scf::ForOp::create(b, b.index(0), b.index(whole), b.index(1),
+                                   ValueRange{acc});
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value g = loop.getInductionVar();
+    Value next = group(panel, row, g, b.mul(g, op.groupSize), op.groupSize,
+                       columns, loop.getRegionIterArg(0));
+    scf::YieldOp::create(b, ValueRange{next});
+    acc = loop.getResult(0);
+  }
+  if (rest)
+    acc = group(panel, row, b.index(whole), b.index(whole * op.groupSize), rest,
+                columns, acc);
+  finish(panel, row, columns, acc);
+}
+
+void MatmulVectorizer::run() {
+  Value panels = rowsOf(b, op.weight);
+  Value m = rowsOf(b, op.lhs);
+  bool singleRow = cast<MemRefType>(op.lhs.getType()).getDimSize(0) == 1;
+  int64_t chunks = op.layout.getBlockN() / chunkColumns();
+  b.forEach(panels, [&](Value panel) {
+    auto rowsFrom = [&](Value from, Value to, int64_t rows) {
+      b.forRange(from, to, rows, [&](Value row) {
+        for (int64_t chunk = 0; chunk < chunks; ++chunk)
+          tile(panel, row, rows, chunk);
+      });
+    };
+    if (singleRow) {
+      for (int64_t chunk = 0; chunk < chunks; ++chunk)
+        tile(panel, b.index(0), 1, chunk);
+      return;
+    }
+    // Whole tiles first; what is left goes in pairs, then singly.
+    Value from = b.index(0);
+    for (int64_t rows : {op.plan.getRows(), int64_t(2), int64_t(1)}) {
+      if (rows > op.plan.getRows() || (rows == 2 && op.plan.getRows() == 2 && from != b.index(0)))
+        continue;
+      Value left = arith::SubIOp::create(b, m, from);
+      Value to = arith::SubIOp::create(
+          b, m, arith::RemUIOp::create(b, left, b.index(rows)));
+      rowsFrom(from, to, rows);
+      from = to;
+      if (rows == 1)
+        break;
+    }
+  });
+}
+
+static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b, PlanAttr plan) {
+  LayoutAttr layout = op.getLayoutAttr();
+  if (!layout || op.getGIdx())
+    return op.emitOpError("expects packed weights and no g_idx");
+  int64_t groupSize = std::min<int64_t>(op.getGroupSize(), op.getK());
+  if (groupSize < op.getK() && groupSize % layout.getBlockK() != 0)
+    return op.emitOpError("expects a group size that is a multiple of the ")
+           << layout.getBlockK() << " rows of a packed word, but found "
+           << groupSize;
+  MatmulTile tile{op.getLhs(), op.getCodes(), op.getScales(), op.getZeros(),
+                  op.getPerm(), op.getBias(), op.getInits()[0], layout, plan,
+                  op.getK(), groupSize, int64_t(op.getZeroPoint().value_or(0)),
+                  op.getEpilogue(), op.getAccumulate()};
+  MatmulVectorizer(b, tile).run();
+  return success();
+}
+
+static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
+  if (!op.getLayout())
+    return op.emitOpError("expects a packed weight");
+  MatmulTile tile{op.getLhs(), op.getWeight(), Value(), Value(), Value(),
+                  op.getBias(), op.getInits()[0], op.getLayoutAttr(), plan,
+                  op.getK(), op.getK(), 0, op.getEpilogue(), op.getAccumulate()};
+  MatmulVectorizer(b, tile).run();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Row-wise ops
+//===----------------------------------------------------------------------===//
+
+static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
+  Value out = op.getInits()[0], table = op.getTable();
+  int64_t width = columnsOf(out);
+  b.forEach(rowsOf(b, out), [&](Value row) {
+    Value token = arith::IndexCastOp::create(
+        b, b.getIndexType(), memref::LoadOp::create(b, op.getTokens(), ValueRange{row}));
+    if (!op.getLayout()) {
+      b.forChunks(width, [&](Value at, int64_t n) {
+        b.store(b.load(table, {token, at}, n), out, {row, at});
+      });
+      return;
+    }
+    // One column of a panel: its elements lie a panel's width apart.
+    Value blockN = b.index(op.getLayout()->getBlockN());
+    Value panel = arith::DivUIOp::create(b, token, blockN);
+    Value column = arith::RemUIOp::create(b, token, blockN);
+    b.forEach(b.index(width), [&](Value at) {
+      Value v = b.loadScalar(table, {panel, at, column});
+      b.store(b.splat(v, 1), out, {row, at});
+    });
+  });
+  return success();
+}
+
+/// 1 / sqrt(mean square + epsilon) for a sum of squares over `size` elements.
+static Value inverseRms(VectorBuilder &b, Value squares, int64_t size,
+                        double epsilon) {
+  Value mean = arith::DivFOp::create(b, squares, b.f32(double(size)));
+  Value root = math::SqrtOp::create(
+      b, Value(arith::AddFOp::create(b, mean, b.f32(epsilon))));
+  return arith::DivFOp::create(b, b.f32(1.0), root);
+}
+
+/// out[row] = in[row] * weight / rms(in[row]).
+static void normalizeRow(VectorBuilder &b, Value in, Value weight, Value out,
+                         Value row, double epsilon) {
+  int64_t size = columnsOf(in);
+  Value squares = b.sumChunks(size, [&](Value at, int64_t n) -> Value {
+    Value v = b.load(in, {row, at}, n);
+    return arith::MulFOp::create(b, v, v);
+  });
+  Value inverse = inverseRms(b, squares, size, epsilon);
+  b.forChunks(size, [&](Value at, int64_t n) {
+    Value v = arith::MulFOp::create(b, b.load(in, {row, at}, n), b.splat(inverse, n));
+    b.store(arith::MulFOp::create(b, v, b.load(weight, {at}, n)), out, {row, at});
+  });
+}
+
+static LogicalResult vectorize(RMSNormOp op, VectorBuilder &b, PlanAttr) {
+  b.forEach(rowsOf(b, op.getInput()), [&](Value row) {
+    normalizeRow(b, op.getInput(), op.getWeight(), op.getInits()[0], row,
+                 op.getEpsilon().convertToDouble());
+  });
+  return success();
+}
+
+/// out[row] = f(x[row], y[row]) element by element.
+static void combineRows(VectorBuilder &b, Value x, Value y, Value out,
+                        function_ref<Value(Value, Value)> f) {
+  b.forEach(rowsOf(b, x), [&](Value row) {
+    b.forChunks(columnsOf(x), [&](Value at, int64_t n) {
+      b.store(f(b.load(x, {row, at}, n), b.load(y, {row, at}, n)), out, {row, at});
+    });
+  });
+}
+
+static LogicalResult vectorize(AddOp op, VectorBuilder &b, PlanAttr) {
+  combineRows(b, op.getLhs(), op.getRhs(), op.getInits()[0], [&](Value x, Value y) {
+    return arith::AddFOp::create(b, x, y);
+  });
+  return success();
+}
+
+static LogicalResult vectorize(SiluMulOp op, VectorBuilder &b, PlanAttr) {
+  combineRows(b, op.getGate(), op.getUp(), op.getInits()[0], [&](Value x, Value y) {
+    return arith::MulFOp::create(b, silu(b, x), y);
+  });
+  return success();
+}
+
+static LogicalResult vectorize(AddRMSNormOp op, VectorBuilder &b, PlanAttr) {
+  Value sum = op.getInits()[0], out = op.getInits()[1];
+  b.forEach(rowsOf(b, op.getLhs()), [&](Value row) {
+    b.forChunks(columnsOf(sum), [&](Value at, int64_t n) {
+      Value v = arith::AddFOp::create(b, b.load(op.getLhs(), {row, at}, n),
+                                      b.load(op.getRhs(), {row, at}, n));
+      b.store(v, sum, {row, at});
+    });
+    normalizeRow(b, sum, op.getWeight(), out, row,
+                 op.getEpsilon().convertToDouble());
+  });
+  return success();
+}
+
+static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput(), out = op.getInits()[0];
+  b.forEach(rowsOf(b, in), [&](Value row) {
+    if (!op.getPerm()) {
+      b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
+        b.store(b.load(in, {row, at}, n), out, {row, at});
+      });
+      return;
+    }
+    b.forEach(b.index(columnsOf(in)), [&](Value at) {
+      Value from = arith::IndexCastOp::create(
+          b, b.getIndexType(), memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
+      memref::StoreOp::create(b, memref::LoadOp::create(b, in, ValueRange{row, from}),
+                              out, ValueRange{row, at});
+    });
+  });
+  return success();
+}
+
+static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
+  int64_t d = op.getHeadDim(), half = d / 2;
+  double epsilon = op.getEpsilon().convertToDouble();
+  b.forEach(rowsOf(b, op.getQ()), [&](Value row) {
+    Value p = b.add(op.getPosition(), row);
+    // Normalizes and rotates one head of `in`; `put` stores element vectors.
+    auto rotate = [&](Value in, Value norm, Value head,
+                      function_ref<void(Value, Value)> put) {
+      Value base = b.mul(head, d);
+      Value inverse;
+      if (norm) {
+        Value squares = b.sumChunks(d, [&](Value at, int64_t n) -> Value {
+          Value v = b.load(in, {row, b.add(base, at)}, n);
+          return arith::MulFOp::create(b, v, v);
+        });
+        inverse = inverseRms(b, squares, d, epsilon);
+      }
+      b.forChunks(half, [&](Value at, int64_t n) {
+        Value at2 = b.add(at, half);
+        auto element = [&](Value i) -> Value {
+          Value v = b.load(in, {row, b.add(base, i)}, n);
+          if (!norm)
+            return v;
+          v = arith::MulFOp::create(b, v, b.splat(inverse, n));
+          return arith::MulFOp::create(b, v, b.load(norm, {i}, n));
+        };
+        Value x = element(at), y = element(at2);
+        Value c = b.load(op.getTable(), {p, at}, n);
+        Value s = b.load(op.getTable(), {p, at2}, n);
+        put(arith::SubFOp::create(b, arith::MulFOp::create(b, x, c),
+                                  arith::MulFOp::create(b, y, s)),
+            at);
+        put(arith::AddFOp::create(b, arith::MulFOp::create(b, y, c),
+                                  arith::MulFOp::create(b, x, s)),
+            at2);
+      });
+    };
+    b.forEach(b.index(op.getHeads()), [&](Value head) {
+      rotate(op.getQ(), op.getQNorm(), head, [&](Value v, Value at) {
+        b.store(v, op.getInits()[0], {row, b.add(b.mul(head, d), at)});
+      });
+    });
+    b.forEach(b.index(op.getKvHeads()), [&](Value head) {
+      rotate(op.getK(), op.getKNorm(), head, [&](Value v, Value at) {
+        b.store(v, op.getKeys(), {head, p, at});
+      });
+      b.forChunks(d, [&](Value at, int64_t n) {
+        b.store(b.load(op.getV(), {row, b.add(b.mul(head, d), at)}, n),
+                op.getValues(), {head, p, at});
+      });
+    });
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+/// Vectors of one head that are summed at the same time: enough to hide the
+/// latency of an FMA, few enough to stay in registers.
+static constexpr int64_t kHeadVectors = 8;
+
+static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
+  int64_t d = op.getHeadDim(), groups = op.getHeads() / op.getKvHeads();
+  int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
+  if (ShapedType::isDynamic(context))
+    return op.emitOpError("expects caches of a static size");
+  auto space = gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup);
+  Value scores = memref::AllocOp::create(
+      b, MemRefType::get({context}, b.getF32Type(), MemRefLayoutAttrInterface(), space));
+  // The chunks of a head's vector: offset and width.
+  SmallVector<std::pair<int64_t, int64_t>> chunks;
+  for (int64_t at = 0; at < d; at += b.lanes)
+    chunks.push_back({at, std::min(b.lanes, d - at)});
+
+  b.forEach(rowsOf(b, op.getQ()), [&](Value row) {
+    Value end = b.add(b.add(op.getPosition(), row), 1);
+    Value start = b.index(0);
+    if (op.getWindow() > 0)
+      start = arith::MaxSIOp::create(
+          b, arith::SubIOp::create(b, end, b.index(op.getWindow())), start);
+    b.forEach(b.index(op.getKvHeads()), [&](Value kv) {
+      b.forEach(b.index(groups), [&](Value inGroup) {
+        Value head = b.add(b.mul(kv, groups), inGroup);
+        Value base = b.mul(head, d);
+        // Scores of all positions, and the largest.
+        Value lowest = b.f32(-std::numeric_limits<float>::infinity());
+        auto dots = scf::ForOp::create(b, start, end, b.index(1), ValueRange{lowest});
+        {
+          OpBuilder::InsertionGuard guard(b);
+          b.setInsertionPointToStart(dots.getBody());
+          Value t = dots.getInductionVar();
+          SmallVector<Value> partial;
+          Value rest;
+          for (auto [i, chunk] : llvm::enumerate(chunks)) {
+            auto [at, n] = chunk;
+            Value q = b.load(op.getQ(), {row, b.add(base, at)}, n);
+            Value k = b.load(op.getKeys(), {kv, t, b.index(at)}, n);
+            if (n != b.lanes)
+              rest = b.reduce(arith::MulFOp::create(b, q, k));
+            else if (partial.size() < 4)
+              partial.push_back(arith::MulFOp::create(b, q, k));
+            else
+              partial[i % 4] = vector::FMAOp::create(b, q, k, partial[i % 4]);
+          }
+          Value dot = rest;
+          if (!partial.empty()) {
+            Value sum = partial[0];
+            for (Value p : llvm::drop_begin(partial))
+              sum = arith::AddFOp::create(b, sum, p);
+            sum = b.reduce(sum);
+            dot = dot ? Value(arith::AddFOp::create(b, dot, sum)) : sum;
+          }
+          dot = arith::MulFOp::create(b, dot, b.f32(op.getScale().convertToDouble()));
+          memref::StoreOp::create(b, dot, scores, ValueRange{t});
+          Value most = arith::MaximumFOp::create(b, dots.getRegionIterArg(0), dot);
+          scf::YieldOp::create(b, ValueRange{most});
+        }
+        Value most = dots.getResult(0);
+
+        // exp(score - largest), and the sum of these.
+        auto exponentials = [&](Value from, Value to, int64_t n, Value sum) -> Value {
+          auto loop = scf::ForOp::create(b, from, to, b.index(n), ValueRange{sum});
+          OpBuilder::InsertionGuard guard(b);
+          b.setInsertionPointToStart(loop.getBody());
+          Value t = loop.getInductionVar();
+          Value e = math::ExpOp::create(
+              b, Value(arith::SubFOp::create(b, b.load(scores, {t}, n),
+                                             b.splat(most, n))));
+          b.store(e, scores, {t});
+          scf::YieldOp::create(
+              b, ValueRange{arith::AddFOp::create(b, loop.getRegionIterArg(0), e)});
+          return loop.getResult(0);
+        };
+        Value count = arith::SubIOp::create(b, end, start);
+        Value rest = arith::RemUIOp::create(b, count, b.index(b.lanes));
+        Value wholeEnd = arith::SubIOp::create(b, end, rest);
+        Value total = b.reduce(
+            exponentials(start, wholeEnd, b.lanes, b.zeros(b.vectorType(b.lanes))));
+        Value tail = exponentials(wholeEnd, end, 1, b.zeros(b.vectorType(1)));
+        total = arith::AddFOp::create(b, total, b.reduce(tail));
+        Value inverse = arith::DivFOp::create(b, b.f32(1.0), total);
+
+        // The weighted sum of values, a few vectors of the head at a time.
+        for (size_t first = 0; first < chunks.size(); first += kHeadVectors) {
+          auto part = ArrayRef(chunks).slice(
+              first, std::min<size_t>(kHeadVectors, chunks.size() - first));
+          SmallVector<Value> sums;
+          for (auto [at, n] : part)
+            sums.push_back(b.zeros(b.vectorType(n)));
+          auto loop = scf::ForOp::create(b, start, end, b.index(1), sums);
+          {
+            OpBuilder::InsertionGuard guard(b);
+            b.setInsertionPointToStart(loop.getBody());
+            Value t = loop.getInductionVar();
+            Value a = b.loadScalar(scores, {t});
+            SmallVector<Value> next;
+            for (auto [i, chunk] : llvm::enumerate(part)) {
+              auto [at, n] = chunk;
+              Value v = b.load(op.getValues(), {kv, t, b.index(at)}, n);
+              next.push_back(vector::FMAOp::create(b, b.splat(a, n), v,
+                                                   loop.getRegionIterArg(i)));
+            }
+            scf::YieldOp::create(b, next);
+          }
+          for (auto [i, chunk] : llvm::enumerate(part)) {
+            auto [at, n] = chunk;
+            b.store(arith::MulFOp::create(b, loop.getResult(i), b.splat(inverse, n)),
+                    op.getInits()[0], {row, b.add(base, at)});
+          }
+        }
+      });
+    });
+  });
+  return success();
+}
+
+namespace {
+struct VectorizePass final : impl::VectorizePassBase<VectorizePass> {
+  using Base::Base;
+
+  template <typename... Ops>
+  LogicalResult vectorizeAny(Operation *op, VectorBuilder &b, PlanAttr plan) {
+    LogicalResult result = failure();
+    ((isa<Ops>(op) ? (result = vectorize(cast<Ops>(op), b, plan), true) : false) || ...);
+    return result;
+  }
+
+  void runOnOperation() override {
+    SmallVector<Operation *> ops;
+    getOperation()->walk([&](Operation *op) {
+      if (getPlan(op) && isa<DestinationStyleOpInterface>(op))
+        ops.push_back(op);
+    });
+    for (Operation *op : ops) {
+      if (!cast<DestinationStyleOpInterface>(op).hasPureBufferSemantics()) {
+        op->emitOpError("expects buffers: bufferize before vectorizing");
+        return signalPassFailure();
+      }
+      PlanAttr plan = getPlan(op);
+      if (scalar)
+        plan = PlanAttr::get(&getContext(), plan.getMMin(), plan.getMMax(),
+                             plan.getUnit(), plan.getTileM(), plan.getTileN(),
+                             plan.getTileK(), plan.getRows(), plan.getColumns(),
+                             /*lanes=*/1, plan.getPath(), plan.getPartials(),
+                             plan.getScale(), plan.getZero());
+      VectorBuilder b(op, plan.getLanes());
+      if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
+                              AddOp, AddRMSNormOp, SiluMulOp, StageOp,
+                              RotaryAppendOp, AttentionOp>(op, b, plan)))
+        return signalPassFailure();
+      op->erase();
+    }
+  }
+};
+} // namespace
