@@ -193,37 +193,48 @@ struct OrderSource final : RowSource {
   Order order;
 };
 
-/// Where element `i` of a concatenation lies: part and index inside it.
-/// `sizes` are the sizes of the parts along the dimension.
-class ConcatIndex {
+/// The runs of a concatenation: parts of `sizes` elements along the dimension,
+/// one after another or in turn.
+class ConcatRuns {
 public:
-  ConcatIndex(std::vector<int64_t> sizes, int64_t interleave)
+  struct Place {
+    size_t part;
+    /// Beyond the part's size where a run is filled up with zeros.
+    int64_t index;
+  };
+
+  ConcatRuns(std::vector<int64_t> sizes, int64_t interleave)
       : sizes(std::move(sizes)), run(interleave) {}
 
-  std::pair<size_t, int64_t> operator()(int64_t i) const {
-    if (run == 0) {
-      size_t part = 0;
-      while (i >= sizes[part])
-        i -= sizes[part++];
-      return {part, i};
-    }
-    const int64_t parts = sizes.size(), whole = sizes[0] / run * run;
-    if (i < whole * parts)
-      return {i / run % parts, i / (run * parts) * run + i % run};
-    const int64_t tail = sizes[0] - whole, j = i - whole * parts;
-    return {j / tail, whole + j % tail};
+  int64_t total() const {
+    if (run == 0)
+      return std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
+    return sizes.size() * llvm::divideCeil(sizes[0], run) * run;
   }
 
-  /// Calls `copy(part, index inside it, index in the result, length)` for all
-  /// runs.
+  /// Where element `i` of the result comes from.
+  Place operator[](int64_t i) const {
+    if (run > 0) {
+      const int64_t parts = sizes.size();
+      return {size_t(i / run % parts), i / (run * parts) * run + i % run};
+    }
+    size_t part = 0;
+    while (i >= sizes[part])
+      i -= sizes[part++];
+    return {part, i};
+  }
+
+  bool isPadding(Place place) const { return place.index >= sizes[place.part]; }
+
+  /// Calls `copy(place, index in the result, length)` for all runs; those beyond
+  /// a part's end are left out.
   template <typename Fn> void forEachRun(Fn copy) const {
-    int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
-    for (int64_t i = 0; i < total;) {
-      auto [part, at] = (*this)(i);
-      int64_t left = sizes[part] - at;
-      int64_t length = run == 0 ? left : std::min(run - at % run, left);
-      copy(part, at, i, length);
-      i += length;
+    for (int64_t i = 0, e = total(); i < e;) {
+      Place place = (*this)[i];
+      int64_t left = sizes[place.part] - place.index;
+      if (left > 0)
+        copy(place, i, run == 0 ? left : std::min(run, left));
+      i += run == 0 ? left : run;
     }
   }
 
@@ -236,36 +247,40 @@ using Sources = std::vector<std::unique_ptr<RowSource>>;
 
 /// #gptq.concat along rows.
 struct RowConcat final : RowSource {
-  RowConcat(Matrix m, Sources parts, ConcatIndex index)
+  RowConcat(Matrix m, Sources parts, ConcatRuns runs)
       : RowSource(m.rows, m.columns, m.width), parts(std::move(parts)),
-        index(std::move(index)) {}
+        runs(std::move(runs)) {}
   void readRow(int64_t row, uint8_t *out) override {
-    auto [part, at] = index(row);
-    parts[part]->readRow(at, out);
+    ConcatRuns::Place place = runs[row];
+    if (runs.isPadding(place))
+      std::memset(out, 0, rowBytes());
+    else
+      parts[place.part]->readRow(place.index, out);
   }
   Sources parts;
-  ConcatIndex index;
+  ConcatRuns runs;
 };
 
 /// #gptq.concat along columns.
 struct ColumnConcat final : RowSource {
-  ColumnConcat(Matrix m, Sources parts, ConcatIndex index)
+  ColumnConcat(Matrix m, Sources parts, ConcatRuns runs)
       : RowSource(m.rows, m.columns, m.width), parts(std::move(parts)),
-        index(std::move(index)) {
+        runs(std::move(runs)) {
     for (const auto &part : this->parts)
       buffers.emplace_back(part->rowBytes());
   }
   void readRow(int64_t row, uint8_t *out) override {
     for (size_t i = 0; i < parts.size(); ++i)
       parts[i]->readRow(row, buffers[i].data());
-    index.forEachRun(
-        [&](size_t part, int64_t from, int64_t to, int64_t length) {
-          std::memcpy(out + to * width, buffers[part].data() + from * width,
-                      length * width);
-        });
+    std::memset(out, 0, rowBytes());
+    runs.forEachRun([&](ConcatRuns::Place from, int64_t to, int64_t length) {
+      std::memcpy(out + to * width,
+                  buffers[from.part].data() + from.index * width,
+                  length * width);
+    });
   }
   Sources parts;
-  ConcatIndex index;
+  ConcatRuns runs;
   std::vector<std::vector<uint8_t>> buffers;
 };
 
@@ -487,7 +502,6 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         GPTQ_ASSIGN(int dim, matrixDim(weight, concat.getDim()));
         Sources parts;
         std::vector<int64_t> sizes;
-        int64_t total = 0;
         for (Attribute part : concat.getParts()) {
           GPTQ_ASSIGN(std::unique_ptr<RowSource> source,
                       openLike(cast<FlatSymbolRefAttr>(part)));
@@ -500,21 +514,22 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
                 weight, "its part '%s' has another shape",
                 cast<FlatSymbolRefAttr>(part).getValue().str().c_str());
           sizes.push_back(size);
-          total += size;
           parts.push_back(std::move(source));
         }
-        if (total != (dim == 0 ? m.rows : m.columns))
+        if (sizes.empty())
+          return weightError(weight, "it concatenates nothing");
+        ConcatRuns runs(std::move(sizes), concat.getInterleave());
+        if (runs.total() != (dim == 0 ? m.rows : m.columns))
           return weightError(weight,
-                             "its parts have %lld elements along dimension "
+                             "its parts make %lld elements along dimension "
                              "%lld, its type is %s",
-                             (long long)total, (long long)concat.getDim(),
-                             text(type).c_str());
-        ConcatIndex index(std::move(sizes), concat.getInterleave());
+                             (long long)runs.total(),
+                             (long long)concat.getDim(), text(type).c_str());
         if (dim == 0)
           return Result(std::make_unique<RowConcat>(m, std::move(parts),
-                                                    std::move(index)));
+                                                    std::move(runs)));
         return Result(std::make_unique<ColumnConcat>(m, std::move(parts),
-                                                     std::move(index)));
+                                                     std::move(runs)));
       })
       .Case([&](GatherAttr gather) -> Result {
         GPTQ_ASSIGN(int dim, matrixDim(weight, gather.getDim()));

@@ -214,19 +214,19 @@ TEST_F(WeightReaderTest, ConcatAlongEitherDimension) {
   EXPECT_EQ(error, "weight 'w': its part 'b' has another shape");
 }
 
-// Runs of 2 of each part in turn; the last runs, of 1, follow each other.
+// Runs of 2 of each part in turn; the last runs, of 1, are filled up.
 TEST_F(WeightReaderTest, ConcatInterleaved) {
   writeData<uint16_t>({0, 1, 2, 3, 4, 10, 11, 12, 13, 14});
   for (bool columns : {false, true}) {
     std::string part = columns ? "1x5xf16" : "5x1xf16";
-    std::string whole = columns ? "1x10xf16" : "10x1xf16";
+    std::string whole = columns ? "1x12xf16" : "12x1xf16";
     EXPECT_EQ(readAs<uint16_t>(
                   "gptq.weight @a : tensor<" + part + "> = " + dataAttr(part) +
                   "\ngptq.weight @b : tensor<" + part +
                   "> = " + dataAttr(part, 10) + "\ngptq.weight @w : tensor<" +
                   whole + "> = #gptq.concat<[@a, @b], dim = " +
                   std::to_string(columns) + ", interleave = 2>"),
-              (std::vector<uint16_t>{0, 1, 10, 11, 2, 3, 12, 13, 4, 14}));
+              (std::vector<uint16_t>{0, 1, 10, 11, 2, 3, 12, 13, 4, 0, 14, 0}));
   }
 }
 
