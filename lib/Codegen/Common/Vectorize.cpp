@@ -227,17 +227,17 @@ void MatmulVectorizer::run() {
       return;
     }
     // Whole tiles first; what is left goes in pairs, then singly.
+    SmallVector<int64_t> steps = {op.plan.getRows()};
+    for (int64_t rows : {2, 1})
+      if (rows < steps.back())
+        steps.push_back(rows);
     Value from = b.index(0);
-    for (int64_t rows : {op.plan.getRows(), int64_t(2), int64_t(1)}) {
-      if (rows > op.plan.getRows() || (rows == 2 && op.plan.getRows() == 2 && from != b.index(0)))
-        continue;
+    for (int64_t rows : steps) {
       Value left = arith::SubIOp::create(b, m, from);
       Value to = arith::SubIOp::create(
           b, m, arith::RemUIOp::create(b, left, b.index(rows)));
       rowsFrom(from, to, rows);
       from = to;
-      if (rows == 1)
-        break;
     }
   });
 }
