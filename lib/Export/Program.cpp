@@ -7,11 +7,11 @@
 
 #include "gptq/Export/Program.h"
 #include "gptq/Target/Target.h"
-#include "runtime/abi/KernelABI.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "runtime/abi/KernelABI.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -33,8 +33,8 @@ int64_t mlir::gptq::planArena(MutableArrayRef<ArenaBuffer> buffers) {
   SmallVector<ArenaBuffer *> order, placed;
   for (ArenaBuffer &buffer : buffers)
     order.push_back(&buffer);
-  llvm::stable_sort(order, [](const ArenaBuffer *a, const ArenaBuffer *b) {
-    return a->bytes > b->bytes;
+  llvm::sort(order, [](const ArenaBuffer *a, const ArenaBuffer *b) {
+    return std::pair(-a->bytes, a) < std::pair(-b->bytes, b);
   });
   int64_t total = 0;
   for (ArenaBuffer *buffer : order) {
@@ -46,17 +46,17 @@ int64_t mlir::gptq::planArena(MutableArrayRef<ArenaBuffer> buffers) {
       if (offset + buffer->bytes <= other->offset)
         break;
       offset = std::max(
-          offset, int64_t(llvm::alignTo(other->offset + other->bytes,
-                                        GPTQ_ALIGNMENT)));
+          offset,
+          int64_t(llvm::alignTo(other->offset + other->bytes, GPTQ_ALIGNMENT)));
     }
     buffer->offset = offset;
     total = std::max(total, offset + buffer->bytes);
-    placed.insert(llvm::upper_bound(placed, buffer,
-                                    [](const ArenaBuffer *a,
-                                       const ArenaBuffer *b) {
-                                      return a->offset < b->offset;
-                                    }),
-                  buffer);
+    placed.insert(
+        llvm::upper_bound(placed, buffer,
+                          [](const ArenaBuffer *a, const ArenaBuffer *b) {
+                            return a->offset < b->offset;
+                          }),
+        buffer);
   }
   return llvm::alignTo(total, GPTQ_ALIGNMENT);
 }
@@ -81,8 +81,19 @@ struct RowCount {
 
 /// What stands behind a value of an entry function.
 struct Place {
-  enum Kind { Buffer, Weight, State, Input, Empty, Rows, Position, Constant };
-  Kind kind;
+  enum Kind {
+    None,
+    Buffer,
+    Weight,
+    State,
+    Input,
+    // Not memory a kernel can be handed.
+    Empty,
+    Rows,
+    Position,
+    Constant
+  };
+  Kind kind = None;
   /// Index of the buffer, weight, state or input; the constant's value.
   int64_t index = 0;
 };
@@ -96,22 +107,22 @@ struct Buffer {
   int64_t output = -1;
   /// The value whose elements it holds now.
   Value holds;
+  /// Its place in the arena, known last.
+  int64_t offset = 0;
 };
 
 /// Turns one entry function into its part of the manifest.
 class EntryBuilder {
 public:
-  EntryBuilder(func::FuncOp entry, Program &program,
-               llvm::SetVector<Operation *> &weights,
+  EntryBuilder(func::FuncOp entry, llvm::SetVector<Operation *> &weights,
                llvm::SetVector<Operation *> &states,
                llvm::SetVector<StringAttr> &kernels)
-      : entry(entry), program(program), weights(weights), states(states),
-        kernels(kernels) {}
+      : entry(entry), weights(weights), states(states), kernels(kernels) {}
 
   Expected<model::ManifestEntry> build();
 
 private:
-  Status error(Operation *op, const Twine &message) const;
+  Status error(Operation *op, const Twine &message);
   Status addArgument(BlockArgument arg);
   Status addOp(Operation *op);
   Status addDispatch(DispatchOp dispatch);
@@ -123,7 +134,7 @@ private:
   model::ManifestArgument argument(Place place) const;
 
   func::FuncOp entry;
-  Program &program;
+  // Of the whole program; entries share them.
   llvm::SetVector<Operation *> &weights, &states;
   llvm::SetVector<StringAttr> &kernels;
   model::ManifestEntry result;
@@ -135,7 +146,7 @@ private:
 
 } // namespace
 
-Status EntryBuilder::error(Operation *op, const Twine &message) const {
+Status EntryBuilder::error(Operation *op, const Twine &message) {
   std::string where = "entry '" + entry.getSymName().str() + "'";
   if (auto dispatch = dyn_cast<DispatchOp>(op))
     where += ", dispatch '" + dispatch.getLabel().str() + "'";
@@ -192,11 +203,11 @@ Status EntryBuilder::addArgument(BlockArgument arg) {
     places[arg] = {Place::Position};
     return {};
   }
-  GPTQ_ASSIGN(model::ManifestPort input,
-              port(arg.getType(),
-                   entry.getArgAttrOfType<StringAttr>(arg.getArgNumber(),
-                                                      kNameAttr),
-                   "input" + Twine(result.inputs.size())));
+  GPTQ_ASSIGN(
+      model::ManifestPort input,
+      port(arg.getType(),
+           entry.getArgAttrOfType<StringAttr>(arg.getArgNumber(), kNameAttr),
+           "input" + Twine(result.inputs.size())));
   places[arg] = {Place::Input, int64_t(result.inputs.size())};
   result.inputs.push_back(std::move(input));
   return {};
@@ -207,6 +218,15 @@ Status EntryBuilder::addOp(Operation *op) {
       .Case([&](LoadWeightOp load) {
         Operation *weight =
             SymbolTable::lookupNearestSymbolFrom(load, load.getWeightAttr());
+        if (!weight)
+          return error(op, "expects a weight named '" + load.getWeight() + "'");
+        // Two symbols that read the same bytes the same way are one weight.
+        for (Operation *other : weights)
+          if (cast<WeightOp>(other).getInit() ==
+                  cast<WeightOp>(weight).getInit() &&
+              cast<WeightOp>(other).getType() ==
+                  cast<WeightOp>(weight).getType())
+            weight = other;
         weights.insert(weight);
         places[load] = {Place::Weight,
                         int64_t(llvm::find(weights, weight) - weights.begin())};
@@ -215,6 +235,8 @@ Status EntryBuilder::addOp(Operation *op) {
       .Case([&](LoadStateOp load) {
         Operation *state =
             SymbolTable::lookupNearestSymbolFrom(load, load.getStateAttr());
+        if (!state)
+          return error(op, "expects a state named '" + load.getState() + "'");
         states.insert(state);
         places[load] = {Place::State,
                         int64_t(llvm::find(states, state) - states.begin())};
@@ -263,11 +285,11 @@ EntryBuilder::variants(DispatchOp dispatch) {
     auto fn = SymbolTable::lookupNearestSymbolFrom<LLVM::LLVMFuncOp>(
         dispatch, cast<SymbolRefAttr>(kernel));
     if (!fn)
-      return error(dispatch, "expects kernels in the llvm dialect, but '" +
-                                 cast<SymbolRefAttr>(kernel)
-                                     .getLeafReference()
-                                     .getValue() +
-                                 "' is not");
+      return error(
+          dispatch,
+          "expects kernels in the llvm dialect, but '" +
+              cast<SymbolRefAttr>(kernel).getLeafReference().getValue() +
+              "' is not");
     kernels.insert(fn.getSymNameAttr());
     model::ManifestVariant variant;
     variant.mMax = isFixed ? result.maxM : std::min(bound, result.maxM);
@@ -276,8 +298,8 @@ EntryBuilder::variants(DispatchOp dispatch) {
       variant.scratchBytes = scratch.getInt();
     auto grid = fn->getAttrOfType<ArrayAttr>(kGridAttr);
     if (!grid)
-      return error(dispatch, "kernel '" + fn.getSymName() + "' has no " +
-                                 kGridAttr);
+      return error(dispatch,
+                   "kernel '" + fn.getSymName() + "' has no " + kGridAttr);
     for (Attribute attr : grid) {
       auto factor = dyn_cast<DenseI64ArrayAttr>(attr);
       if (!factor || factor.size() != 4)
@@ -327,14 +349,13 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
   };
   SmallVector<Place> args;
   for (Value input : dispatch.getInputs()) {
-    auto it = places.find(input);
-    if (it == places.end() || it->second.kind == Place::Empty ||
-        it->second.kind >= Place::Rows)
+    Place place = places.lookup(input);
+    if (place.kind == Place::None || place.kind >= Place::Empty)
       return error(dispatch, "expects its inputs to be tensors or states, but "
                              "found " +
                                  text(input.getType()));
-    GPTQ_TRY(use(input, it->second));
-    args.push_back(it->second);
+    GPTQ_TRY(use(input, place));
+    args.push_back(place);
   }
   for (auto [i, init] : llvm::enumerate(dispatch.getInits())) {
     Place place = places.lookup(init);
@@ -343,7 +364,7 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
       GPTQ_ASSIGN(RowCount size,
                   bytes(dispatch, cast<RankedTensorType>(value.getType())));
       place = {Place::Buffer, int64_t(buffers.size())};
-      buffers.push_back({size, number, number, -1, value});
+      buffers.push_back({size, number, number, -1, value, 0});
     } else if (place.kind == Place::Buffer) {
       GPTQ_TRY(use(init, place));
       // The kernel adds to it: the result lies where the operand was.
@@ -369,8 +390,7 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
 Status EntryBuilder::addReturn(func::ReturnOp op) {
   for (auto [i, value] : llvm::enumerate(op.getOperands())) {
     Place place = places.lookup(value);
-    if (place.kind != Place::Buffer || !places.count(value) ||
-        buffers[place.index].holds != value ||
+    if (place.kind != Place::Buffer || buffers[place.index].holds != value ||
         buffers[place.index].output >= 0)
       return error(op, "expects result " + Twine(i) +
                            " to be the result of a dispatch, returned once");
@@ -397,8 +417,7 @@ model::ManifestArgument EntryBuilder::argument(Place place) const {
     const Buffer &buffer = buffers[place.index];
     if (buffer.output >= 0)
       return Argument::of(Argument::Kind::Output, buffer.output);
-    // Offsets were put into `first` by then; see build().
-    return Argument::arena(buffer.first, buffer.bytes.base,
+    return Argument::arena(buffer.offset, buffer.bytes.base,
                            buffer.bytes.perRow);
   }
   }
@@ -429,7 +448,7 @@ Expected<model::ManifestEntry> EntryBuilder::build() {
   auto *next = arena.begin();
   for (Buffer &buffer : buffers)
     if (buffer.output < 0)
-      buffer.first = next++->offset;
+      buffer.offset = next++->offset;
   for (auto [dispatch, args] : llvm::zip(result.dispatches, arguments))
     for (Place place : args)
       dispatch.args.push_back(argument(place));
@@ -515,9 +534,8 @@ Expected<Program> mlir::gptq::buildProgram(ModuleOp module) {
   for (auto entry : module.getOps<func::FuncOp>()) {
     if (!entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr))
       continue;
-    GPTQ_ASSIGN(
-        model::ManifestEntry result,
-        EntryBuilder(entry, program, weights, states, kernels).build());
+    GPTQ_ASSIGN(model::ManifestEntry result,
+                EntryBuilder(entry, weights, states, kernels).build());
     program.manifest.entries.push_back(std::move(result));
   }
   if (program.manifest.entries.empty())

@@ -226,8 +226,8 @@ public:
 
   bool isPadding(Place place) const { return place.index >= sizes[place.part]; }
 
-  /// Calls `copy(place, index in the result, length)` for all runs; those beyond
-  /// a part's end are left out.
+  /// Calls `copy(place, index in the result, length)` for all runs; those
+  /// beyond a part's end are left out.
   template <typename Fn> void forEachRun(Fn copy) const {
     for (int64_t i = 0, e = total(); i < e;) {
       Place place = (*this)[i];
