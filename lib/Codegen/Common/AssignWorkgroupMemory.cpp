@@ -27,7 +27,7 @@ static constexpr int64_t kAlignment = 64;
 
 namespace {
 struct AssignWorkgroupMemoryPass final
-    : impl::AssignWorkgroupMemoryPassBase<AssignWorkgroupMemoryPass> {
+    : mlir::gptq::impl::AssignWorkgroupMemoryPassBase<AssignWorkgroupMemoryPass> {
   using Base::Base;
 
   void runOnOperation() override {

@@ -38,7 +38,7 @@ static bool isRowCount(Value value, func::FuncOp kernel) {
 
 namespace {
 struct DistributeWorkgroupsPass final
-    : impl::DistributeWorkgroupsPassBase<DistributeWorkgroupsPass> {
+    : mlir::gptq::impl::DistributeWorkgroupsPassBase<DistributeWorkgroupsPass> {
   using Base::Base;
 
   void runOnOperation() override {

@@ -302,7 +302,7 @@ LogicalResult DispatchFormer::run() {
 }
 
 namespace {
-struct FormDispatchesPass final : impl::FormDispatchesPassBase<FormDispatchesPass> {
+struct FormDispatchesPass final : mlir::gptq::impl::FormDispatchesPassBase<FormDispatchesPass> {
   using Base::Base;
 
   void runOnOperation() override {

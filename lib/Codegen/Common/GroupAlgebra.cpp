@@ -44,7 +44,7 @@ static Value toColumns(OpBuilder &b, Location loc, Value perRow, VectorType type
 }
 
 namespace {
-struct HoistScalesPass final : impl::HoistScalesPassBase<HoistScalesPass> {
+struct HoistScalesPass final : mlir::gptq::impl::HoistScalesPassBase<HoistScalesPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -66,7 +66,7 @@ struct HoistScalesPass final : impl::HoistScalesPassBase<HoistScalesPass> {
   }
 };
 
-struct FoldZeroPointsPass final : impl::FoldZeroPointsPassBase<FoldZeroPointsPass> {
+struct FoldZeroPointsPass final : mlir::gptq::impl::FoldZeroPointsPassBase<FoldZeroPointsPass> {
   using Base::Base;
 
   void runOnOperation() override {

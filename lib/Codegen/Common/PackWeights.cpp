@@ -195,7 +195,7 @@ LogicalResult packMatmul(MatmulOp op, Packer &packer) {
   return success();
 }
 
-struct PackWeightsPass final : impl::PackWeightsPassBase<PackWeightsPass> {
+struct PackWeightsPass final : mlir::gptq::impl::PackWeightsPassBase<PackWeightsPass> {
   using Base::Base;
 
   void runOnOperation() override {

@@ -52,7 +52,7 @@ static Value stageInWorkgroup(OpBuilder &b, Location loc, Value tile, Value perm
 
 namespace {
 struct PromoteActivationsPass final
-    : impl::PromoteActivationsPassBase<PromoteActivationsPass> {
+    : mlir::gptq::impl::PromoteActivationsPassBase<PromoteActivationsPass> {
   using Base::Base;
 
   template <typename OpTy>

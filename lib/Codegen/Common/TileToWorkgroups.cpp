@@ -46,7 +46,7 @@ static SmallVector<int64_t> workgroupTile(Operation *op, PlanAttr plan) {
 
 namespace {
 struct TileToWorkgroupsPass final
-    : impl::TileToWorkgroupsPassBase<TileToWorkgroupsPass> {
+    : mlir::gptq::impl::TileToWorkgroupsPassBase<TileToWorkgroupsPass> {
   using Base::Base;
 
   void runOnOperation() override {

@@ -565,7 +565,7 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
 }
 
 namespace {
-struct VectorizePass final : impl::VectorizePassBase<VectorizePass> {
+struct VectorizePass final : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
   using Base::Base;
 
   template <typename... Ops>

@@ -1,0 +1,55 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The only order of passes. Each stage takes the form of the IR that the one
+// before it leaves; gptq-opt can start and stop at any of them.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_PIPELINES_PIPELINES_H
+#define GPTQ_PIPELINES_PIPELINES_H
+
+#include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/ArrayRef.h"
+#include <string>
+
+namespace mlir {
+class DialectRegistry;
+
+namespace gptq {
+
+/// What the pipeline compiles for, and which of its optimizations are on.
+/// Without any of them the results are the same up to the order of rounding.
+struct PipelineOptions {
+  /// Name of a target in Target: "x86-64-v3".
+  std::string target = "x86-64-v3";
+  bool fuse = true;
+  bool promote = true;
+  bool bufferPartials = true;
+  bool vectorize = true;
+  bool hoistScales = true;
+  bool foldZeros = true;
+};
+
+/// The forms of the IR after import, in order: "normalized", "planned",
+/// "packed", "dispatched", "tiled", "vector", "target".
+ArrayRef<StringRef> stageNames();
+
+/// Appends the passes that lead to the form `stage`, on a builtin.module.
+void buildStage(OpPassManager &pm, StringRef stage, const PipelineOptions &options);
+
+/// Everything that the passes and tools need registered.
+void registerAllDialects(DialectRegistry &registry);
+void registerAllPasses();
+
+/// Registers `gptq-to-<stage>` and `gptq-cpu`, the whole way, by name.
+void registerPipelines();
+
+} // namespace gptq
+} // namespace mlir
+
+#endif // GPTQ_PIPELINES_PIPELINES_H

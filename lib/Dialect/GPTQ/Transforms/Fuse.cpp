@@ -1,0 +1,337 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/Transforms/Passes.h"
+#include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/IR/Remarks.h"
+#include "llvm/ADT/MapVector.h"
+
+namespace mlir::gptq {
+#define GEN_PASS_DEF_FUSERESIDUALNORMPASS
+#define GEN_PASS_DEF_FUSEPARALLELMATMULSPASS
+#define GEN_PASS_DEF_FUSESILUMULPASS
+#include "gptq/Dialect/GPTQ/Transforms/Passes.h.inc"
+} // namespace mlir::gptq
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+/// An uninitialized tensor like `value`.
+static Value emptyLike(OpBuilder &b, Location loc, Value value) {
+  return tensor::EmptyOp::create(
+      b, loc, tensor::getMixedSizes(b, loc, value),
+      cast<RankedTensorType>(value.getType()).getElementType());
+}
+
+namespace {
+
+struct FuseResidualNormPass final
+    : mlir::gptq::impl::FuseResidualNormPassBase<FuseResidualNormPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    SmallVector<RMSNormOp> norms;
+    getOperation().walk([&](RMSNormOp op) { norms.push_back(op); });
+    for (RMSNormOp norm : norms) {
+      Value input = norm.getInput();
+      auto slice = input.getDefiningOp<tensor::ExtractSliceOp>();
+      auto add = (slice ? slice.getSource() : input).getDefiningOp<AddOp>();
+      // A sum of which only some rows are normalized is moved behind the slice,
+      // if nobody else needs the other rows.
+      if (!add || (slice && !add->getResult(0).hasOneUse()))
+        continue;
+      OpBuilder b(slice ? slice.getOperation() : add.getOperation());
+      Location loc = norm.getLoc();
+      Value lhs = add.getLhs(), rhs = add.getRhs();
+      if (slice) {
+        auto cut = [&](Value value) -> Value {
+          return tensor::ExtractSliceOp::create(
+              b, loc, slice.getType(), value, slice.getMixedOffsets(),
+              slice.getMixedSizes(), slice.getMixedStrides());
+        };
+        lhs = cut(lhs);
+        rhs = cut(rhs);
+      }
+      b.setInsertionPoint(norm);
+      Value weight = norm.getWeight();
+      if (!slice) {
+        // The sum has users before the norm perhaps: it stays where it was.
+        b.setInsertionPoint(add);
+        if (auto load = weight.getDefiningOp<LoadWeightOp>())
+          weight = LoadWeightOp::create(b, load.getLoc(), load.getType(),
+                                        load.getWeightAttr());
+        else
+          continue;
+      }
+      SmallVector<Value> inits = {emptyLike(b, loc, lhs), emptyLike(b, loc, lhs)};
+      auto fused = AddRMSNormOp::create(
+          b, loc, TypeRange{lhs.getType(), lhs.getType()}, lhs, rhs, weight, inits,
+          norm.getEpsilonAttr());
+      if (Attribute label = norm->getAttr(kLabelAttr))
+        fused->setAttr(kLabelAttr, label);
+      norm->getResult(0).replaceAllUsesWith(fused->getResult(1));
+      norm.erase();
+      if (slice) {
+        slice.replaceAllUsesWith(fused->getResult(0));
+        slice.erase();
+      } else {
+        add->getResult(0).replaceAllUsesWith(fused->getResult(0));
+      }
+      add.erase();
+    }
+  }
+};
+
+/// What matmuls of one input must agree on to become one.
+struct JoinKey {
+  Value lhs;
+  SmallVector<Attribute> rules;
+  bool operator==(const JoinKey &other) const {
+    return lhs == other.lhs && rules == other.rules;
+  }
+};
+
+struct FuseParallelMatmulsPass final
+    : mlir::gptq::impl::FuseParallelMatmulsPassBase<FuseParallelMatmulsPass> {
+  using Base::Base;
+
+  static Attribute elementOf(MLIRContext *ctx, Value value) {
+    return value ? Attribute(TypeAttr::get(getElementTypeOrSelf(value.getType())))
+                 : Attribute(UnitAttr::get(ctx));
+  }
+
+  /// The key of a matmul, or none for ops that are not joined.
+  std::optional<JoinKey> keyOf(Operation *op) {
+    MLIRContext *ctx = op->getContext();
+    if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
+      if (matmul.getLayout() || matmul.getEpilogue() != Epilogue::None ||
+          matmul.getAccumulate() || matmul.getGIdx())
+        return std::nullopt;
+      Attribute perm = UnitAttr::get(ctx);
+      if (matmul.getPerm()) {
+        auto load = matmul.getPerm().getDefiningOp<LoadWeightOp>();
+        if (!load)
+          return std::nullopt;
+        perm = load.getWeightAttr();
+      }
+      Attribute point = matmul.getZeroPointAttr();
+      return JoinKey{matmul.getLhs(),
+                     {matmul.getBitsAttr(), matmul.getGroupSizeAttr(), perm,
+                      point ? point : UnitAttr::get(ctx),
+                      elementOf(ctx, matmul.getScales()),
+                      elementOf(ctx, matmul.getZeros()),
+                      elementOf(ctx, matmul.getBias())}};
+    }
+    if (auto matmul = dyn_cast<MatmulOp>(op)) {
+      if (matmul.getLayout() || matmul.getEpilogue() != Epilogue::None ||
+          matmul.getAccumulate())
+        return std::nullopt;
+      return JoinKey{matmul.getLhs(),
+                     {elementOf(ctx, matmul.getWeight()),
+                      elementOf(ctx, matmul.getBias())}};
+    }
+    return std::nullopt;
+  }
+
+  /// One load of the weights that `parts` load, beside each other along `dim`;
+  /// null if they are not all loaded.
+  Value concat(OpBuilder &b, WeightSymbols &weights, ArrayRef<Value> parts,
+               int64_t dim) {
+    SmallVector<Attribute> symbols;
+    SmallVector<int64_t> shape;
+    WeightOp first;
+    for (Value part : parts) {
+      WeightOp weight = weights.of(part);
+      if (!weight)
+        return nullptr;
+      symbols.push_back(FlatSymbolRefAttr::get(weight));
+      if (!first) {
+        first = weight;
+        llvm::append_range(shape, weight.getTensorType().getShape());
+      } else {
+        shape[dim] += weight.getTensorType().getDimSize(dim);
+      }
+    }
+    return weights.derive(
+        b, first, ".joined",
+        RankedTensorType::get(shape, first.getTensorType().getElementType()),
+        ConcatAttr::get(b.getContext(), b.getArrayAttr(symbols), dim, 0));
+  }
+
+  bool join(ArrayRef<Operation *> ops, WeightSymbols &weights) {
+    // All read one value, so the first can stand for all; its operands are
+    // loads, made anew here.
+    OpBuilder b(ops.front());
+    Location loc = ops.front()->getLoc();
+    auto gather = [&](function_ref<Value(Operation *)> get) {
+      SmallVector<Value> values;
+      for (Operation *op : ops)
+        values.push_back(get(op));
+      return values;
+    };
+    int64_t columns = 0;
+    for (Operation *op : ops)
+      columns += cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+    Operation *joined;
+    auto resultOf = [&](Value lhs) {
+      SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b, loc, lhs);
+      sizes[1] = b.getIndexAttr(columns);
+      Type element = getElementTypeOrSelf(ops.front()->getResult(0).getType());
+      return Value(tensor::EmptyOp::create(b, loc, sizes, element));
+    };
+    if (auto first = dyn_cast<DequantMatmulOp>(ops.front())) {
+      Value codes = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getCodes(); }), 1);
+      Value scales = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getScales(); }), 1);
+      Value zeros, bias;
+      if (first.getZeros())
+        zeros = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getZeros(); }), 1);
+      if (first.getBias())
+        bias = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getBias(); }), 0);
+      if (!codes || !scales || bool(zeros) != bool(first.getZeros()) ||
+          bool(bias) != bool(first.getBias()))
+        return false;
+      Value init = resultOf(first.getLhs());
+      auto copy = cast<DequantMatmulOp>(mlir::clone(b, first, TypeRange{init.getType()}, first->getOperands()));
+      copy.getCodesMutable().assign(codes);
+      copy.getScalesMutable().assign(scales);
+      if (zeros)
+        copy.getZerosMutable().assign(zeros);
+      if (bias)
+        copy.getBiasMutable().assign(bias);
+      copy.getInitsMutable().assign(init);
+      joined = copy;
+    } else {
+      auto dense = cast<MatmulOp>(ops.front());
+      Value weight = concat(b, weights, gather([](Operation *op) -> Value { return cast<MatmulOp>(op).getWeight(); }), 0);
+      Value bias;
+      if (dense.getBias())
+        bias = concat(b, weights, gather([](Operation *op) -> Value { return cast<MatmulOp>(op).getBias(); }), 0);
+      if (!weight || bool(bias) != bool(dense.getBias()))
+        return false;
+      Value init = resultOf(dense.getLhs());
+      auto copy = cast<MatmulOp>(mlir::clone(b, dense, TypeRange{init.getType()}, dense->getOperands()));
+      copy.getWeightMutable().assign(weight);
+      if (bias)
+        copy.getBiasMutable().assign(bias);
+      copy.getInitsMutable().assign(init);
+      joined = copy;
+    }
+    std::string label;
+    for (Operation *op : ops)
+      if (auto part = op->getAttrOfType<StringAttr>(kLabelAttr))
+        label += (label.empty() ? "" : "+") +
+                 (label.empty() ? part.getValue() : part.getValue().rsplit('.').second).str();
+    if (!label.empty())
+      joined->setAttr(kLabelAttr, b.getStringAttr(label));
+
+    int64_t at = 0;
+    for (Operation *op : ops) {
+      auto type = cast<RankedTensorType>(op->getResult(0).getType());
+      SmallVector<OpFoldResult> sizes =
+          tensor::getMixedSizes(b, loc, joined->getResult(0));
+      sizes[1] = b.getIndexAttr(type.getDimSize(1));
+      SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0), b.getIndexAttr(at)};
+      SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+      at += type.getDimSize(1);
+      op->getResult(0).replaceAllUsesWith(tensor::ExtractSliceOp::create(
+          b, loc, type, joined->getResult(0), offsets, sizes, strides));
+    }
+    for (Operation *op : ops)
+      op->erase();
+    return true;
+  }
+
+  void runOnOperation() override {
+    WeightSymbols weights(getOperation());
+    // Matmuls by the value they read, then by what must agree.
+    llvm::MapVector<Value, SmallVector<std::pair<JoinKey, SmallVector<Operation *>>>> byInput;
+    getOperation().walk([&](Operation *op) {
+      std::optional<JoinKey> key = keyOf(op);
+      if (!key)
+        return;
+      auto &groups = byInput[key->lhs];
+      for (auto &[known, ops] : groups)
+        if (known == *key) {
+          ops.push_back(op);
+          return;
+        }
+      groups.push_back({*key, {op}});
+    });
+    for (auto &[lhs, groups] : byInput) {
+      if (groups.size() > 1)
+        remark::missed(groups.front().second.front()->getLoc(),
+                       remark::RemarkOpts::name("FuseParallelMatmuls").category("gptq"))
+            << remark::reason("matmuls of one input differ in bits, groups, zero "
+                              "points, order or bias: {0} kinds", groups.size());
+      for (auto &[key, ops] : groups)
+        if (ops.size() > 1)
+          join(ops, weights);
+    }
+  }
+};
+
+struct FuseSiluMulPass final : mlir::gptq::impl::FuseSiluMulPassBase<FuseSiluMulPass> {
+  using Base::Base;
+
+  /// The matmul whose columns from `at` on, half of them, are `value`; null if
+  /// it is no such slice.
+  Operation *halfOf(Value value, bool second) {
+    auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
+    if (!slice || !slice->hasOneUse())
+      return nullptr;
+    auto type = cast<RankedTensorType>(slice.getSource().getType());
+    auto part = cast<RankedTensorType>(slice.getType());
+    if (type.getRank() != 2 || part.getDimSize(1) * 2 != type.getDimSize(1) ||
+        getConstantIntValue(slice.getMixedOffsets()[0]) != 0 ||
+        getConstantIntValue(slice.getMixedOffsets()[1]) !=
+            (second ? part.getDimSize(1) : 0))
+      return nullptr;
+    return slice.getSource().getDefiningOp();
+  }
+
+  void runOnOperation() override {
+    SmallVector<SiluMulOp> ops;
+    getOperation().walk([&](SiluMulOp op) { ops.push_back(op); });
+    for (SiluMulOp op : ops) {
+      Operation *matmul = halfOf(op.getGate(), false);
+      if (!matmul || matmul != halfOf(op.getUp(), true) ||
+          !isa<DequantMatmulOp, MatmulOp>(matmul) ||
+          !llvm::hasNItems(matmul->getResult(0).getUses(), 2))
+        continue;
+      OpBuilder b(matmul);
+      Value init = tensor::EmptyOp::create(
+          b, op.getLoc(),
+          [&] {
+            auto sizes = tensor::getMixedSizes(
+                b, op.getLoc(), cast<DestinationStyleOpInterface>(matmul).getDpsInits()[0]);
+            sizes[1] = b.getIndexAttr(cast<ShapedType>(op->getResult(0).getType()).getDimSize(1));
+            return sizes;
+          }(),
+          getElementTypeOrSelf(op->getResult(0).getType()));
+      Operation *fused = mlir::clone(b, matmul, TypeRange{op->getResult(0).getType()},
+                               matmul->getOperands());
+      cast<DestinationStyleOpInterface>(fused).setDpsInitOperand(0, init);
+      auto epilogue = EpilogueAttr::get(&getContext(), Epilogue::SiluMul);
+      if (auto dequant = dyn_cast<DequantMatmulOp>(fused))
+        dequant.setEpilogueAttr(epilogue);
+      else
+        cast<MatmulOp>(fused).setEpilogueAttr(epilogue);
+      Operation *gate = op.getGate().getDefiningOp(), *up = op.getUp().getDefiningOp();
+      op->getResult(0).replaceAllUsesWith(fused->getResult(0));
+      op.erase();
+      gate->erase();
+      up->erase();
+      matmul->erase();
+    }
+  }
+};
+} // namespace

@@ -1,0 +1,162 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/Transforms/Passes.h"
+#include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::gptq {
+#define GEN_PASS_DEF_NORMALIZEZEROPOINTSPASS
+#define GEN_PASS_DEF_NORMALIZEACTORDERPASS
+#define GEN_PASS_DEF_FOLDPERMUTATIONSPASS
+#include "gptq/Dialect/GPTQ/Transforms/Passes.h.inc"
+} // namespace mlir::gptq
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+/// A word of `bits`-bit fields that all hold `value`.
+static int64_t repeatInWord(int64_t value, int64_t bits) {
+  int64_t word = 0;
+  for (int64_t at = 0; at < 32; at += bits)
+    word |= (value & ((int64_t(1) << bits) - 1)) << at;
+  return word;
+}
+
+namespace {
+struct NormalizeZeroPointsPass final
+    : mlir::gptq::impl::NormalizeZeroPointsPassBase<NormalizeZeroPointsPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    WeightSymbols weights(getOperation());
+    WalkResult result = getOperation().walk([&](DequantMatmulOp op) {
+      int64_t offset = op.getZeroOffset();
+      if (offset == 0)
+        return WalkResult::advance();
+      if (std::optional<int64_t> point = op.getZeroPoint()) {
+        op.setZeroPoint(*point + offset);
+        op.setZeroOffset(0);
+        return WalkResult::advance();
+      }
+      WeightOp zeros = weights.of(op.getZeros());
+      auto codes = zeros ? dyn_cast<CodesAttr>(zeros.getInit()) : nullptr;
+      if (!codes) {
+        op.emitOpError("expects zero points with an offset to be loaded from "
+                       "packed words");
+        return WalkResult::interrupt();
+      }
+      int64_t add = (codes.getWordAdd() + repeatInWord(offset, codes.getBits())) &
+                    0xFFFFFFFF;
+      OpBuilder b(op);
+      op.getZerosMutable().assign(
+          weights.derive(b, zeros, ".true", zeros.getTensorType(),
+                         CodesAttr::get(&getContext(), codes.getData(),
+                                        codes.getBits(), codes.getPacking(), add)));
+      op.setZeroOffset(0);
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      signalPassFailure();
+  }
+};
+
+struct NormalizeActOrderPass final
+    : mlir::gptq::impl::NormalizeActOrderPassBase<NormalizeActOrderPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    WeightSymbols weights(getOperation());
+    WalkResult result = getOperation().walk([&](DequantMatmulOp op) {
+      if (!op.getGIdx())
+        return WalkResult::advance();
+      WeightOp index = weights.of(op.getGIdx());
+      WeightOp codes = weights.of(op.getCodes());
+      auto data = index ? dyn_cast<DataAttr>(index.getInit()) : nullptr;
+      if (!codes || !data) {
+        op.emitOpError("expects codes and g_idx to be loaded from the checkpoint");
+        return WalkResult::interrupt();
+      }
+      OpBuilder b(op);
+      Value order = weights.derive(
+          b, index, ".order", index.getTensorType(),
+          ArgsortAttr::get(&getContext(), data, op.getNumGroups()));
+      Value sorted = weights.derive(
+          b, codes, ".sorted", codes.getTensorType(),
+          GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(codes),
+                          order.getDefiningOp<LoadWeightOp>().getWeightAttr(),
+                          /*dim=*/0));
+      op.getCodesMutable().assign(sorted);
+      op.getGIdxMutable().clear();
+      op.getPermMutable().assign(order);
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      signalPassFailure();
+  }
+};
+
+struct FoldPermutationsPass final
+    : mlir::gptq::impl::FoldPermutationsPassBase<FoldPermutationsPass> {
+  using Base::Base;
+
+  /// The weights of `producer`'s output columns, as operands with the dimension
+  /// that runs along them; empty where it is no matmul of loaded weights.
+  SmallVector<std::pair<OpOperand *, int64_t>> outputWeights(Value value,
+                                                            WeightSymbols &weights) {
+    SmallVector<std::pair<OpOperand *, int64_t>> result;
+    Operation *producer = value.getDefiningOp();
+    if (!producer || !value.hasOneUse())
+      return result;
+    auto add = [&](MutableOperandRange range, int64_t dim) {
+      for (OpOperand &operand : range)
+        result.push_back({&operand, dim});
+    };
+    if (auto matmul = dyn_cast<DequantMatmulOp>(producer)) {
+      result.push_back({&matmul.getCodesMutable(), 1});
+      result.push_back({&matmul.getScalesMutable(), 1});
+      add(matmul.getZerosMutable(), 1);
+      add(matmul.getBiasMutable(), 0);
+    } else if (auto matmul = dyn_cast<MatmulOp>(producer)) {
+      result.push_back({&matmul.getWeightMutable(), 0});
+      add(matmul.getBiasMutable(), 0);
+    }
+    for (auto [operand, dim] : result)
+      if (!weights.of(operand->get()))
+        return {};
+    return result;
+  }
+
+  void runOnOperation() override {
+    WeightSymbols weights(getOperation());
+    getOperation().walk([&](DequantMatmulOp op) {
+      if (!op.getPerm() || !op.getLhs().hasOneUse())
+        return;
+      auto mlp = op.getLhs().getDefiningOp<SiluMulOp>();
+      WeightOp order = weights.of(op.getPerm());
+      if (!mlp || !order)
+        return;
+      auto gate = outputWeights(mlp.getGate(), weights);
+      auto up = outputWeights(mlp.getUp(), weights);
+      if (gate.empty() || up.empty())
+        return;
+      for (auto &group : {gate, up})
+        for (auto [operand, dim] : group) {
+          OpBuilder b(operand->getOwner());
+          WeightOp source = weights.of(operand->get());
+          operand->set(weights.derive(
+              b, source, ".for_" + op.getCodes().getDefiningOp<LoadWeightOp>().getWeight().str(),
+              source.getTensorType(),
+              GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(source),
+                              FlatSymbolRefAttr::get(order), dim)));
+        }
+      op.getPermMutable().clear();
+    });
+  }
+};
+} // namespace

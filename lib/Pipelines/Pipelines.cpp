@@ -1,0 +1,195 @@
+//===----------------------------------------------------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Pipelines/Pipelines.h"
+#include "gptq/Codegen/CPU/Passes.h"
+#include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Dialect/GPTQ/IR/BufferizableOpInterfaceImpl.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/Transforms/Passes.h"
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Arith/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Bufferization/Transforms/OneShotAnalysis.h"
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/ControlFlow/IR/ControlFlow.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/SCF/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Tensor/IR/TensorTilingInterfaceImpl.h"
+#include "mlir/Dialect/Tensor/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/Tensor/Transforms/SubsetInsertionOpInterfaceImpl.h"
+#include "mlir/Dialect/UB/IR/UBOps.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/Dialect/Vector/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/StringSwitch.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+ArrayRef<StringRef> mlir::gptq::stageNames() {
+  static const StringRef names[] = {"normalized", "planned", "packed", "dispatched",
+                                    "tiled",      "vector",  "target"};
+  return names;
+}
+
+static void addCleanup(OpPassManager &pm) {
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+static void buildNormalized(OpPassManager &pm, const PipelineOptions &options) {
+  pm.addPass(createNormalizeZeroPointsPass());
+  pm.addPass(createNormalizeActOrderPass());
+  if (!options.fuse)
+    return;
+  pm.addPass(createFoldPermutationsPass());
+  pm.addPass(createFuseResidualNormPass());
+  pm.addPass(createFuseParallelMatmulsPass());
+  pm.addPass(createFuseSiluMulPass());
+  addCleanup(pm);
+}
+
+static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
+  CPUPlanPassOptions plan;
+  plan.cpu = options.target;
+  plan.promote = options.promote;
+  plan.bufferPartials = options.bufferPartials;
+  plan.hoistScales = options.hoistScales;
+  plan.foldZeros = options.foldZeros;
+  pm.addPass(createCPUPlanPass(plan));
+}
+
+static void buildDispatched(OpPassManager &pm) {
+  pm.addPass(createFormDispatchesPass());
+  pm.addPass(createCSEPass());
+}
+
+static void buildTiled(OpPassManager &pm) {
+  OpPassManager &kernels = pm.nest<ModuleOp>();
+  OpPassManager &kernel = kernels.nest<func::FuncOp>();
+  kernel.addPass(createTileToWorkgroupsPass());
+  kernel.addPass(createPromoteActivationsPass());
+  kernel.addPass(createSplitReductionPass());
+  kernel.addPass(createBufferPartialsPass());
+  addCleanup(kernels);
+}
+
+static void buildVector(OpPassManager &pm, const PipelineOptions &options) {
+  OpPassManager &kernels = pm.nest<ModuleOp>();
+  kernels.addPass(bufferization::createEmptyTensorEliminationPass());
+  bufferization::OneShotBufferizePassOptions bufferize;
+  kernels.addPass(bufferization::createOneShotBufferizePass(bufferize));
+  addCleanup(kernels);
+  OpPassManager &kernel = kernels.nest<func::FuncOp>();
+  kernel.addPass(createDistributeWorkgroupsPass());
+  VectorizePassOptions vectorize;
+  vectorize.scalar = !options.vectorize;
+  kernel.addPass(createVectorizePass(vectorize));
+  // Each acts where the plan asks for it.
+  kernel.addPass(createHoistScalesPass());
+  kernel.addPass(createFoldZeroPointsPass());
+  addCleanup(kernels);
+}
+
+static void buildTarget(OpPassManager &pm) {
+  OpPassManager &kernels = pm.nest<ModuleOp>();
+  OpPassManager &kernel = kernels.nest<func::FuncOp>();
+  kernel.addPass(createCPULowerGroupDotPass());
+  kernel.addPass(createAssignWorkgroupMemoryPass());
+  addCleanup(kernel);
+  kernel.addPass(createLoopInvariantCodeMotionPass());
+  kernels.addPass(createCPULowerToLLVMPass());
+  addCleanup(kernels);
+}
+
+void mlir::gptq::buildStage(OpPassManager &pm, StringRef stage,
+                            const PipelineOptions &options) {
+  if (stage == "normalized")
+    buildNormalized(pm, options);
+  else if (stage == "planned")
+    buildPlanned(pm, options);
+  else if (stage == "packed")
+    pm.addPass(createPackWeightsPass());
+  else if (stage == "dispatched")
+    buildDispatched(pm);
+  else if (stage == "tiled")
+    buildTiled(pm);
+  else if (stage == "vector")
+    buildVector(pm, options);
+  else if (stage == "target")
+    buildTarget(pm);
+}
+
+void mlir::gptq::registerAllDialects(DialectRegistry &registry) {
+  registry.insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
+                  bufferization::BufferizationDialect, cf::ControlFlowDialect,
+                  func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
+                  math::MathDialect, memref::MemRefDialect, scf::SCFDialect,
+                  tensor::TensorDialect, ub::UBDialect, vector::VectorDialect>();
+  registerBufferizableOpInterfaceExternalModels(registry);
+  arith::registerBufferizableOpInterfaceExternalModels(registry);
+  scf::registerBufferizableOpInterfaceExternalModels(registry);
+  tensor::registerBufferizableOpInterfaceExternalModels(registry);
+  tensor::registerSubsetOpInterfaceExternalModels(registry);
+  vector::registerBufferizableOpInterfaceExternalModels(registry);
+}
+
+void mlir::gptq::registerAllPasses() {
+  registerGPTQTransformsPasses();
+  registerGPTQCodegenCommonPasses();
+  registerGPTQCodegenCPUPasses();
+  mlir::registerTransformsPasses();
+  bufferization::registerBufferizationPasses();
+}
+
+namespace {
+struct TextOptions : PassPipelineOptions<TextOptions> {
+  Option<std::string> target{*this, "target", llvm::cl::init("x86-64-v3"),
+                             llvm::cl::desc("Name of the CPU target: x86-64-v3, x86-64-v4")};
+  Option<bool> fuse{*this, "fuse", llvm::cl::init(true),
+                    llvm::cl::desc("Fuse residual and norm, parallel matmuls, silu and mul")};
+  Option<bool> promote{*this, "promote", llvm::cl::init(true),
+                       llvm::cl::desc("Copy permuted activations to workgroup memory")};
+  Option<bool> bufferPartials{*this, "buffer-partials", llvm::cl::init(true),
+                              llvm::cl::desc("Keep partial sums in workgroup memory")};
+  Option<bool> vectorize{*this, "vectorize", llvm::cl::init(true),
+                         llvm::cl::desc("Use vectors of the target's lanes, not of one")};
+  Option<bool> hoistScales{*this, "hoist-scales", llvm::cl::init(true),
+                           llvm::cl::desc("Apply scales once per group")};
+  Option<bool> foldZeros{*this, "fold-zeros", llvm::cl::init(true),
+                         llvm::cl::desc("Subtract zero points once per group")};
+
+  PipelineOptions get() const {
+    return {target, fuse, promote, bufferPartials, vectorize, hoistScales, foldZeros};
+  }
+};
+} // namespace
+
+void mlir::gptq::registerPipelines() {
+  static const std::string prefix = "gptq-to-";
+  for (StringRef stage : stageNames())
+    PassPipelineRegistration<TextOptions>(
+        prefix + stage.str(), ("Lowers the form before to the form '" + stage + "'").str(),
+        [stage](OpPassManager &pm, const TextOptions &options) {
+          buildStage(pm, stage, options.get());
+        });
+  PassPipelineRegistration<TextOptions>(
+      "gptq-cpu", "Lowers an imported model to the LLVM dialect for a CPU",
+      [](OpPassManager &pm, const TextOptions &options) {
+        for (StringRef stage : stageNames())
+          buildStage(pm, stage, options.get());
+      });
+}
