@@ -18,6 +18,26 @@ uint64_t gptq::abi::checksum(ByteSpan bytes) {
   return XXH3_64bits(bytes.data, bytes.size);
 }
 
+ChecksumStream::ChecksumStream() : state(XXH3_createState()) {
+  XXH3_64bits_reset(static_cast<XXH3_state_t *>(state));
+}
+
+ChecksumStream::~ChecksumStream() {
+  XXH3_freeState(static_cast<XXH3_state_t *>(state));
+}
+
+void ChecksumStream::update(ByteSpan bytes) {
+  XXH3_64bits_update(static_cast<XXH3_state_t *>(state), bytes.data,
+                     bytes.size);
+}
+
+uint64_t ChecksumStream::finish() {
+  auto *s = static_cast<XXH3_state_t *>(state);
+  uint64_t sum = XXH3_64bits_digest(s);
+  XXH3_64bits_reset(s);
+  return sum;
+}
+
 std::string gptq::abi::checksumText(uint64_t sum) {
   char text[17];
   std::snprintf(text, sizeof(text), "%016llx", (unsigned long long)sum);

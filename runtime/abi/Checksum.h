@@ -17,6 +17,22 @@ namespace gptq::abi {
 /// XXH3-64 with seed 0.
 uint64_t checksum(ByteSpan bytes);
 
+/// The same of bytes that come in pieces.
+class ChecksumStream {
+public:
+  ChecksumStream();
+  ~ChecksumStream();
+  ChecksumStream(const ChecksumStream &) = delete;
+  ChecksumStream &operator=(const ChecksumStream &) = delete;
+
+  void update(ByteSpan bytes);
+  /// The checksum of all bytes since the last call.
+  uint64_t finish();
+
+private:
+  void *state;
+};
+
 /// 16 lower-case hex digits, and back; nothing if `text` is not that.
 std::string checksumText(uint64_t sum);
 std::optional<uint64_t> parseChecksum(std::string_view text);

@@ -46,6 +46,9 @@ inline constexpr llvm::StringLiteral kMaxRowsAttr = "gptq.max_m";
 inline constexpr llvm::StringLiteral kKernelAttr = "gptq.kernel";
 inline constexpr llvm::StringLiteral kKernelsModule = "kernels";
 
+/// On the module of kernels: the name of the target they are for.
+inline constexpr llvm::StringLiteral kTargetAttr = "gptq.target";
+
 /// On a kernel: its number of workgroups, an array of i64 arrays [a, b, c, d],
 /// the product over them of ceil((a*M + b*P + c) / d); and the bytes of
 /// workgroup memory it needs.
