@@ -1,0 +1,104 @@
+//===- Formats/Format.h - How a checkpoint stores linear layers -*- C++ -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_LIB_IMPORT_FORMATS_FORMAT_H
+#define GPTQ_LIB_IMPORT_FORMATS_FORMAT_H
+
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "lib/Import/Checkpoint.h"
+#include "lib/Import/Config.h"
+
+#include <memory>
+#include <optional>
+
+namespace mlir::gptq {
+
+/// A weight to be: its type, and the view of checkpoint bytes it is made from.
+struct View {
+  RankedTensorType type;
+  Attribute init;
+
+  explicit operator bool() const { return bool(type); }
+};
+
+/// A linear layer [K, N] as views. Either `weight` (dense, [N, K]) or `codes`
+/// and `scales` are there.
+struct LinearViews {
+  int64_t n = 0;
+  int64_t k = 0;
+  View weight;
+  View codes;
+  View scales;
+  /// Neither of these two: a dense layer. Exactly one: a quantized one.
+  View zeros;
+  std::optional<int64_t> zeroPoint;
+  /// The group of each row, where it is not row / groupSize.
+  View groupIndex;
+  View bias;
+  int64_t bits = 0;
+  int64_t groupSize = 0;
+};
+
+/// What is known of a layer before its tensors are read.
+struct LinearShape {
+  int64_t n;
+  int64_t k;
+};
+
+enum class BiasRule {
+  /// The layer has one.
+  Required,
+  /// The layer has none; one of zeros, as some writers add, changes nothing.
+  Zero,
+  /// As found: for a lone layer, of which nothing else is known.
+  AsFound,
+};
+
+/// A way to store quantized linear layers. One file per format.
+class Format {
+public:
+  virtual ~Format();
+
+  /// For people: "gptq 4-bit group 128".
+  virtual std::string describe() const = 0;
+  /// Whether `module` is stored this way, going by which tensors exist.
+  virtual bool holds(const Checkpoint &checkpoint,
+                     llvm::StringRef module) const = 0;
+  /// Reads everything but the bias. Without `shape` it is taken from the
+  /// tensors.
+  virtual abi::Expected<LinearViews> read(Checkpoint &checkpoint,
+                                          llvm::StringRef module,
+                                          std::optional<LinearShape> shape,
+                                          MLIRContext *context) const = 0;
+};
+
+std::unique_ptr<Format> createGPTQFormat(const QuantConfig &config);
+
+/// Reads `module` in `format` (may be null) or dense, with its bias.
+abi::Expected<LinearViews> readLinear(Checkpoint &checkpoint,
+                                      const Format *format,
+                                      llvm::StringRef module,
+                                      std::optional<LinearShape> shape,
+                                      BiasRule biasRule, MLIRContext *context);
+
+/// The tensor as it lies in its file.
+DataAttr getData(const CheckpointTensor &tensor, MLIRContext *context);
+View getDataView(const CheckpointTensor &tensor, MLIRContext *context);
+
+/// Reads a dense floating-point tensor of a known shape.
+abi::Expected<View> readDense(Checkpoint &checkpoint, llvm::StringRef name,
+                              llvm::ArrayRef<int64_t> shape,
+                              MLIRContext *context);
+
+/// Element `i` of little-endian bytes that need not be aligned.
+uint32_t loadWord(abi::ByteSpan bytes, size_t i);
+/// Fails where a floating-point tensor holds an infinity or a NaN.
+abi::Status checkFinite(const CheckpointTensor &tensor);
+
+} // namespace mlir::gptq
+
+#endif // GPTQ_LIB_IMPORT_FORMATS_FORMAT_H

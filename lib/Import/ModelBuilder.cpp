@@ -1,0 +1,416 @@
+//===- ModelBuilder.cpp - Builds the imported form ------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+#include "lib/Import/ModelBuilder.h"
+#include "llvm/ADT/StringExtras.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::gptq;
+using abi::Status;
+using abi::StatusCode;
+
+//===----------------------------------------------------------------------===//
+// Symbols
+//===----------------------------------------------------------------------===//
+
+ModelBuilder::ModelBuilder(Checkpoint &checkpoint, const Format *format,
+                           MLIRContext *context)
+    : checkpoint(checkpoint), format(format), ctx(context),
+      module(ModuleOp::create(UnknownLoc::get(context))), b(context),
+      symbols(context) {
+  // Symbols come first, functions after them.
+  b.setInsertionPointToEnd(module->getBody());
+  symbols.setInsertionPointToEnd(module->getBody());
+}
+
+/// What people call a tensor or a module: without the prefix all share.
+static std::string labelOf(StringRef name) {
+  name.consume_front("model.");
+  return name.str();
+}
+
+ModelBuilder::Symbol ModelBuilder::declare(StringRef name, const View &view) {
+  if (!view)
+    return {};
+  auto op = WeightOp::create(symbols, NameLoc::get(b.getStringAttr(name)), name,
+                             view.type, view.init);
+  return {FlatSymbolRefAttr::get(op.getSymNameAttr()), view.type};
+}
+
+ModelBuilder::Symbol ModelBuilder::declareState(StringRef name,
+                                                ArrayRef<int64_t> shape) {
+  auto type = MemRefType::get(shape, b.getF32Type());
+  auto op =
+      StateOp::create(symbols, NameLoc::get(b.getStringAttr(name)), name, type);
+  return {FlatSymbolRefAttr::get(op.getSymNameAttr()), type};
+}
+
+abi::Expected<ModelBuilder::Symbol>
+ModelBuilder::readVector(const std::string &name, int64_t size) {
+  GPTQ_ASSIGN(View view, readDense(checkpoint, name, size, ctx));
+  numParameters += size;
+  return declare(labelOf(name), view);
+}
+
+abi::Expected<ModelBuilder::Linear>
+ModelBuilder::readLinearLayer(const std::string &module,
+                              std::optional<LinearShape> shape,
+                              BiasRule biasRule) {
+  Linear linear;
+  GPTQ_ASSIGN(linear.views,
+              readLinear(checkpoint, format, module, shape, biasRule, ctx));
+  linear.label = labelOf(module);
+  LinearViews &views = linear.views;
+  numParameters += views.n * views.k + (views.bias ? views.n : 0);
+  linear.weight = declare(linear.label + ".weight", views.weight);
+  linear.codes = declare(linear.label + ".codes", views.codes);
+  linear.scales = declare(linear.label + ".scales", views.scales);
+  linear.zeros = declare(linear.label + ".zeros", views.zeros);
+  linear.groupIndex = declare(linear.label + ".g_idx", views.groupIndex);
+  linear.bias = declare(linear.label + ".bias", views.bias);
+  return linear;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading a model
+//===----------------------------------------------------------------------===//
+
+abi::Expected<ModelBuilder::Layer>
+ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
+                        int64_t index) {
+  std::string name = "model.layers." + std::to_string(index);
+  int64_t h = config.hiddenSize, i = config.intermediateSize;
+  int64_t q = config.heads * config.headDim;
+  int64_t kv = config.kvHeads * config.headDim;
+  auto bias = [](bool has) {
+    return has ? BiasRule::Required : BiasRule::Zero;
+  };
+
+  Layer layer;
+  layer.label = labelOf(name);
+  layer.window = config.windows[index];
+  GPTQ_ASSIGN(layer.inputNorm, readVector(name + ".input_layernorm.weight", h));
+  GPTQ_ASSIGN(layer.q,
+              readLinearLayer(name + ".self_attn.q_proj", LinearShape{q, h},
+                              bias(config.qkvBias)));
+  GPTQ_ASSIGN(layer.k,
+              readLinearLayer(name + ".self_attn.k_proj", LinearShape{kv, h},
+                              bias(config.qkvBias)));
+  GPTQ_ASSIGN(layer.v,
+              readLinearLayer(name + ".self_attn.v_proj", LinearShape{kv, h},
+                              bias(config.qkvBias)));
+  if (config.family->headNorm) {
+    GPTQ_ASSIGN(layer.queryNorm,
+                readVector(name + ".self_attn.q_norm.weight", config.headDim));
+    GPTQ_ASSIGN(layer.keyNorm,
+                readVector(name + ".self_attn.k_norm.weight", config.headDim));
+  }
+  GPTQ_ASSIGN(layer.o,
+              readLinearLayer(name + ".self_attn.o_proj", LinearShape{h, q},
+                              bias(config.outputBias)));
+  GPTQ_ASSIGN(layer.mlpNorm,
+              readVector(name + ".post_attention_layernorm.weight", h));
+  GPTQ_ASSIGN(layer.gate,
+              readLinearLayer(name + ".mlp.gate_proj", LinearShape{i, h},
+                              bias(config.mlpBias)));
+  GPTQ_ASSIGN(layer.up,
+              readLinearLayer(name + ".mlp.up_proj", LinearShape{i, h},
+                              bias(config.mlpBias)));
+  GPTQ_ASSIGN(layer.down,
+              readLinearLayer(name + ".mlp.down_proj", LinearShape{h, i},
+                              bias(config.mlpBias)));
+  layer.keys = declareState(layer.label + ".keys",
+                            {config.kvHeads, context, config.headDim});
+  layer.values = declareState(layer.label + ".values",
+                              {config.kvHeads, context, config.headDim});
+  // Older checkpoints store what #gptq.rotary computes.
+  checkpoint.ignore(name + ".self_attn.rotary_emb.inv_freq");
+  return layer;
+}
+
+/// The table of rotary positions.
+static View getRotary(const ModelConfig &config, int64_t context,
+                      MLIRContext *ctx) {
+  Builder b(ctx);
+  const RopeScaling &scaling = config.ropeScaling;
+  auto init = RotaryAttr::get(
+      ctx, b.getF64FloatAttr(config.ropeTheta), b.getStringAttr(scaling.kind),
+      b.getF64FloatAttr(scaling.factor),
+      b.getF64FloatAttr(scaling.lowFreqFactor),
+      b.getF64FloatAttr(scaling.highFreqFactor), scaling.originalContext);
+  return {RankedTensorType::get({context, config.headDim}, b.getF32Type()),
+          init};
+}
+
+abi::Expected<ModelBuilder::Model>
+ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
+  int64_t h = config.hiddenSize, vocab = config.vocabSize;
+  Model model;
+  GPTQ_ASSIGN(View embedding, readDense(checkpoint, "model.embed_tokens.weight",
+                                        {vocab, h}, ctx));
+  model.embedding = declare("embed_tokens.weight", embedding);
+  numParameters += vocab * h;
+  model.rotary = declare("rotary", getRotary(config, context, ctx));
+  for (int64_t index = 0; index < config.numLayers; ++index) {
+    GPTQ_ASSIGN(Layer layer, readLayer(config, context, index));
+    model.layers.push_back(std::move(layer));
+  }
+  GPTQ_ASSIGN(model.norm, readVector("model.norm.weight", h));
+  if (config.tiedEmbeddings) {
+    model.head.label = "lm_head";
+    model.head.weight = model.embedding;
+    model.head.views.n = vocab;
+    model.head.views.k = h;
+    checkpoint.ignore("lm_head.weight");
+  } else {
+    GPTQ_ASSIGN(model.head, readLinearLayer("lm_head", LinearShape{vocab, h},
+                                            BiasRule::Zero));
+  }
+  std::vector<std::string> unused = checkpoint.unused();
+  if (!unused.empty())
+    return abi::makeStatus(
+        StatusCode::InvalidFile,
+        "tensor %s has no place in a %s model of %lld layers (%zu such "
+        "tensors)",
+        abi::quoteForMessage(unused.front()).c_str(),
+        config.family->name.str().c_str(), (long long)config.numLayers,
+        unused.size());
+  return model;
+}
+
+//===----------------------------------------------------------------------===//
+// Emitting
+//===----------------------------------------------------------------------===//
+
+Location ModelBuilder::at(const std::string &label) {
+  return NameLoc::get(b.getStringAttr(label));
+}
+
+Value ModelBuilder::load(const Symbol &symbol, Location loc) {
+  if (!symbol)
+    return {};
+  if (isa<MemRefType>(symbol.type))
+    return LoadStateOp::create(b, loc, symbol.type, symbol.name);
+  return LoadWeightOp::create(b, loc, symbol.type, symbol.name);
+}
+
+/// Names `op` for people.
+static Value labeled(Operation *op, StringRef label) {
+  op->setAttr(kLabelAttr, StringAttr::get(op->getContext(), label));
+  return op->getResult(0);
+}
+
+Value ModelBuilder::empty(Value like, int64_t columns, Location loc) {
+  auto type = cast<RankedTensorType>(like.getType());
+  SmallVector<Value> dynamic;
+  if (type.isDynamicDim(0))
+    dynamic.push_back(rows);
+  return tensor::EmptyOp::create(b, loc,
+                                 ArrayRef<int64_t>{type.getDimSize(0), columns},
+                                 b.getF32Type(), dynamic);
+}
+
+Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
+  Location loc = at(linear.label);
+  const LinearViews &views = linear.views;
+  Value bias = load(linear.bias, loc);
+  if (linear.weight) {
+    Value weight = load(linear.weight, loc);
+    Value init = empty(x, views.n, loc);
+    return labeled(MatmulOp::create(b, loc, init.getType(), x, weight, bias,
+                                    init, LayoutAttr(), Epilogue::None,
+                                    /*accumulate=*/false),
+                   linear.label);
+  }
+  Value codes = load(linear.codes, loc), scales = load(linear.scales, loc);
+  Value zeros = load(linear.zeros, loc);
+  Value groupIndex = load(linear.groupIndex, loc);
+  Value init = empty(x, views.n, loc);
+  IntegerAttr zeroPoint;
+  if (views.zeroPoint)
+    zeroPoint = b.getI64IntegerAttr(*views.zeroPoint);
+  return labeled(
+      DequantMatmulOp::create(
+          b, loc, init.getType(), x, codes, scales, zeros, groupIndex,
+          /*perm=*/Value(), bias, init, b.getI64IntegerAttr(views.bits),
+          b.getI64IntegerAttr(views.groupSize),
+          /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),
+          EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr()),
+      linear.label);
+}
+
+Value ModelBuilder::emitNorm(const Symbol &weight, const std::string &label,
+                             double epsilon, Value x) {
+  Location loc = at(label);
+  Value w = load(weight, loc);
+  Value init = empty(x, cast<RankedTensorType>(x.getType()).getDimSize(1), loc);
+  return labeled(RMSNormOp::create(b, loc, init.getType(), x, w, init,
+                                   b.getF64FloatAttr(epsilon)),
+                 label);
+}
+
+Value ModelBuilder::emitAdd(const std::string &label, Value lhs, Value rhs) {
+  Location loc = at(label);
+  Value init =
+      empty(lhs, cast<RankedTensorType>(lhs.getType()).getDimSize(1), loc);
+  return labeled(AddOp::create(b, loc, init.getType(), lhs, rhs, init), label);
+}
+
+Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
+                              Value x, Value table, Value position) {
+  int64_t heads = config.heads, kvHeads = config.kvHeads, d = config.headDim;
+  auto label = [&](StringRef part) { return layer.label + "." + part.str(); };
+
+  Value normed =
+      emitNorm(layer.inputNorm, label("input_layernorm"), config.epsilon, x);
+  Value q = emitLinear(layer.q, normed), k = emitLinear(layer.k, normed);
+  Value v = emitLinear(layer.v, normed);
+
+  Location loc = at(label("self_attn.rotary"));
+  Value queryNorm = load(layer.queryNorm, loc);
+  Value keyNorm = load(layer.keyNorm, loc);
+  Value keys = load(layer.keys, loc), values = load(layer.values, loc);
+  Value init = empty(x, heads * d, loc);
+  Value rotated = labeled(
+      RotaryAppendOp::create(
+          b, loc, init.getType(), q, k, v, table, queryNorm, keyNorm, position,
+          keys, values, init, b.getI64IntegerAttr(heads),
+          b.getI64IntegerAttr(kvHeads), b.getI64IntegerAttr(d),
+          b.getF64FloatAttr(config.family->headNorm ? config.epsilon : 0.0)),
+      label("self_attn.rotary"));
+
+  loc = at(label("self_attn.attention"));
+  init = empty(x, heads * d, loc);
+  Value attention = labeled(
+      AttentionOp::create(b, loc, init.getType(), rotated, position, keys,
+                          values, init, b.getI64IntegerAttr(heads),
+                          b.getI64IntegerAttr(kvHeads), b.getI64IntegerAttr(d),
+                          b.getF64FloatAttr(1.0 / std::sqrt(double(d))),
+                          b.getI64IntegerAttr(layer.window)),
+      label("self_attn.attention"));
+  Value o = emitLinear(layer.o, attention);
+  x = emitAdd(label("self_attn.residual"), x, o);
+
+  normed = emitNorm(layer.mlpNorm, label("post_attention_layernorm"),
+                    config.epsilon, x);
+  Value gate = emitLinear(layer.gate, normed);
+  Value up = emitLinear(layer.up, normed);
+  loc = at(label("mlp.silu_mul"));
+  init = empty(x, config.intermediateSize, loc);
+  Value product =
+      labeled(SiluMulOp::create(b, loc, init.getType(), gate, up, init),
+              label("mlp.silu_mul"));
+  Value down = emitLinear(layer.down, product);
+  return emitAdd(label("mlp.residual"), x, down);
+}
+
+func::FuncOp ModelBuilder::startFunction(StringRef name, ArrayRef<Type> inputs,
+                                         ArrayRef<StringRef> inputNames,
+                                         Type result, StringRef resultName,
+                                         int64_t maxRows) {
+  b.setInsertionPointToEnd(module->getBody());
+  auto func = func::FuncOp::create(b, at(name.str()), name,
+                                   b.getFunctionType(inputs, result));
+  func->setAttr(kMaxRowsAttr, b.getI64IntegerAttr(maxRows));
+  for (auto [i, inputName] : llvm::enumerate(inputNames))
+    if (!inputName.empty())
+      func.setArgAttr(i, kNameAttr, b.getStringAttr(inputName));
+  func.setResultAttr(0, kNameAttr, b.getStringAttr(resultName));
+  Block *body = func.addEntryBlock();
+  b.setInsertionPointToStart(body);
+  Value zero = arith::ConstantIndexOp::create(b, func.getLoc(), 0);
+  rows = tensor::DimOp::create(b, func.getLoc(), body->getArgument(0), zero);
+  return func;
+}
+
+void ModelBuilder::emitEntry(const ModelConfig &config, const Model &model,
+                             StringRef name, bool isLastRowOnly,
+                             int64_t maxRows) {
+  int64_t h = config.hiddenSize;
+  Type tokensType =
+      RankedTensorType::get({ShapedType::kDynamic}, b.getI32Type());
+  Type logitsType = RankedTensorType::get(
+      {isLastRowOnly ? 1 : ShapedType::kDynamic, config.vocabSize},
+      b.getF32Type());
+  func::FuncOp func =
+      startFunction(name, {tokensType, b.getIndexType()}, {"tokens", ""},
+                    logitsType, "logits", maxRows);
+  Value tokens = func.getArgument(0), position = func.getArgument(1);
+
+  Location loc = at("embed_tokens");
+  Value table = load(model.embedding, loc);
+  Value init = tensor::EmptyOp::create(
+      b, loc, ArrayRef<int64_t>{ShapedType::kDynamic, h}, b.getF32Type(), rows);
+  Value x = labeled(EmbeddingOp::create(b, loc, init.getType(), tokens, table,
+                                        init, LayoutAttr()),
+                    "embed_tokens");
+  Value rotary = load(model.rotary, at("rotary"));
+  for (const Layer &layer : model.layers)
+    x = emitLayer(config, layer, x, rotary, position);
+
+  if (isLastRowOnly) {
+    loc = at("last_row");
+    Value one = arith::ConstantIndexOp::create(b, loc, 1);
+    Value last = arith::SubIOp::create(b, loc, rows, one);
+    auto type = RankedTensorType::get({1, h}, b.getF32Type());
+    SmallVector<OpFoldResult> offsets{last, b.getIndexAttr(0)};
+    SmallVector<OpFoldResult> sizes{b.getIndexAttr(1), b.getIndexAttr(h)};
+    SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+    x = tensor::ExtractSliceOp::create(b, loc, type, x, offsets, sizes,
+                                       strides);
+  }
+  x = emitNorm(model.norm, "norm", config.epsilon, x);
+  Value logits = emitLinear(model.head, x);
+  func::ReturnOp::create(b, func.getLoc(), logits);
+}
+
+Status ModelBuilder::addModel(const ModelConfig &config, int64_t context,
+                              const ImportOptions &options) {
+  GPTQ_ASSIGN(Model model, readModel(config, context));
+  emitEntry(config, model, "generate", /*isLastRowOnly=*/true,
+            std::min(options.maxRows, context));
+  emitEntry(config, model, "score", /*isLastRowOnly=*/false,
+            std::min(options.maxScoreRows, context));
+  return Status::success();
+}
+
+/// The last part of a module's name as a symbol: "down_proj" of
+/// "model.layers.0.mlp.down_proj".
+static std::string symbolFor(StringRef module) {
+  std::string name = module.rsplit('.').second.str();
+  if (name.empty())
+    name = module.rtrim('.').str();
+  for (char &c : name)
+    if (!llvm::isAlnum(c) && c != '_')
+      c = '_';
+  if (name.empty() || llvm::isDigit(name[0]))
+    name = "layer_" + name;
+  return name;
+}
+
+Status ModelBuilder::addLayer(StringRef module) {
+  // Enough for a prompt of one call; nothing else bounds a lone layer.
+  constexpr int64_t maxRows = 512;
+  GPTQ_ASSIGN(Linear linear,
+              readLinearLayer(module.str(), std::nullopt, BiasRule::AsFound));
+  const LinearViews &views = linear.views;
+  auto type = [&](int64_t columns) -> Type {
+    return RankedTensorType::get({ShapedType::kDynamic, columns},
+                                 b.getF32Type());
+  };
+  func::FuncOp func = startFunction(symbolFor(module), type(views.k), {"x"},
+                                    type(views.n), "y", maxRows);
+  Value y = emitLinear(linear, func.getArgument(0));
+  func::ReturnOp::create(b, func.getLoc(), y);
+  return Status::success();
+}

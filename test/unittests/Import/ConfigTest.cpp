@@ -1,0 +1,268 @@
+//===- ConfigTest.cpp - Tests of configuration files ----------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "lib/Import/Config.h"
+#include "TestCheckpoint.h"
+#include "gtest/gtest.h"
+
+namespace mlir::gptq::test {
+namespace {
+
+/// Reads the small Llama's config.json with `changes` merged into it; a key of
+/// null is removed.
+abi::Expected<ModelConfig> readChanged(const Json &changes,
+                                       const Json &generation = nullptr) {
+  Json config = smallLlama().files["config.json"];
+  for (auto it = changes.begin(); it != changes.end(); ++it)
+    if (it->is_null())
+      config.erase(it.key());
+    else
+      config[it.key()] = *it;
+  MemoryFolder folder("small");
+  folder.add("config.json", config.dump());
+  if (!generation.is_null())
+    folder.add("generation_config.json", generation.dump());
+  return readModelConfig(folder);
+}
+
+void expectRefused(const Json &changes, const std::string &message) {
+  abi::Expected<ModelConfig> config = readChanged(changes);
+  ASSERT_FALSE(config) << changes.dump();
+  EXPECT_NE(config.status().message().find(message), std::string::npos)
+      << changes.dump() << " gave: " << config.status().message();
+}
+
+TEST(ModelConfig, ReadsShapes) {
+  auto config = readChanged(Json::object());
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->family, &kLlamaFamily);
+  EXPECT_EQ(config->hiddenSize, 8);
+  EXPECT_EQ(config->intermediateSize, 12);
+  EXPECT_EQ(config->heads, 2);
+  EXPECT_EQ(config->kvHeads, 1);
+  EXPECT_EQ(config->headDim, 4);
+  EXPECT_EQ(config->maxPositions, 32);
+  EXPECT_EQ(config->epsilon, 1e-5);
+  EXPECT_EQ(config->bosIds, std::vector<int64_t>{1});
+  EXPECT_FALSE(config->qkvBias);
+}
+
+TEST(ModelConfig, RefusesWrongTypesAndRanges) {
+  expectRefused({{"hidden_size", "8"}},
+                "config.json.hidden_size: expected an integer");
+  expectRefused({{"hidden_size", 0}},
+                "config.json.hidden_size: expected an integer from 1");
+  expectRefused({{"hidden_size", int64_t(1) << 40}}, "found 1099511627776");
+  expectRefused({{"hidden_size", 8.5}}, "number with a fraction");
+  expectRefused({{"hidden_size", nullptr}}, "'hidden_size' is missing");
+  expectRefused({{"num_hidden_layers", 100000}}, "num_hidden_layers");
+  expectRefused({{"num_key_value_heads", 3}},
+                "multiple of num_key_value_heads");
+  expectRefused({{"num_key_value_heads", -1}}, "num_key_value_heads");
+  expectRefused({{"head_dim", 5}}, "even head_dim");
+  expectRefused({{"num_attention_heads", 4096}, {"head_dim", 4096}},
+                "num_attention_heads * head_dim");
+  expectRefused({{"rms_norm_eps", "tiny"}}, "rms_norm_eps: expected a number");
+  expectRefused({{"rms_norm_eps", -1.0}},
+                "rms_norm_eps: expected a number from");
+  expectRefused({{"rope_theta", 0}}, "rope_theta");
+  expectRefused({{"eos_token_id", 16}},
+                "eos_token_id: expected an integer from 0 to 15");
+  expectRefused({{"tie_word_embeddings", "yes"}}, "expected true or false");
+}
+
+TEST(ModelConfig, RefusesWhatItDoesNotKnowByName) {
+  expectRefused({{"model_type", "gpt2"}},
+                "config.json.model_type: 'gpt2' is not supported");
+  expectRefused({{"model_type", nullptr}}, "model_type");
+  expectRefused({{"hidden_act", "gelu"}}, "'gelu' is not supported");
+  expectRefused({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}},
+                "'yarn' is not supported");
+  expectRefused({{"rope_scaling", {{"type", "dynamic"}, {"factor", 4.0}}}},
+                "'dynamic' is not supported");
+  expectRefused({{"partial_rotary_factor", 0.5}}, "partial_rotary_factor");
+  expectRefused(
+      {{"model_type", "qwen2"}, {"layer_types", {"linear_attention"}}},
+      "'linear_attention' is not supported");
+}
+
+TEST(ModelConfig, ReadsRotaryScaling) {
+  auto config = readChanged({{"rope_scaling",
+                              {{"rope_type", "llama3"},
+                               {"factor", 8.0},
+                               {"low_freq_factor", 1.0},
+                               {"high_freq_factor", 4.0},
+                               {"original_max_position_embeddings", 16}}}});
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->ropeScaling.kind, "llama3");
+  EXPECT_EQ(config->ropeScaling.highFreqFactor, 4.0);
+  EXPECT_EQ(config->ropeScaling.originalContext, 16);
+
+  config = readChanged({{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}});
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->ropeScaling.kind, "linear");
+  EXPECT_EQ(config->ropeScaling.factor, 2.0);
+
+  // Newer writers keep theta and scaling in one place.
+  config =
+      readChanged({{"rope_theta", nullptr},
+                   {"rope_parameters",
+                    {{"rope_type", "default"}, {"rope_theta", 500000.0}}}});
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->ropeScaling.kind, "none");
+  EXPECT_EQ(config->ropeTheta, 500000.0);
+
+  expectRefused({{"rope_scaling",
+                  {{"rope_type", "llama3"},
+                   {"factor", 8.0},
+                   {"low_freq_factor", 4.0},
+                   {"high_freq_factor", 4.0},
+                   {"original_max_position_embeddings", 16}}}},
+                "high_freq_factor above low_freq_factor");
+  expectRefused({{"rope_scaling", {{"rope_type", "linear"}}}},
+                "'factor' is missing");
+}
+
+TEST(ModelConfig, ReadsWindows) {
+  using Windows = std::vector<int64_t>;
+  Json two = {{"num_hidden_layers", 2}, {"sliding_window", 6}};
+  auto windows = [&](Json changes) -> Windows {
+    changes.update(two);
+    auto config = readChanged(changes);
+    EXPECT_TRUE(config) << config.status().message();
+    return config ? config->windows : Windows();
+  };
+  EXPECT_EQ(windows({{"model_type", "mistral"}}), (Windows{6, 6}));
+  EXPECT_EQ(windows({{"model_type", "qwen2"}, {"use_sliding_window", false}}),
+            (Windows{0, 0}));
+  EXPECT_EQ(windows({{"model_type", "qwen2"},
+                     {"use_sliding_window", true},
+                     {"max_window_layers", 1}}),
+            (Windows{0, 6}));
+  EXPECT_EQ(windows({{"model_type", "qwen3"},
+                     {"use_sliding_window", true},
+                     {"layer_types", {"sliding_attention", "full_attention"}}}),
+            (Windows{6, 0}));
+  EXPECT_EQ(windows({{"model_type", "llama"}}), (Windows{0, 0}));
+}
+
+TEST(ModelConfig, FamiliesDiffer) {
+  auto qwen2 = readChanged({{"model_type", "qwen2"}});
+  ASSERT_TRUE(qwen2) << qwen2.status().message();
+  EXPECT_TRUE(qwen2->qkvBias);
+  EXPECT_FALSE(qwen2->outputBias);
+  auto qwen3 = readChanged({{"model_type", "qwen3"}});
+  ASSERT_TRUE(qwen3) << qwen3.status().message();
+  EXPECT_EQ(qwen3->headDim, 128);
+  EXPECT_TRUE(qwen3->family->headNorm);
+  auto llama = readChanged({{"attention_bias", true}, {"mlp_bias", true}});
+  ASSERT_TRUE(llama) << llama.status().message();
+  EXPECT_TRUE(llama->qkvBias && llama->outputBias && llama->mlpBias);
+}
+
+TEST(ModelConfig, GenerationConfigSaysWhereTextEnds) {
+  auto config = readChanged({{"eos_token_id", 2}}, {{"eos_token_id", {3, 4}}});
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->eosIds, (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(config->bosIds, (std::vector<int64_t>{1}));
+}
+
+TEST(ModelConfig, RefusesBrokenJson) {
+  for (const char *text :
+       {"", "{", "[]", "{\"model_type\": \"llama\", \"model_type\": \"llama\"}",
+        "\xff"}) {
+    MemoryFolder folder("small");
+    folder.add("config.json", text);
+    EXPECT_FALSE(readModelConfig(folder)) << text;
+  }
+  MemoryFolder folder("small");
+  folder.add("config.json", std::string(100000, '['));
+  EXPECT_FALSE(readModelConfig(folder));
+}
+
+/// Reads quantization settings from config.json and, unless null, from
+/// quantize_config.json.
+abi::Expected<std::optional<QuantConfig>>
+readQuant(const Json &inConfig, const Json &alone,
+          std::vector<std::string> *warnings = nullptr) {
+  TestCheckpoint c;
+  c.addDense("x", {1});
+  c.files["config.json"] = {{"quantization_config", inConfig}};
+  if (!alone.is_null())
+    c.files["quantize_config.json"] = alone;
+  MemoryFolder folder = c.folder();
+  auto checkpoint = Checkpoint::open(folder);
+  if (!checkpoint)
+    return checkpoint.status();
+  auto quant = readQuantConfig(**checkpoint);
+  if (warnings)
+    *warnings = (*checkpoint)->warnings();
+  return quant;
+}
+
+TEST(QuantConfig, ReadsBothPlacesAndSpellings) {
+  auto quant = readQuant({{"bits", 8},
+                          {"group_size", -1},
+                          {"sym", false},
+                          {"desc_act", true},
+                          {"quant_method", "gptq"},
+                          {"checkpoint_format", "gptq_v2"}},
+                         nullptr);
+  ASSERT_TRUE(quant) << quant.status().message();
+  ASSERT_TRUE(quant->has_value());
+  EXPECT_EQ((*quant)->bits, 8);
+  EXPECT_EQ((*quant)->groupSize, -1);
+  EXPECT_FALSE((*quant)->isSymmetric);
+  EXPECT_TRUE((*quant)->isActOrder);
+  EXPECT_TRUE((*quant)->storesTrueZeros);
+
+  quant = readQuant(nullptr, {{"wbits", 4}, {"q_group_size", 64}});
+  ASSERT_TRUE(quant) << quant.status().message();
+  EXPECT_EQ((*quant)->groupSize, 64);
+  EXPECT_FALSE((*quant)->storesTrueZeros);
+
+  quant = readQuant(nullptr, nullptr);
+  ASSERT_TRUE(quant);
+  EXPECT_FALSE(quant->has_value());
+}
+
+TEST(QuantConfig, PrefersConfigAndReportsDisagreement) {
+  std::vector<std::string> warnings;
+  auto quant = readQuant({{"bits", 4}, {"group_size", 128}},
+                         {{"bits", 4}, {"group_size", 64}}, &warnings);
+  ASSERT_TRUE(quant) << quant.status().message();
+  EXPECT_EQ((*quant)->groupSize, 128);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0], "quantize_config.json says group_size 64, but "
+                         "config.json.quantization_config "
+                         "says 128, which is used");
+}
+
+TEST(QuantConfig, RefusesByName) {
+  auto refuse = [](Json changes, const std::string &message) {
+    Json config = {{"bits", 4}, {"group_size", 128}};
+    config.update(changes);
+    auto quant = readQuant(config, nullptr);
+    ASSERT_FALSE(quant) << changes.dump();
+    EXPECT_NE(quant.status().message().find(message), std::string::npos)
+        << quant.status().message();
+  };
+  refuse({{"quant_method", "awq"}}, "quant_method: 'awq' is not supported");
+  refuse({{"checkpoint_format", "bitblas"}}, "'bitblas' is not supported");
+  refuse({{"checkpoint_format", "marlin"}}, "'marlin' is not supported");
+  refuse({{"is_marlin_format", true}}, "is_marlin_format");
+  refuse({{"bits", 3}}, "'3' is not supported, expected 4 or 8");
+  refuse({{"bits", 2}}, "'2' is not supported");
+  refuse({{"group_size", 0}}, "expected -1 or a positive number");
+  refuse({{"group_size", -2}}, "group_size");
+  refuse({{"pack_dtype", "int64"}}, "'int64' is not supported");
+  refuse({{"dynamic", {{"-:.*down.*", Json::object()}}}},
+         "settings per module");
+}
+
+} // namespace
+} // namespace mlir::gptq::test

@@ -1,0 +1,1 @@
+"""Quantizes Hugging Face checkpoint folders to GPTQ checkpoints. Needs numpy only."""

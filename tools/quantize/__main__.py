@@ -1,0 +1,5 @@
+import sys
+
+from quantize.quantize import main
+
+sys.exit(main())
