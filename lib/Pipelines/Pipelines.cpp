@@ -11,6 +11,8 @@
 #include "gptq/Dialect/GPTQ/IR/BufferizableOpInterfaceImpl.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
+#include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
+#include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Transforms/BufferizableOpInterfaceImpl.h"
@@ -23,6 +25,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/SCF/Transforms/BufferizableOpInterfaceImpl.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -109,8 +112,14 @@ static void buildTarget(OpPassManager &pm) {
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
   kernel.addPass(createCPULowerGroupDotPass());
   kernel.addPass(createAssignWorkgroupMemoryPass());
+  kernel.addPass(memref::createExpandStridedMetadataPass());
+  kernel.addPass(createLowerAffinePass());
   addCleanup(kernel);
   kernel.addPass(createLoopInvariantCodeMotionPass());
+  // Last: canonicalization would turn inserts back into broadcasts.
+  kernel.addPass(createCPUExpandVectorsPass());
+  kernel.addPass(createCSEPass());
+  kernel.addPass(createSCFToControlFlowPass());
   kernels.addPass(createCPULowerToLLVMPass());
   addCleanup(kernels);
 }

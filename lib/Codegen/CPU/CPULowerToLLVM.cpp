@@ -8,7 +8,6 @@
 #include "gptq/Codegen/CPU/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "runtime/abi/KernelABI.h"
-#include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
 #include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVM.h"
@@ -16,7 +15,6 @@
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
 #include "mlir/Conversion/MemRefToLLVM/MemRefToLLVM.h"
-#include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
 #include "mlir/Conversion/UBToLLVM/UBToLLVM.h"
 #include "mlir/Conversion/VectorToLLVM/ConvertVectorToLLVM.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
@@ -25,13 +23,13 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
-#include "mlir/Dialect/MemRef/Transforms/Transforms.h"
 #include "mlir/Dialect/Vector/Transforms/LoweringPatterns.h"
 #include "mlir/Dialect/Vector/Transforms/VectorRewritePatterns.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 namespace mlir::gptq {
+#define GEN_PASS_DEF_CPUEXPANDVECTORSPASS
 #define GEN_PASS_DEF_CPULOWERTOLLVMPASS
 #include "gptq/Codegen/CPU/Passes.h.inc"
 } // namespace mlir::gptq
@@ -106,31 +104,30 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
 }
 
 namespace {
-struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULowerToLLVMPass> {
+struct CPUExpandVectorsPass final
+    : mlir::gptq::impl::CPUExpandVectorsPassBase<CPUExpandVectorsPass> {
   using Base::Base;
 
-  LogicalResult expand(ModuleOp module) {
+  void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    populateExpandExpPattern(patterns);
+    // exp as a polynomial, on vectors: no call leaves a kernel.
+    populateMathPolynomialApproximationPatterns(
+        patterns, [](StringRef name) { return name == "math.exp"; });
     vector::populateVectorTransposeLoweringPatterns(
         patterns, vector::VectorTransposeLowering::EltWise);
     vector::populateVectorInsertExtractStridedSliceTransforms(patterns);
     vector::populateVectorBroadcastLoweringPatterns(patterns);
-    memref::populateExpandStridedMetadataPatterns(patterns);
-    return applyPatternsGreedily(module, std::move(patterns));
+    vector::populateVectorRankReducingFMAPattern(patterns);
+    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      signalPassFailure();
   }
+};
 
-  /// exp as a polynomial, on vectors: no call leaves a kernel.
-  static void populateExpandExpPattern(RewritePatternSet &patterns) {
-    populateMathPolynomialApproximationPatterns(
-        patterns, [](StringRef name) { return name == "math.exp"; });
-  }
+struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULowerToLLVMPass> {
+  using Base::Base;
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    if (failed(expand(module)))
-      return signalPassFailure();
-
     llvm::MapVector<StringAttr, KernelSignature> kernels;
     for (auto kernel : module.getOps<func::FuncOp>()) {
       if (!kernel->hasAttr(kKernelAttr))
@@ -150,8 +147,6 @@ struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULo
           return IntegerAttr::get(IntegerType::get(type.getContext(), 64), 0);
         });
     RewritePatternSet patterns(&getContext());
-    populateAffineToStdConversionPatterns(patterns);
-    populateSCFToControlFlowConversionPatterns(patterns);
     arith::populateArithExpandOpsPatterns(patterns);
     arith::populateArithToLLVMConversionPatterns(converter, patterns);
     cf::populateControlFlowToLLVMConversionPatterns(converter, patterns);

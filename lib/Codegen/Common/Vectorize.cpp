@@ -115,7 +115,7 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
   else if (op.scales)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
-                            b.getDenseI64ArrayAttr(columns), op.perm, acc, scale,
+                            b.getDenseI64ArrayAttr(columns), acc, op.perm, scale,
                             zero, b.getI64IntegerAttr(depth), op.layout, op.plan);
 }
 

@@ -324,8 +324,8 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
                        MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, DenseI64ArrayAttr:$columns,
-                       Optional<MemRefRankOf<[I32], [1]>>:$perm,
-                       VectorOfRankAndType<[2], [F32]>:$acc, Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
+                       VectorOfRankAndType<[2], [F32]>:$acc, Optional<MemRefRankOf<[I32], [1]>>:$perm,
+                       Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
                        ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[2], [F32]>:$result);

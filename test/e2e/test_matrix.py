@@ -1,0 +1,78 @@
+"""Lone layers of every weight format, at every number of rows, against float64."""
+import os
+
+import numpy as np
+import pytest
+
+import harness
+import matrix
+from reference.checkpoint import Checkpoint
+from reference.make_checkpoint import make_layer
+
+
+def check(case, folder):
+    k, n = case["shape"]
+    variant = {key: case[key] for key in ("bits", "checkpoint_format", "sym", "group_size", "act_order")}
+    # Every third case has a bias; zero points of a quarter of the groups are 0, of another the largest.
+    seed = sum(ord(c) for c in matrix.name(case))
+    source = make_layer(os.path.join(folder, "layer"), k, n, seed=seed, bias=seed % 3 == 0, zeros="extremes", **variant)
+    model = harness.compile_model(source, os.path.join(folder, "layer.gptqm"), "--layer", "layer", target=case["target"])
+    layer = Checkpoint(source).layer("layer")
+    rng, worst = np.random.default_rng(seed), 0
+    for rows in matrix.ROWS:
+        # Distinct values with a mean, so that a wrong zero point shows in every output.
+        x = (rng.normal(size=(rows, k)) + 0.25).astype(np.float32)
+        y = harness.run_function(model, "layer", x, folder)
+        assert y.shape == (rows, n) and y.dtype == np.float32
+        ratio = np.abs(y - layer.apply(x)) / layer.error_bound(x)
+        assert not np.isnan(ratio).any() and ratio.max() <= 1, f"{rows} rows: {ratio.max():.3g} times the bound"
+        worst = max(worst, ratio.max())
+    # float32 never is exact on sums this long: a run that is compared with itself would be.
+    assert worst > 0
+
+
+@pytest.mark.parametrize("case", matrix.covering_cases(), ids=matrix.name)
+def test_pairs(case, tmp_path):
+    check(case, str(tmp_path))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", matrix.full_cases(), ids=matrix.name)
+def test_full(case, tmp_path):
+    check(case, str(tmp_path))
+
+
+@pytest.mark.parametrize("variant", (
+    dict(bits=2), dict(bits=3), dict(bits=2, sym=False, checkpoint_format="gptq_v2", group_size=32),
+    dict(bits=3, sym=False, checkpoint_format="gptq_v2", group_size=32), dict(g_idx="negative", group_size=16),
+    dict(g_idx="absent", group_size=32), dict(scale_dtype="BF16", group_size=32),
+    dict(scale_dtype="F32", group_size=32)), ids=str)
+def test_rarer_formats(variant, tmp_path):
+    source = make_layer(str(tmp_path / "layer"), 96, 40, seed=5, **variant)
+    model = harness.compile_model(source, str(tmp_path / "layer.gptqm"), "--layer", "layer")
+    layer = Checkpoint(source).layer("layer")
+    x = np.random.default_rng(0).normal(size=(9, 96)).astype(np.float32)
+    y = harness.run_function(model, "layer", x, str(tmp_path))
+    assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x)).all()
+
+
+def test_one_and_several_threads_agree(tmp_path):
+    source = make_layer(str(tmp_path / "layer"), 300, 131, group_size=32)
+    model = harness.compile_model(source, str(tmp_path / "layer.gptqm"), "--layer", "layer")
+    x = np.random.default_rng(0).normal(size=(17, 300)).astype(np.float32)
+    a, b = (harness.run_function(model, "layer", x, str(tmp_path), "--threads", t) for t in (1, 2))
+    assert np.array_equal(a, b)
+
+
+SWITCHES = ("--no-vectorize", "--no-promote", "--no-fold-zeros", "--no-hoist-scales")
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_rewrite_may_be_off(switch, tmp_path):
+    source = make_layer(str(tmp_path / "layer"), 257, 70, group_size=32, sym=False, act_order=True)
+    model = harness.compile_model(source, str(tmp_path / "layer.gptqm"), "--layer", "layer", switch)
+    layer = Checkpoint(source).layer("layer")
+    for rows in (1, 9):
+        x = np.random.default_rng(rows).normal(size=(rows, 257)).astype(np.float32)
+        y = harness.run_function(model, "layer", x, str(tmp_path))
+        assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x)).all()

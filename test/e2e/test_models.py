@@ -1,0 +1,156 @@
+"""Whole models against float64: logits, greedy tokens and perplexity."""
+import os
+
+import numpy as np
+import pytest
+
+import harness
+from quantize.quantize import main as quantize
+from reference.make_checkpoint import FAMILIES, make_model
+from reference.model import Model, mean_nll, negative_log_likelihood, running_windows, windows_with_bos
+
+PROMPT, GREEDY, POSITIONS = "Once upon a time", 200, 256
+# Of the range of all logits. float32 arithmetic with K < 2048 and a handful of
+# layers stays two orders below; a wrong scale, position or mask is far above.
+TOLERANCE = 1e-3
+
+STORIES = "stories260K-hf"
+TRAINED = {
+    "stories-dense": (STORIES, None),
+    "stories-4bit-g32": (STORIES, ["--bits", "4", "--group-size", "32", "--pad-intermediate", "192"]),
+    "stories-4bit-act-order": (STORIES, ["--bits", "4", "--group-size", "32", "--act-order"]),
+    "stories-4bit-asym-v2": (STORIES, ["--bits", "4", "--group-size", "64", "--asym", "--format", "gptq_v2"]),
+    "stories-4bit-asym": (STORIES, ["--bits", "4", "--group-size", "-1", "--asym"]),
+    "stories-8bit": (STORIES, ["--bits", "8", "--group-size", "32"]),
+    "stories-3bit": (STORIES, ["--bits", "3", "--group-size", "16"]),
+    "mid-4bit-act-order": ("mid18M-hf", ["--bits", "4", "--group-size", "128", "--act-order", "--samples", "8"]),
+}
+
+
+@pytest.fixture(scope="session")
+def trained(shared_data, texts, tmp_path_factory):
+    """A function from a name in TRAINED to (checkpoint folder, compiled model)."""
+    made, folder = {}, tmp_path_factory.mktemp("trained")
+    calibration = folder / "calibration.txt"
+    calibration.write_text(texts["tinyshakespeare"][:int(len(texts["tinyshakespeare"]) * 0.95)])
+
+    def get(name):
+        if name not in made:
+            dense, arguments = TRAINED[name]
+            source = os.path.join(shared_data, dense)
+            if arguments is not None:
+                out = str(folder / name)
+                assert quantize(["--model", source, "--out", out, "--calibration", str(calibration),
+                                 "--samples", "16", "--length", "256", *arguments]) == 0
+                source = out
+            made[name] = source, harness.compile_model(source, str(folder / f"{name}.gptqm"))
+        return made[name]
+
+    return get
+
+
+def check_logits(source, model, tokens, folder):
+    want, got = Model(source)(tokens), harness.run_logits(model, tokens, folder)
+    assert got.shape == want.shape and got.dtype == np.float32
+    error = np.abs(got - want).max(-1) / (want.max() - want.min())
+    worst = int(error.argmax())
+    assert error[worst] <= TOLERANCE, f"position {worst}: {error[worst]:.3g} of the logits' range"
+    assert error.max() > 0
+
+
+def check_greedy(source, model, prompt, stop):
+    want, got = Model(source).greedy(prompt, GREEDY, stop), harness.run_greedy(model, prompt, GREEDY)
+    # A token that ends the text may be printed or not.
+    want, got = ([t for t in ids if t not in stop] for ids in (want, got))
+    assert got == want
+    return want
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_logits_at_every_position(trained, texts, tokenizer, tmp_path, name):
+    source, model = trained(name)
+    story = texts["tinystories_sample"].split("<|endoftext|>")[2].strip() + " " + texts["tinyshakespeare"][:2000]
+    tokens = ([1] + tokenizer.encode(story))[:POSITIONS]
+    assert len(tokens) == POSITIONS
+    check_logits(source, model, tokens, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_greedy_tokens(trained, tokenizer, name):
+    source, model = trained(name)
+    text = tokenizer.decode(check_greedy(source, model, [1] + tokenizer.encode(PROMPT), (1, 2)))
+    assert len(text) > 100
+
+
+def test_shipped_checkpoint(tmp_path):
+    """The example compiles and tells its story, with no other data around."""
+    source = os.path.join(harness.REPOSITORY, "examples", "stories260K-gptq-4bit-g32")
+    model = harness.compile_model(source, str(tmp_path / "stories.gptqm"))
+    prompt = [1, 403, 407, 261, 378]
+    check_greedy(source, model, prompt, (1, 2))
+    check_logits(source, model, prompt, str(tmp_path))
+
+
+RANDOM = {
+    **{f"{family}-4bit": dict(family=family) for family in FAMILIES},
+    **{f"{family}-act-order-biases": dict(family=family, act_order=True, biases=True, seed=1) for family in FAMILIES},
+    "dense-bf16-sharded": dict(bits=None, dense_dtype="BF16", shards=3),
+    "dense-fp32-tied": dict(bits=None, dense_dtype="F32", tied=True),
+    "8bit-v2-asym-sharded": dict(bits=8, checkpoint_format="gptq_v2", sym=False, shards=2),
+    "4bit-v1-asym-extremes": dict(sym=False, zeros="extremes", group_size=16),
+    "2bit": dict(bits=2, group_size=16),
+    "3bit-tied": dict(bits=3, tied=True),
+    "odd-sizes": dict(hidden=60, intermediate=97, heads=3, kv_heads=1, vocab=101, group_size=24),
+    "one-group-negative-g_idx": dict(group_size=-1, g_idx="negative"),
+    "no-g_idx": dict(g_idx="absent"),
+    "qwen3-wide-heads": dict(family="qwen3", head_dim=48),
+    "linear-rope": dict(rope_scaling={"type": "linear", "factor": 2.0}),
+    "every-head-its-own-keys": dict(heads=8, kv_heads=8, hidden=128),
+    "one-key-head": dict(heads=8, kv_heads=1, hidden=128),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_models(tmp_path, name):
+    source = make_model(str(tmp_path / "checkpoint"), **RANDOM[name])
+    model = harness.compile_model(source, str(tmp_path / "model.gptqm"))
+    vocabulary = RANDOM[name].get("vocab", 128)
+    check_logits(source, model, np.random.default_rng(0).integers(3, vocabulary, 100), str(tmp_path))
+
+
+def test_threads_change_nothing(trained, tokenizer, tmp_path):
+    _, model = trained("stories-4bit-g32")
+    tokens = [1] + tokenizer.encode(PROMPT)
+    a, b = (harness.run_logits(model, tokens, str(tmp_path), "--threads", n) for n in (1, 2))
+    assert np.array_equal(a, b)
+
+
+
+def test_published_loss_of_stories260K(trained, texts, tokenizer, tmp_path):
+    _, model = trained("stories-dense")
+    windows = windows_with_bos(tokenizer.encode(texts["tinyshakespeare"]), 1, 512, 64)
+    losses = [negative_log_likelihood(harness.run_logits(model, w, str(tmp_path))[:-1].astype(np.float64), w[1:])
+              for w in windows]
+    assert sum(map(len, losses)) == 32704
+    assert abs(np.concatenate(losses).mean() - 4.73621) < 1e-3
+
+
+def test_published_loss_of_mid18M(trained, shared_data, texts, tokenizer, tmp_path):
+    text = texts["tinyshakespeare"]
+    windows = running_windows(tokenizer.encode(text[int(len(text) * 0.95):]), 1, 512, 8)
+    model = harness.compile_model(os.path.join(shared_data, "mid18M-hf"), str(tmp_path / "mid.gptqm"))
+    losses = [negative_log_likelihood(harness.run_logits(model, w, str(tmp_path))[:-1].astype(np.float64), w[1:])
+              for w in windows]
+    assert abs(np.concatenate(losses).mean() - 2.0487) < 1e-3
+
+
+def test_perplexity_command(trained, texts, tokenizer, tmp_path):
+    """--perplexity splits a text into windows of the whole context, each led by `<s>`."""
+    text = texts["tinyshakespeare"][:6000]
+    path = tmp_path / "text.txt"
+    path.write_text(text)
+    windows = windows_with_bos(tokenizer.encode(text), 1, 512, 1000)
+    assert len(windows) > 3 and len(windows[-1]) < 512
+    for name in ("stories-dense", "stories-4bit-g32"):
+        source, model = trained(name)
+        assert abs(harness.run_perplexity(model, path) - mean_nll(Model(source), windows)) < 1e-3

@@ -1,0 +1,21 @@
+"""The default correctness matrix shows every pair of values of any two axes."""
+import itertools
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+
+import matrix
+
+
+def test_every_pair_is_covered():
+    chosen = matrix.covering_cases()
+    for (a, values_a), (b, values_b) in itertools.combinations(matrix.AXES.items(), 2):
+        for va, vb in itertools.product(values_a, values_b):
+            assert any(c[a] == va and c[b] == vb for c in chosen), (a, va, b, vb)
+    assert len(chosen) < 60
+
+
+def test_the_full_matrix_holds_every_weight_format():
+    cases = list(matrix.full_cases())
+    assert len(cases) == 2 * 2 * 2 * 6 * 2 * 2
