@@ -126,12 +126,13 @@ namespace {
 class Diagnostics {
 public:
   explicit Diagnostics(MLIRContext *context, ::gptq::Progress &progress)
-      : handler(context, [this, &progress](Diagnostic &diagnostic) {
+      : isQuiet(quiet),
+        handler(context, [this, &progress](Diagnostic &diagnostic) {
           if (diagnostic.getSeverity() == DiagnosticSeverity::Error) {
             if (error.empty())
               error = sentence(diagnostic);
           } else if (diagnostic.getSeverity() == DiagnosticSeverity::Warning &&
-                     !quiet) {
+                     !isQuiet) {
             progress.clear();
             llvm::outs() << "warning: " << sentence(diagnostic) << "\n";
             llvm::outs().flush();
@@ -163,6 +164,7 @@ private:
     return oneSentence(text);
   }
 
+  const bool isQuiet;
   std::string error;
   ScopedDiagnosticHandler handler;
 };
@@ -393,35 +395,37 @@ int main(int argc, char **argv) {
       !(*module)->hasAttr(kTargetAttr))
     kernels->setAttr(kTargetAttr, StringAttr::get(&context, info->name));
 
-  progress.step("writing " + output);
+  // The linker, a library of this process, sets all options back.
+  const std::string path = output, irFolder = dumpIR;
+  progress.step("writing " + path);
   TimingScope exportTimer = timer.nest("Export");
   ExportOptions exportOptions;
   exportOptions.progress = [&](int64_t done, int64_t total) {
     progress.update(done, total);
   };
   std::string llvmIR, assembly;
-  if (!dumpIR.empty()) {
+  if (!irFolder.empty()) {
     exportOptions.code.llvmIR = &llvmIR;
     exportOptions.code.assembly = &assembly;
   }
   model::Expected<ExportSummary> summary =
-      exportModel(*module, output, exportOptions);
+      exportModel(*module, path, exportOptions);
   exportTimer.stop();
   if (!summary)
     return failClean(diagnostics.message(summary.status().message()));
-  progress.finish("wrote " + output + ": " +
+  progress.finish("wrote " + path + ": " +
                   ::gptq::bytesText(summary->fileBytes) + ", weights " +
                   ::gptq::bytesText(summary->weightBytes) + ", " +
                   std::to_string(summary->kernels) + " kernels in " +
                   ::gptq::bytesText(summary->codeBytes));
   for (auto [text, name] :
        {std::pair(&llvmIR, "kernels.ll"), std::pair(&assembly, "kernels.s")}) {
-    if (dumpIR.empty())
+    if (irFolder.empty())
       break;
-    SmallString<128> path(dumpIR);
-    llvm::sys::path::append(path, Twine(number) + "-" + name);
+    SmallString<128> file(irFolder);
+    llvm::sys::path::append(file, Twine(number) + "-" + name);
     std::error_code code;
-    llvm::raw_fd_ostream(path, code) << *text;
+    llvm::raw_fd_ostream(file, code) << *text;
   }
   return 0;
 }
