@@ -1,0 +1,431 @@
+//===- gptq-compile.cpp - Compiles a checkpoint into one file -------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Progress.h"
+#include "gptq/Export/Export.h"
+#include "gptq/Import/Import.h"
+#include "gptq/Pipelines/Pipelines.h"
+#include "gptq/Target/Target.h"
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Support/Timing.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ToolOutputFile.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+namespace cl = llvm::cl;
+
+//===----------------------------------------------------------------------===//
+// Options
+//===----------------------------------------------------------------------===//
+
+static cl::OptionCategory category("gptq-compile options");
+
+static cl::opt<std::string> input(cl::Positional, cl::Required,
+                                  cl::desc("<checkpoint folder or file.mlir>"),
+                                  cl::cat(category));
+static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
+                                   cl::desc("The compiled model to write"),
+                                   cl::cat(category));
+static cl::opt<std::string>
+    target("target", cl::init("cpu"), cl::value_desc("cpu[:name]"),
+           cl::desc("What to compile for: cpu (this machine), cpu:x86-64-v3, "
+                    "cpu:x86-64-v4"),
+           cl::cat(category));
+static cl::opt<std::string> layer("layer", cl::value_desc("name"),
+                                  cl::desc("Compile this linear layer alone"),
+                                  cl::cat(category));
+// A string, because LLVM reports a number that is none by itself.
+static cl::opt<std::string>
+    maxContext("max-context", cl::value_desc("tokens"),
+               cl::desc("Tokens a session can hold (default: as trained, at "
+                        "most 4096)"),
+               cl::cat(category));
+static cl::opt<bool> explain("explain",
+                             cl::desc("Print the plan of every layer"),
+                             cl::cat(category));
+static cl::opt<std::string>
+    dumpIR("dump-ir", cl::value_desc("folder"),
+           cl::desc("Write every form of the IR there, one file each"),
+           cl::cat(category));
+static cl::opt<bool> quiet("quiet", cl::desc("Print errors only"),
+                           cl::cat(category));
+static cl::opt<bool> noFuse("no-fuse", cl::desc("Leave layers as they are"),
+                            cl::cat(category));
+static cl::opt<bool>
+    noPromote("no-promote",
+              cl::desc("Read permuted activations where they lie"),
+              cl::cat(category));
+static cl::opt<bool>
+    noBufferPartials("no-buffer-partials",
+                     cl::desc("Add partial sums up in the result"),
+                     cl::cat(category));
+static cl::opt<bool> noVectorize("no-vectorize",
+                                 cl::desc("Compute one weight at a time"),
+                                 cl::cat(category));
+static cl::opt<bool>
+    noHoistScales("no-hoist-scales",
+                  cl::desc("Apply scales to each weight, not to each group"),
+                  cl::cat(category));
+static cl::opt<bool> noFoldZeros(
+    "no-fold-zeros",
+    cl::desc("Subtract zero points from each weight, not from each group"),
+    cl::cat(category));
+
+/// The options MLIR brings that belong in this tool's help.
+static constexpr StringRef kShownOptions[] = {
+    "mlir-timing",
+    "mlir-timing-display",
+    "mlir-disable-threading",
+    "mlir-pass-pipeline-crash-reproducer",
+    "mlir-pass-pipeline-local-reproducer",
+    "mlir-print-ir-after-all",
+    "mlir-print-ir-before-all"};
+
+//===----------------------------------------------------------------------===//
+// Errors
+//===----------------------------------------------------------------------===//
+
+/// `message` as one sentence on one line, without a final full stop.
+static std::string oneSentence(StringRef message) {
+  SmallVector<StringRef> lines;
+  message.split(lines, '\n', -1, /*KeepEmpty=*/false);
+  std::string result;
+  for (StringRef line : lines) {
+    line = line.trim();
+    if (line.empty())
+      continue;
+    if (!result.empty())
+      result += "; ";
+    result += line;
+  }
+  return StringRef(result).rtrim('.').str();
+}
+
+static int fail(StringRef message) {
+  llvm::errs() << "gptq-compile: error: " << oneSentence(message) << "\n";
+  return 1;
+}
+
+namespace {
+
+/// Keeps the first error of a context as a sentence, and prints warnings.
+class Diagnostics {
+public:
+  explicit Diagnostics(MLIRContext *context, ::gptq::Progress &progress)
+      : isQuiet(quiet),
+        handler(context, [this, &progress](Diagnostic &diagnostic) {
+          if (diagnostic.getSeverity() == DiagnosticSeverity::Error) {
+            if (error.empty())
+              error = sentence(diagnostic);
+          } else if (diagnostic.getSeverity() == DiagnosticSeverity::Warning &&
+                     !isQuiet) {
+            progress.clear();
+            llvm::outs() << "warning: " << sentence(diagnostic) << "\n";
+            llvm::outs().flush();
+          }
+          return success();
+        }) {}
+
+  /// The first error, or `otherwise`.
+  std::string message(StringRef otherwise) const {
+    return error.empty() ? otherwise.str() : error;
+  }
+
+private:
+  static std::string sentence(Diagnostic &diagnostic) {
+    std::string text;
+    llvm::raw_string_ostream stream(text);
+    if (auto at = diagnostic.getLocation()->findInstanceOf<FileLineColLoc>())
+      stream << at.getFilename().getValue() << ":" << at.getLine() << ":"
+             << at.getColumn() << ": ";
+    else if (auto name = diagnostic.getLocation()->findInstanceOf<NameLoc>())
+      stream << name.getName().getValue() << ": ";
+    stream << diagnostic;
+    for (Diagnostic &note : diagnostic.getNotes()) {
+      std::string line = oneSentence(note.str());
+      // The op itself, in full, is for the IR dump.
+      if (!StringRef(line).starts_with("see current operation"))
+        stream << "; " << line;
+    }
+    return oneSentence(text);
+  }
+
+  const bool isQuiet;
+  std::string error;
+  ScopedDiagnosticHandler handler;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+/// The target that `--target` names, or null and an error.
+static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
+  auto [kind, name] = StringRef(target).split(':');
+  auto known = [] {
+    return llvm::join(llvm::map_range(::gptq::cpuTargets(),
+                                      [](const ::gptq::TargetInfo &t) {
+                                        return "cpu:" + t.name;
+                                      }),
+                      ", ");
+  };
+  if (kind == "cpu" && (name.empty() || name == "native")) {
+    const ::gptq::TargetInfo *native = ::gptq::nativeTarget();
+    if (!native)
+      error = "this machine's processor is none of " + known() +
+              "; name one of them with --target";
+    return native;
+  }
+  const ::gptq::TargetInfo *result =
+      kind == "cpu" ? ::gptq::findTarget(name) : nullptr;
+  if (!result)
+    error =
+        "target '" + target + "' is not known, the targets are cpu, " + known();
+  return result;
+}
+
+/// Writes `module` as form number `number`.
+static bool dump(ModuleOp module, unsigned number, StringRef form,
+                 std::string &error) {
+  if (dumpIR.empty())
+    return true;
+  SmallString<128> path(dumpIR);
+  llvm::sys::path::append(path, Twine(number) + "-" + form + ".mlir");
+  std::error_code code = llvm::sys::fs::create_directories(dumpIR);
+  if (!code) {
+    llvm::ToolOutputFile file(path, code, llvm::sys::fs::OF_None);
+    if (!code) {
+      module->print(file.os());
+      file.os() << "\n";
+      file.os().close();
+      code = file.os().error();
+      file.os().clear_error();
+      if (!code)
+        file.keep();
+    }
+  }
+  if (code)
+    error = ("cannot write '" + path + "': " + code.message()).str();
+  return !code;
+}
+
+/// Prints the plan of each op of `module`, in the order they run.
+static void printPlans(ModuleOp module) {
+  module.walk([&](Operation *op) {
+    auto plans = op->getAttrOfType<ArrayAttr>(kPlansAttr);
+    if (!plans)
+      return;
+    auto label = op->getAttrOfType<StringAttr>(kLabelAttr);
+    llvm::outs() << (label ? label.getValue() : op->getName().stripDialect());
+    if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+      llvm::outs() << ": " << matmul.getBits() << "-bit, K " << matmul.getK()
+                   << ", N " << matmul.getN() << ", group "
+                   << matmul.getGroupSize();
+    else
+      llvm::outs() << ": " << op->getName().stripDialect();
+    llvm::outs() << "\n";
+    for (auto plan : plans.getAsRange<PlanAttr>()) {
+      llvm::outs() << "  M " << plan.getMMin() << " to " << plan.getMMax()
+                   << ": unit " << plan.getUnit().getValue() << ", tile "
+                   << plan.getTileM() << "x" << plan.getTileN();
+      if (plan.getTileK())
+        llvm::outs() << ", K by " << plan.getTileK() << ", partials "
+                     << plan.getPartials().getValue();
+      llvm::outs() << ", registers " << plan.getRows() << "x"
+                   << plan.getColumns() << " of " << plan.getLanes()
+                   << " lanes, activations " << plan.getPath().getValue()
+                   << ", scale per " << plan.getScale().getValue()
+                   << ", zero per " << plan.getZero().getValue() << "\n";
+    }
+  });
+  llvm::outs().flush();
+}
+
+/// Whether passes have nothing left to do: kernels are there.
+static bool isFinal(ModuleOp module) {
+  auto kernels = module.lookupSymbol<ModuleOp>(kKernelsModule);
+  if (!kernels)
+    return false;
+  bool hasModelOps = false;
+  kernels.walk([&](Operation *op) {
+    hasModelOps |= isa_and_nonnull<GPTQDialect>(op->getDialect());
+  });
+  return !hasModelOps;
+}
+
+/// Reads the folder or the file that the command line names.
+static OwningOpRef<ModuleOp>
+readInput(MLIRContext &context, Diagnostics &diagnostics, std::string &error) {
+  if (llvm::sys::fs::is_directory(input)) {
+    ImportOptions options;
+    if (!maxContext.empty() &&
+        (!llvm::to_integer(maxContext, options.maxContext) ||
+         options.maxContext < 1)) {
+      error = "--max-context takes a number of tokens, but found '" +
+              maxContext + "'";
+      return nullptr;
+    }
+    options.layer = layer;
+    return importCheckpoint(StringRef(input), options, &context, error);
+  }
+  if (!llvm::sys::fs::exists(input)) {
+    error = "'" + input + "' does not exist";
+    return nullptr;
+  }
+  if (!layer.empty() || !maxContext.empty()) {
+    error = "--layer and --max-context are for checkpoint folders, but '" +
+            input + "' is a file";
+    return nullptr;
+  }
+  OwningOpRef<ModuleOp> module =
+      parseSourceFile<ModuleOp>(input.getValue(), &context);
+  if (!module) {
+    error = diagnostics.message("cannot read '" + input + "'");
+    return nullptr;
+  }
+  // File names inside a module without a folder are relative to it.
+  if (!(*module)->hasAttr(kFolderAttr)) {
+    StringRef folder = llvm::sys::path::parent_path(input);
+    (*module)->setAttr(kFolderAttr, StringAttr::get(&context, folder));
+  }
+  return module;
+}
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  registerPassManagerCLOptions();
+  registerMLIRContextCLOptions();
+  registerAsmPrinterCLOptions();
+  registerDefaultTimingManagerCLOptions();
+  for (StringRef name : kShownOptions)
+    if (cl::Option *option = cl::getRegisteredOptions().lookup(name))
+      option->addCategory(category);
+  cl::HideUnrelatedOptions(category);
+  std::string usage;
+  llvm::raw_string_ostream usageStream(usage);
+  if (!cl::ParseCommandLineOptions(
+          argc, argv,
+          "Compiles a GPTQ checkpoint folder into one .gptqm file\n",
+          &usageStream)) {
+    StringRef line = StringRef(usage).split('\n').first;
+    // "gptq-compile: Unknown command line argument 'x'.  Try: …"
+    line.consume_front(llvm::sys::path::filename(argv[0]));
+    line = line.ltrim(": ").split("  Try:").first.rtrim("!");
+    // LLVM has written what is wrong with an option's value itself.
+    return line.empty() ? 1 : fail(line);
+  }
+  if (output.empty())
+    return fail("no file to write, name one with -o");
+  std::string error;
+  const ::gptq::TargetInfo *info = chosenTarget(error);
+  if (!info)
+    return fail(error);
+
+  ::gptq::Progress progress(quiet);
+  auto failClean = [&](StringRef message) {
+    progress.clear();
+    return fail(message);
+  };
+  DialectRegistry registry;
+  registerAllDialects(registry);
+  registerObjectCodeTranslations(registry);
+  MLIRContext context(registry);
+  context.loadAllAvailableDialects();
+  Diagnostics diagnostics(&context, progress);
+  DefaultTimingManager timing;
+  applyDefaultTimingManagerCLOptions(timing);
+  TimingScope timer = timing.getRootScope();
+
+  progress.step("reading " + input);
+  TimingScope importTimer = timer.nest("Import");
+  OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
+  importTimer.stop();
+  if (!module)
+    return failClean(error);
+  unsigned number = 0;
+  if (!dump(*module, number++, "imported", error))
+    return failClean(error);
+
+  if (!isFinal(*module)) {
+    PipelineOptions options;
+    options.target = info->name;
+    options.fuse = !noFuse;
+    options.promote = !noPromote;
+    options.bufferPartials = !noBufferPartials;
+    options.vectorize = !noVectorize;
+    options.hoistScales = !noHoistScales;
+    options.foldZeros = !noFoldZeros;
+    progress.step("compiling for " + info->name);
+    for (StringRef stage : stageNames()) {
+      PassManager passes(&context);
+      if (failed(applyPassManagerCLOptions(passes)))
+        return failClean(diagnostics.message("cannot set up the passes"));
+      TimingScope stageTimer = timer.nest(stage);
+      passes.enableTiming(stageTimer);
+      buildStage(passes, stage, options);
+      if (failed(passes.run(*module)))
+        return failClean(diagnostics.message(
+            ("the passes to the form '" + stage + "' failed").str()));
+      if (!dump(*module, number++, stage, error))
+        return failClean(error);
+      if (stage == "planned" && explain) {
+        progress.clear();
+        printPlans(*module);
+      }
+    }
+  }
+  auto kernels = module->lookupSymbol<ModuleOp>(kKernelsModule);
+  if (kernels && !kernels->hasAttr(kTargetAttr) &&
+      !(*module)->hasAttr(kTargetAttr))
+    kernels->setAttr(kTargetAttr, StringAttr::get(&context, info->name));
+
+  // The linker, a library of this process, sets all options back.
+  const std::string path = output, irFolder = dumpIR;
+  progress.step("writing " + path);
+  TimingScope exportTimer = timer.nest("Export");
+  ExportOptions exportOptions;
+  exportOptions.progress = [&](int64_t done, int64_t total) {
+    progress.update(done, total);
+  };
+  std::string llvmIR, assembly;
+  if (!irFolder.empty()) {
+    exportOptions.code.llvmIR = &llvmIR;
+    exportOptions.code.assembly = &assembly;
+  }
+  model::Expected<ExportSummary> summary =
+      exportModel(*module, path, exportOptions);
+  exportTimer.stop();
+  if (!summary)
+    return failClean(diagnostics.message(summary.status().message()));
+  progress.finish("wrote " + path + ": " +
+                  ::gptq::bytesText(summary->fileBytes) + ", weights " +
+                  ::gptq::bytesText(summary->weightBytes) + ", " +
+                  std::to_string(summary->kernels) + " kernels in " +
+                  ::gptq::bytesText(summary->codeBytes));
+  for (auto [text, name] :
+       {std::pair(&llvmIR, "kernels.ll"), std::pair(&assembly, "kernels.s")}) {
+    if (irFolder.empty())
+      break;
+    SmallString<128> file(irFolder);
+    llvm::sys::path::append(file, Twine(number) + "-" + name);
+    std::error_code code;
+    llvm::raw_fd_ostream(file, code) << *text;
+  }
+  return 0;
+}
