@@ -636,8 +636,7 @@ Status BpeTokenizer::readPreTokenizer(const JsonView &view) {
     if (addSpace)
       preTokenizers.push_back([](Words &words) -> Status {
         for (std::string &word : words.list)
-          if (!word.empty() && word[0] != ' ' &&
-              !(word[0] >= '\t' && word[0] <= '\r'))
+          if (!word.empty() && word[0] != ' ')
             word.insert(0, 1, ' ');
         return {};
       });

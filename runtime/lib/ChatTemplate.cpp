@@ -25,8 +25,10 @@ constexpr size_t maxSourceBytes = size_t(1) << 20;
 constexpr int maxNesting = 200;
 /// Lists within lists that a template may build.
 constexpr int maxValueDepth = 64;
-/// Evaluated nodes plus bytes made, a few seconds at worst.
-constexpr int64_t maxEffort = int64_t(1) << 27;
+/// Evaluated nodes plus bytes made, about a second at worst.
+constexpr int64_t maxEffort = int64_t(1) << 24;
+/// What an iteration counts for the variables it makes.
+constexpr int64_t iterationEffort = 16;
 
 Status templateError(int line, const std::string &what) {
   return Status(StatusCode::Unsupported,
@@ -181,8 +183,7 @@ std::string jsonString(const std::string &s) {
   return Json(s).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-/// JSON as Python's json.dumps writes it, or with `quote` = '\'' much as
-/// Python prints a list.
+/// JSON as Python's json.dumps writes it.
 void appendJson(const Value &v, int indent, int level, std::string &out) {
   auto newline = [&](int l) {
     if (indent > 0)
@@ -225,17 +226,51 @@ void appendJson(const Value &v, int indent, int level, std::string &out) {
   }
 }
 
-/// What `{{ v }}` writes.
-std::string text(const Value &v) {
+/// A string as Python prints it inside a list.
+std::string reprString(const std::string &s) {
+  char quote =
+      s.find('\'') != std::string::npos && s.find('"') == std::string::npos
+          ? '"'
+          : '\'';
+  std::string out(1, quote);
+  for (char c : s) {
+    if (c == '\n')
+      out += "\\n";
+    else if (c == '\t')
+      out += "\\t";
+    else if (c == '\r')
+      out += "\\r";
+    else if (c == quote || c == '\\')
+      (out += '\\') += c;
+    else
+      out += c;
+  }
+  return out + quote;
+}
+
+/// What `{{ v }}` writes, or with `isElement` what it writes for an element of
+/// a list.
+std::string text(const Value &v, bool isElement = false) {
   if (v.is<Undefined>())
-    return "";
+    return isElement ? "Undefined" : "";
   if (v.is<None>())
     return "None";
   if (auto *b = v.as<bool>())
     return *b ? "True" : "False";
   if (auto *s = v.string())
-    return *s;
+    return isElement ? reprString(*s) : *s;
   std::string out;
+  if (auto *l = v.list()) {
+    for (const Value &item : l->items)
+      out += (out.empty() ? "" : ", ") + text(item, true);
+    return "[" + out + "]";
+  }
+  if (auto *d = v.dict()) {
+    for (const auto &[key, value] : d->items)
+      out += (out.empty() ? "" : ", ") + reprString(key) + ": " +
+             text(value, true);
+    return "{" + out + "}";
+  }
   appendJson(v, 0, 0, out);
   return out;
 }
@@ -1155,6 +1190,7 @@ private:
     if (s.exprs.size() > 1) {
       std::vector<Value> kept;
       for (Value &item : items) {
+        GPTQ_TRY(spend(s.line, iterationEffort));
         scopes.emplace_back();
         Status bound = bind(s, item);
         Expected<Value> condition =
@@ -1172,6 +1208,7 @@ private:
       return renderBlock(s.bodies[1], out, flow);
     int64_t count = int64_t(items.size());
     for (int64_t i = 0; i < count; ++i) {
+      GPTQ_TRY(spend(s.line, iterationEffort));
       scopes.emplace_back();
       auto loop = std::make_shared<Dict>();
       loop->set("index", Value(i + 1));

@@ -22,7 +22,6 @@ TRAINED = {
     "stories-4bit-asym-v2": (STORIES, ["--bits", "4", "--group-size", "64", "--asym", "--format", "gptq_v2"]),
     "stories-4bit-asym": (STORIES, ["--bits", "4", "--group-size", "-1", "--asym"]),
     "stories-8bit": (STORIES, ["--bits", "8", "--group-size", "32"]),
-    "stories-3bit": (STORIES, ["--bits", "3", "--group-size", "16"]),
     "mid-4bit-act-order": ("mid18M-hf", ["--bits", "4", "--group-size", "128", "--act-order", "--samples", "8"]),
 }
 
@@ -98,8 +97,7 @@ RANDOM = {
     "dense-fp32-tied": dict(bits=None, dense_dtype="F32", tied=True),
     "8bit-v2-asym-sharded": dict(bits=8, checkpoint_format="gptq_v2", sym=False, shards=2),
     "4bit-v1-asym-extremes": dict(sym=False, zeros="extremes", group_size=16),
-    "2bit": dict(bits=2, group_size=16),
-    "3bit-tied": dict(bits=3, tied=True),
+    "4bit-tied": dict(tied=True),
     "odd-sizes": dict(hidden=60, intermediate=97, heads=3, kv_heads=1, vocab=101, group_size=24),
     "one-group-negative-g_idx": dict(group_size=-1, g_idx="negative"),
     "no-g_idx": dict(g_idx="absent"),
