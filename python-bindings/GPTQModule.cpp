@@ -24,10 +24,9 @@
 
 namespace nb = nanobind;
 
-/// Calls the C API; a failure becomes the exception Python has for it.
-template <typename F> static void check(F call) {
-  gptq_error error;
-  switch (call(&error)) {
+/// A failure becomes the exception Python has for it.
+static void raise(gptq_status status, const gptq_error &error) {
+  switch (status) {
   case GPTQ_OK:
     return;
   case GPTQ_INVALID_ARGUMENT:
@@ -42,6 +41,23 @@ template <typename F> static void check(F call) {
   default:
     throw std::runtime_error(error.message);
   }
+}
+
+/// Calls the C API.
+template <typename F> static void check(F call) {
+  gptq_error error;
+  raise(call(&error), error);
+}
+
+/// Calls the C API while other threads of Python run.
+template <typename F> static void checkReleased(F call) {
+  gptq_error error;
+  gptq_status status;
+  {
+    nb::gil_scoped_release release;
+    status = call(&error);
+  }
+  raise(status, error);
 }
 
 namespace {
@@ -65,8 +81,7 @@ public:
     gptq_model_options options = gptq_model_default_options();
     options.threads = threads;
     options.verify = verify;
-    nb::gil_scoped_release release;
-    check([&](gptq_error *e) {
+    checkReleased([&](gptq_error *e) {
       return gptq_model_open(path.c_str(), &options, &handle, e);
     });
   }
@@ -178,13 +193,10 @@ public:
   }
 
   nb::ndarray<nb::numpy, float> eval(const std::vector<int32_t> &tokens) {
-    {
-      nb::gil_scoped_release release;
-      check([&](gptq_error *e) {
-        return gptq_session_eval(handle, tokens.data(), int64_t(tokens.size()),
-                                 e);
-      });
-    }
+    checkReleased([&](gptq_error *e) {
+      return gptq_session_eval(handle, tokens.data(), int64_t(tokens.size()),
+                               e);
+    });
     size_t vocab = size_t(model.info().vocab_size);
     auto copy = std::make_unique<float[]>(vocab);
     std::copy_n(gptq_session_logits(handle), vocab, copy.get());
@@ -194,13 +206,10 @@ public:
   nb::ndarray<nb::numpy, float> score(const std::vector<int32_t> &tokens) {
     size_t vocab = size_t(model.info().vocab_size);
     auto logits = std::make_unique<float[]>(tokens.size() * vocab);
-    {
-      nb::gil_scoped_release release;
-      check([&](gptq_error *e) {
-        return gptq_session_score(handle, tokens.data(), int64_t(tokens.size()),
-                                  logits.get(), e);
-      });
-    }
+    checkReleased([&](gptq_error *e) {
+      return gptq_session_score(handle, tokens.data(), int64_t(tokens.size()),
+                                logits.get(), e);
+    });
     return owned(std::move(logits), {tokens.size(), vocab});
   }
 
@@ -252,14 +261,10 @@ public:
       t.data = memory.back().get();
       outputs.push_back(t);
     }
-    {
-      nb::gil_scoped_release release;
-      check([&](gptq_error *e) {
-        return gptq_session_run(handle, entry.c_str(), inputs.data(),
-                                inputs.size(), outputs.data(), outputs.size(),
-                                e);
-      });
-    }
+    checkReleased([&](gptq_error *e) {
+      return gptq_session_run(handle, entry.c_str(), inputs.data(),
+                              inputs.size(), outputs.data(), outputs.size(), e);
+    });
     nb::list results;
     for (size_t i = 0; i < count; ++i) {
       std::vector<size_t> shape(outputs[i].shape,
