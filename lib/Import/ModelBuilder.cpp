@@ -93,7 +93,7 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
   int64_t q = config.heads * config.headDim;
   int64_t kv = config.kvHeads * config.headDim;
   auto bias = [](bool has) {
-    return has ? BiasRule::Required : BiasRule::Zero;
+    return has ? BiasRule::Required : BiasRule::AsFound;
   };
 
   Layer layer;
@@ -174,7 +174,7 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
     checkpoint.ignore("lm_head.weight");
   } else {
     GPTQ_ASSIGN(model.head, readLinearLayer("lm_head", LinearShape{vocab, h},
-                                            BiasRule::Zero));
+                                            BiasRule::AsFound));
   }
   std::vector<std::string> unused = checkpoint.unused();
   if (!unused.empty())

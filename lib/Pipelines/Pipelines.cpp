@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Pipelines.cpp - The order of passes --------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -43,8 +43,9 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 ArrayRef<StringRef> mlir::gptq::stageNames() {
-  static const StringRef names[] = {"normalized", "planned", "packed", "dispatched",
-                                    "tiled",      "vector",  "target"};
+  static const StringRef names[] = {"normalized", "planned", "packed",
+                                    "dispatched", "tiled",   "vector",
+                                    "target"};
   return names;
 }
 
@@ -143,11 +144,12 @@ void mlir::gptq::buildStage(OpPassManager &pm, StringRef stage,
 }
 
 void mlir::gptq::registerAllDialects(DialectRegistry &registry) {
-  registry.insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
-                  bufferization::BufferizationDialect, cf::ControlFlowDialect,
-                  func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
-                  math::MathDialect, memref::MemRefDialect, scf::SCFDialect,
-                  tensor::TensorDialect, ub::UBDialect, vector::VectorDialect>();
+  registry
+      .insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
+              bufferization::BufferizationDialect, cf::ControlFlowDialect,
+              func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
+              math::MathDialect, memref::MemRefDialect, scf::SCFDialect,
+              tensor::TensorDialect, ub::UBDialect, vector::VectorDialect>();
   registerBufferizableOpInterfaceExternalModels(registry);
   arith::registerBufferizableOpInterfaceExternalModels(registry);
   scf::registerBufferizableOpInterfaceExternalModels(registry);
@@ -166,23 +168,29 @@ void mlir::gptq::registerAllPasses() {
 
 namespace {
 struct TextOptions : PassPipelineOptions<TextOptions> {
-  Option<std::string> target{*this, "target", llvm::cl::init("x86-64-v3"),
-                             llvm::cl::desc("Name of the CPU target: x86-64-v3, x86-64-v4")};
-  Option<bool> fuse{*this, "fuse", llvm::cl::init(true),
-                    llvm::cl::desc("Fuse residual and norm, parallel matmuls, silu and mul")};
-  Option<bool> promote{*this, "promote", llvm::cl::init(true),
-                       llvm::cl::desc("Copy permuted activations to workgroup memory")};
-  Option<bool> bufferPartials{*this, "buffer-partials", llvm::cl::init(true),
-                              llvm::cl::desc("Keep partial sums in workgroup memory")};
-  Option<bool> vectorize{*this, "vectorize", llvm::cl::init(true),
-                         llvm::cl::desc("Use vectors of the target's lanes, not of one")};
+  Option<std::string> target{
+      *this, "target", llvm::cl::init("x86-64-v3"),
+      llvm::cl::desc("Name of the CPU target: x86-64-v3, x86-64-v4")};
+  Option<bool> fuse{
+      *this, "fuse", llvm::cl::init(true),
+      llvm::cl::desc("Fuse residual and norm, parallel matmuls, silu and mul")};
+  Option<bool> promote{
+      *this, "promote", llvm::cl::init(true),
+      llvm::cl::desc("Copy permuted activations to workgroup memory")};
+  Option<bool> bufferPartials{
+      *this, "buffer-partials", llvm::cl::init(true),
+      llvm::cl::desc("Keep partial sums in workgroup memory")};
+  Option<bool> vectorize{
+      *this, "vectorize", llvm::cl::init(true),
+      llvm::cl::desc("Use vectors of the target's lanes, not of one")};
   Option<bool> hoistScales{*this, "hoist-scales", llvm::cl::init(true),
                            llvm::cl::desc("Apply scales once per group")};
   Option<bool> foldZeros{*this, "fold-zeros", llvm::cl::init(true),
                          llvm::cl::desc("Subtract zero points once per group")};
 
   PipelineOptions get() const {
-    return {target, fuse, promote, bufferPartials, vectorize, hoistScales, foldZeros};
+    return {target,    fuse,        promote,  bufferPartials,
+            vectorize, hoistScales, foldZeros};
   }
 };
 } // namespace
@@ -191,7 +199,8 @@ void mlir::gptq::registerPipelines() {
   static const std::string prefix = "gptq-to-";
   for (StringRef stage : stageNames())
     PassPipelineRegistration<TextOptions>(
-        prefix + stage.str(), ("Lowers the form before to the form '" + stage + "'").str(),
+        prefix + stage.str(),
+        ("Lowers the form before to the form '" + stage + "'").str(),
         [stage](OpPassManager &pm, const TextOptions &options) {
           buildStage(pm, stage, options.get());
         });

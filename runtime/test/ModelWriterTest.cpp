@@ -10,6 +10,7 @@
 #include "runtime/abi/Checksum.h"
 #include "runtime/abi/MappedFile.h"
 #include "runtime/abi/SafeTensors.h"
+#include "runtime/test/ToyModel.h"
 
 #include <gtest/gtest.h>
 
@@ -29,7 +30,7 @@ static Manifest loneFunction() {
 }
 
 TEST(ModelWriter, AlignsEverySectionAndFillsInChecksums) {
-  std::string path = testing::TempDir() + "model-writer.gptqm";
+  std::string path = gptq::test::temporaryFolder() + "model-writer.gptqm";
   std::string code(100, 'c'), weight(64, 'w'), file(3, 'f');
   Status status = writeModel(path, loneFunction(),
                              {{"code.elf", ByteSpan::of(code)},
@@ -62,7 +63,7 @@ TEST(ModelWriter, AlignsEverySectionAndFillsInChecksums) {
 }
 
 TEST(ModelWriter, LeavesNothingBehindOnFailure) {
-  std::string folder = testing::TempDir() + "model-writer-failure";
+  std::string folder = gptq::test::temporaryFolder() + "model-writer-failure";
   std::filesystem::create_directory(folder);
   Manifest bad = loneFunction();
   bad.entries[0].maxM = 0;

@@ -44,7 +44,7 @@ TEST(Npy, RoundTrips) {
   NpyArray array;
   array.shape = {2, 3};
   array.floats = {1, 2, 3, 4, 5, -6.5f};
-  std::string path = testing::TempDir() + "round.npy";
+  std::string path = gptq::test::temporaryFolder() + "round.npy";
   ASSERT_TRUE(writeNpy(path, array).ok());
   Expected<NpyArray> again = readNpy(path);
   ASSERT_TRUE(again) << again.status().message();

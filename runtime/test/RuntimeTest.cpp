@@ -349,7 +349,7 @@ TEST(Loader, RefusesOtherTargets) {
 
 TEST(Loader, RefusesBadArguments) {
   openError("/no/such/file.gptqm", GPTQ_NOT_FOUND);
-  expectContains(openError(testing::TempDir(), GPTQ_NOT_FOUND),
+  expectContains(openError(temporaryFolder(), GPTQ_NOT_FOUND),
                  "not a regular file");
   gptq_model_options options = gptq_model_default_options();
   options.threads = -1;

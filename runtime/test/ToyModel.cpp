@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -93,8 +95,32 @@ static ByteSpan bytesOf(const std::vector<float> &v) {
   return {reinterpret_cast<const uint8_t *>(v.data()), v.size() * 4};
 }
 
+const std::string &gptq::test::temporaryFolder() {
+  struct Folder {
+    Folder() {
+      if (const char *given = std::getenv("TEST_TMPDIR")) {
+        path = std::string(given) + "/";
+        return;
+      }
+      char name[] = "/tmp/gptq-test-XXXXXX";
+      EXPECT_NE(::mkdtemp(name), nullptr);
+      path = std::string(name) + "/";
+      isOwn = true;
+    }
+    ~Folder() {
+      std::error_code ignored;
+      if (isOwn)
+        std::filesystem::remove_all(path, ignored);
+    }
+    std::string path;
+    bool isOwn = false;
+  };
+  static Folder folder;
+  return folder.path;
+}
+
 std::string ToyModel::write(const std::string &name) const {
-  std::string path = testing::TempDir() + name + ".gptqm";
+  std::string path = temporaryFolder() + name + ".gptqm";
   Status status = writeModel(path, manifest,
                              {{"code.elf", ByteSpan::of(code)},
                               {"w.0", bytesOf(embedding)},

@@ -34,6 +34,10 @@ struct ToyModel {
   std::vector<float> reference(const std::vector<int32_t> &tokens) const;
 };
 
+/// A folder of this process alone, with a slash behind it: TEST_TMPDIR where
+/// that is set, else one that goes away with the process.
+const std::string &temporaryFolder();
+
 /// `count` tokens that differ.
 std::vector<int32_t> someTokens(int64_t count);
 

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- gptq-opt.cpp - Runs passes on IR -----------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -14,5 +14,6 @@ int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   mlir::gptq::registerAllDialects(registry);
   return mlir::asMainReturnCode(mlir::MlirOptMain(
-      argc, argv, "gptq-mlir: runs passes on models of quantized weights\n", registry));
+      argc, argv, "gptq-mlir: runs passes on models of quantized weights\n",
+      registry));
 }

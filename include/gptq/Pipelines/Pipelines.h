@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Pipelines.h - The order of passes ------------------------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -40,7 +40,8 @@ struct PipelineOptions {
 ArrayRef<StringRef> stageNames();
 
 /// Appends the passes that lead to the form `stage`, on a builtin.module.
-void buildStage(OpPassManager &pm, StringRef stage, const PipelineOptions &options);
+void buildStage(OpPassManager &pm, StringRef stage,
+                const PipelineOptions &options);
 
 /// Everything that the passes and tools need registered.
 void registerAllDialects(DialectRegistry &registry);

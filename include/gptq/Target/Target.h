@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Target.h - What each chip offers -------------------------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- CPULowerGroupDot.cpp - The inner loop on CPUs ----------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -25,7 +25,8 @@ namespace {
 class DotLowering {
 public:
   DotLowering(GroupDotOp op, VectorBuilder &b)
-      : op(op), b(b), layout(op.getLayout()), type(cast<VectorType>(op.getAcc().getType())),
+      : op(op), b(b), layout(op.getLayout()),
+        type(cast<VectorType>(op.getAcc().getType())),
         rows(type.getDimSize(0)) {
     int64_t runs = op.getColumns().size(), width = type.getDimSize(1) / runs;
     for (int64_t column : op.getColumns())
@@ -60,8 +61,8 @@ Value DotLowering::splitColumns(Value perColumn, int64_t vector) {
   if (vectors() == 1)
     return perColumn;
   return vector::ExtractStridedSliceOp::create(
-      b, perColumn, ArrayRef<int64_t>{vector * b.lanes}, ArrayRef<int64_t>{b.lanes},
-      ArrayRef<int64_t>{1});
+      b, perColumn, ArrayRef<int64_t>{vector * b.lanes},
+      ArrayRef<int64_t>{b.lanes}, ArrayRef<int64_t>{1});
 }
 
 SmallVector<Value> DotLowering::split(Value tile) {
@@ -86,7 +87,8 @@ Value DotLowering::join(ArrayRef<Value> parts) {
 
 /// Adds the products of one block of `layout.blockK()` input rows, number
 /// `block` of the panel, of which only the first `limit` belong to the group.
-void DotLowering::step(Value block, int64_t limit, MutableArrayRef<Value> sums) {
+void DotLowering::step(Value block, int64_t limit,
+                       MutableArrayRef<Value> sums) {
   auto weightType = cast<MemRefType>(op.getW().getType());
   bool isFloat = isa<FloatType>(weightType.getElementType());
   int64_t unit = weightType.getElementTypeBitWidth();
@@ -120,7 +122,8 @@ void DotLowering::step(Value block, int64_t limit, MutableArrayRef<Value> sums) 
       if (field)
         w = arith::ShRUIOp::create(b, w, constant(field * layout.bits()));
       if (field + 1 < fields)
-        w = arith::AndIOp::create(b, w, constant((int64_t(1) << layout.bits()) - 1));
+        w = arith::AndIOp::create(b, w,
+                                  constant((int64_t(1) << layout.bits()) - 1));
       // Codes have at most 8 bits: signed conversion is exact, and one
       // instruction.
       w = arith::SIToFPOp::create(b, b.vectorType(b.lanes), w);
@@ -133,10 +136,12 @@ void DotLowering::step(Value block, int64_t limit, MutableArrayRef<Value> sums) 
     Value column = b.add(k0, k);
     if (op.getPerm())
       column = arith::IndexCastOp::create(
-          b, b.getIndexType(), memref::LoadOp::create(b, op.getPerm(), ValueRange{column}));
+          b, b.getIndexType(),
+          memref::LoadOp::create(b, op.getPerm(), ValueRange{column}));
     int64_t set = field % sets;
     for (int64_t r = 0; r < rows; ++r) {
-      Value x = b.splat(b.loadScalar(op.getX(), {b.add(op.getRow(), r), column}), b.lanes);
+      Value x = b.splat(
+          b.loadScalar(op.getX(), {b.add(op.getRow(), r), column}), b.lanes);
       for (int64_t v = 0; v < vectors(); ++v) {
         Value &sum = sums[(set * rows + r) * vectors() + v];
         sum = vector::FMAOp::create(b, x, weights[v], sum);
@@ -176,7 +181,8 @@ LogicalResult DotLowering::run() {
     sums.append(tileVectors, b.zeros(b.vectorType(b.lanes)));
   Value first = arith::DivUIOp::create(b, op.getK0(), b.index(blockK));
   if (whole) {
-    auto loop = scf::ForOp::create(b, first, b.add(first, whole), b.index(1), sums);
+    auto loop =
+        scf::ForOp::create(b, first, b.add(first, whole), b.index(1), sums);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     SmallVector<Value> next(loop.getRegionIterArgs());
@@ -190,7 +196,8 @@ LogicalResult DotLowering::run() {
     Value &sum = sums[i % tileVectors];
     sum = arith::AddFOp::create(b, sum, sums[i]);
   }
-  op.getResult().replaceAllUsesWith(join(ArrayRef(sums).take_front(tileVectors)));
+  op.getResult().replaceAllUsesWith(
+      join(ArrayRef(sums).take_front(tileVectors)));
   op.erase();
   return success();
 }
@@ -208,8 +215,9 @@ static void lowerGroupSum(GroupSumOp op, VectorBuilder &b) {
       b.setInsertionPointToStart(loop.getBody());
       Value at = arith::IndexCastOp::create(
           b, b.getIndexType(),
-          memref::LoadOp::create(b, op.getPerm(),
-                                 ValueRange{b.add(op.getK0(), loop.getInductionVar())}));
+          memref::LoadOp::create(
+              b, op.getPerm(),
+              ValueRange{b.add(op.getK0(), loop.getInductionVar())}));
       Value next = arith::AddFOp::create(b, loop.getRegionIterArg(0),
                                          b.loadScalar(op.getX(), {row, at}));
       scf::YieldOp::create(b, ValueRange{next});

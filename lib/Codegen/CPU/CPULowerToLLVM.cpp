@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- CPULowerToLLVM.cpp - The LLVM dialect and the kernel ABI -----------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,7 +7,6 @@
 
 #include "gptq/Codegen/CPU/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
-#include "runtime/abi/KernelABI.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
 #include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVM.h"
@@ -27,6 +26,7 @@
 #include "mlir/Dialect/Vector/Transforms/VectorRewritePatterns.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "runtime/abi/KernelABI.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_CPUEXPANDVECTORSPASS
@@ -53,7 +53,8 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
   Type i64 = b.getI64Type();
   auto entry = LLVM::LLVMFuncOp::create(
       b, name,
-      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(ctx), {ptr, ptr, i64, ptr}));
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(ctx),
+                                  {ptr, ptr, i64, ptr}));
   for (NamedAttribute attr : signature.attributes)
     entry->setAttr(attr.getName(), attr.getValue());
   b.setInsertionPointToStart(entry.addEntryBlock(b));
@@ -62,7 +63,8 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
     return LLVM::ConstantOp::create(b, i64, b.getI64IntegerAttr(v));
   };
   auto loadAt = [&](Type type, Value table, int64_t i) -> Value {
-    Value at = LLVM::GEPOp::create(b, ptr, type, table, ArrayRef<LLVM::GEPArg>{int32_t(i)});
+    Value at = LLVM::GEPOp::create(b, ptr, type, table,
+                                   ArrayRef<LLVM::GEPArg>{int32_t(i)});
     auto load = LLVM::LoadOp::create(b, type, at);
     load.setInvariant(true);
     return load;
@@ -81,8 +83,10 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
       continue;
     }
     auto memref = cast<MemRefType>(type);
-    bool isScratch = isa_and_nonnull<gpu::AddressSpaceAttr>(memref.getMemorySpace());
-    Value base = isScratch ? entry.getArgument(3) : loadAt(ptr, args, buffers++);
+    bool isScratch =
+        isa_and_nonnull<gpu::AddressSpaceAttr>(memref.getMemorySpace());
+    Value base =
+        isScratch ? entry.getArgument(3) : loadAt(ptr, args, buffers++);
     operands.append({base, base, constant(0)});
     // A dynamic first dimension is M; the scratch's size is not looked at.
     for (int64_t size : memref.getShape())
@@ -93,7 +97,9 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
     SmallVector<Value> strides(memref.getRank());
     for (int64_t i = memref.getRank() - 1; i >= 0; --i) {
       strides[i] = constant(stride);
-      stride *= ShapedType::isDynamic(memref.getDimSize(i)) ? 1 : memref.getDimSize(i);
+      stride *= ShapedType::isDynamic(memref.getDimSize(i))
+                    ? 1
+                    : memref.getDimSize(i);
     }
     llvm::append_range(operands, strides);
   }
@@ -113,6 +119,9 @@ struct CPUExpandVectorsPass final
     // exp as a polynomial, on vectors: no call leaves a kernel.
     populateMathPolynomialApproximationPatterns(
         patterns, [](StringRef name) { return name == "math.exp"; });
+    // A bf16 is the upper half of an f32: a shift. LLVM would call a library
+    // for some vectors of it.
+    arith::populateExpandBFloat16Patterns(patterns);
     vector::populateVectorTransposeLoweringPatterns(
         patterns, vector::VectorTransposeLowering::EltWise);
     vector::populateVectorInsertExtractStridedSliceTransforms(patterns);
@@ -123,7 +132,8 @@ struct CPUExpandVectorsPass final
   }
 };
 
-struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULowerToLLVMPass> {
+struct CPULowerToLLVMPass final
+    : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULowerToLLVMPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -134,7 +144,8 @@ struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULo
         continue;
       KernelSignature &signature = kernels[kernel.getSymNameAttr()];
       signature.arguments = llvm::to_vector(kernel.getArgumentTypes());
-      for (StringRef name : {StringRef(kKernelAttr), StringRef(kGridAttr), StringRef(kScratchAttr)})
+      for (StringRef name : {StringRef(kKernelAttr), StringRef(kGridAttr),
+                             StringRef(kScratchAttr)})
         if (Attribute attr = kernel->getAttr(name))
           signature.attributes.set(name, attr);
     }
@@ -164,7 +175,8 @@ struct CPULowerToLLVMPass final : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULo
       auto body = module.lookupSymbol<LLVM::LLVMFuncOp>(name);
       std::string bodyName = (name.getValue() + ".body").str();
       body.setSymName(bodyName);
-      for (StringRef attr : {StringRef(kKernelAttr), StringRef(kGridAttr), StringRef(kScratchAttr)})
+      for (StringRef attr : {StringRef(kKernelAttr), StringRef(kGridAttr),
+                             StringRef(kScratchAttr)})
         body->removeAttr(attr);
       makeEntry(body, name.getValue(), signature);
     }

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- CPUPlan.cpp - Plans for CPUs ---------------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -83,16 +83,19 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
   void runOnOperation() override {
     const ::gptq::TargetInfo *target = ::gptq::findTarget(cpu);
     if (!target) {
-      getOperation().emitError("expects a known CPU target, but found '") << cpu << "'";
+      getOperation().emitError("expects a known CPU target, but found '")
+          << cpu << "'";
       return signalPassFailure();
     }
     const ::gptq::UnitInfo &unit = target->units.front();
     getOperation().walk([&](DestinationStyleOpInterface op) {
       auto entry = op->getParentOfType<func::FuncOp>();
       if (!isa<GPTQDialect>(op->getDialect()) || !entry ||
-          !entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr) || op->hasAttr(kPlansAttr))
+          !entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr) ||
+          op->hasAttr(kPlansAttr))
         return;
-      int64_t maxRows = entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
+      int64_t maxRows =
+          entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
       auto out = cast<ShapedType>(op.getDpsInits()[0].getType());
       // An op on a fixed number of rows is planned for these only.
       SmallVector<std::pair<int64_t, int64_t>> buckets;
@@ -105,12 +108,14 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       SmallVector<Attribute> plans;
       for (auto [mMin, mMax] : buckets) {
         if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          plans.push_back(planMatmul(
-              *target, unit, matmul.getN(), matmul.getK(), mMin, mMax,
-              bool(matmul.getPerm()), true, matmul.getEpilogue() == Epilogue::None));
+          plans.push_back(planMatmul(*target, unit, matmul.getN(),
+                                     matmul.getK(), mMin, mMax,
+                                     bool(matmul.getPerm()), true,
+                                     matmul.getEpilogue() == Epilogue::None));
         else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
-          plans.push_back(planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                                     mMin, mMax, false, false, false));
+          plans.push_back(planMatmul(*target, unit, matmul.getN(),
+                                     matmul.getK(), mMin, mMax, false, false,
+                                     false));
         else
           plans.push_back(planRows(unit, mMin, mMax));
       }

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- AssignWorkgroupMemory.cpp - Places in workgroup memory -------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -27,7 +27,8 @@ static constexpr int64_t kAlignment = 64;
 
 namespace {
 struct AssignWorkgroupMemoryPass final
-    : mlir::gptq::impl::AssignWorkgroupMemoryPassBase<AssignWorkgroupMemoryPass> {
+    : mlir::gptq::impl::AssignWorkgroupMemoryPassBase<
+          AssignWorkgroupMemoryPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -35,8 +36,8 @@ struct AssignWorkgroupMemoryPass final
     if (!kernel || !kernel->hasAttr(kKernelAttr))
       return;
     IRRewriter b(&getContext());
-    auto space = gpu::AddressSpaceAttr::get(&getContext(),
-                                            gpu::AddressSpace::Workgroup);
+    auto space =
+        gpu::AddressSpaceAttr::get(&getContext(), gpu::AddressSpace::Workgroup);
     auto bytesType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type(),
                                      MemRefLayoutAttrInterface(), space);
     if (failed(kernel.insertArgument(kernel.getNumArguments(), bytesType,

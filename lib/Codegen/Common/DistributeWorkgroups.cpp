@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- DistributeWorkgroups.cpp - The grid --------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -86,8 +86,9 @@ struct DistributeWorkgroupsPass final
         loop.emitError("expects workgroups that count constants or M");
         return signalPassFailure();
       }
-      grid.push_back(b.getDenseI64ArrayAttr(
-          ub ? ArrayRef<int64_t>{0, 0, *ub, *by} : ArrayRef<int64_t>{1, 0, 0, *by}));
+      grid.push_back(
+          b.getDenseI64ArrayAttr(ub ? ArrayRef<int64_t>{0, 0, *ub, *by}
+                                    : ArrayRef<int64_t>{1, 0, 0, *by}));
       trips.push_back(affine::makeComposedFoldedAffineApply(
           b, loc, b.getAffineSymbolExpr(0).ceilDiv(*by), {upper}));
     }

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- FormDispatches.cpp - One kernel per op and range of M --------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -54,7 +54,8 @@ struct Kernels {
       kernel.erase();
       return it->second;
     }
-    std::string name = (stem + "_" + Twine(byText.size() - 1) + "_m" + Twine(mMax)).str();
+    std::string name =
+        (stem + "_" + Twine(byText.size() - 1) + "_m" + Twine(mMax)).str();
     kernel.setName(name);
     return it->second = kernel.getSymNameAttr();
   }
@@ -107,8 +108,8 @@ static Value cloneIndex(OpBuilder &b, Value value, IRMapping &map, Value m) {
 }
 
 /// Makes the kernel function of `op` for `plan`; null after an error.
-func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan, bool singleRow,
-                                     ArrayRef<Value> inputs,
+func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
+                                     bool singleRow, ArrayRef<Value> inputs,
                                      ArrayRef<Value> inits) {
   Location loc = UnknownLoc::get(op->getContext());
   OpBuilder b = OpBuilder::atBlockEnd(kernels.module.getBody());
@@ -135,25 +136,29 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan, bool singleRo
     if (isa<RankedTensorType>(value.getType()))
       arg = bufferization::ToTensorOp::create(
           b, loc,
-          RankedTensorType::get(cast<MemRefType>(arg.getType()).getShape(),
-                                cast<MemRefType>(arg.getType()).getElementType()),
+          RankedTensorType::get(
+              cast<MemRefType>(arg.getType()).getShape(),
+              cast<MemRefType>(arg.getType()).getElementType()),
           arg, /*restrict=*/true);
     map.map(value, arg);
   }
   for (auto [i, value] : llvm::enumerate(inits)) {
-    auto type = cast<MemRefType>(body->getArgument(inputs.size() + i).getType());
+    auto type =
+        cast<MemRefType>(body->getArgument(inputs.size() + i).getType());
     SmallVector<OpFoldResult> sizes;
     for (int64_t size : type.getShape())
       sizes.push_back(ShapedType::isDynamic(size) ? OpFoldResult(m)
                                                   : b.getIndexAttr(size));
-    map.map(value, tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
+    map.map(value,
+            tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
   }
 
   // The slices the op reads, from the outermost in.
   SmallVector<Value> operands;
   for (Value operand : op->getOperands()) {
     SmallVector<tensor::ExtractSliceOp> slices;
-    for (Value v = operand; auto slice = v.getDefiningOp<tensor::ExtractSliceOp>();
+    for (Value v = operand;
+         auto slice = v.getDefiningOp<tensor::ExtractSliceOp>();
          v = slice.getSource())
       slices.push_back(slice);
     for (tensor::ExtractSliceOp slice : llvm::reverse(slices)) {
@@ -181,9 +186,9 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan, bool singleRo
                         "and the position");
         return nullptr;
       }
-      map.map(slice.getResult(),
-              tensor::ExtractSliceOp::create(b, loc, map.lookup(slice.getSource()),
-                                             *offsets, *sizes, *strides));
+      map.map(slice.getResult(), tensor::ExtractSliceOp::create(
+                                     b, loc, map.lookup(slice.getSource()),
+                                     *offsets, *sizes, *strides));
     }
     if (operand.getType().isIndex() && !cloneIndex(b, operand, map, m)) {
       op->emitError("expects an index operand that is computed from M and the "
@@ -256,7 +261,8 @@ LogicalResult DispatchFormer::form(Operation *op) {
   }
   if (bounds.empty() || bounds.back() < maxRows)
     return op->emitError("expects plans for every M up to ")
-           << maxRows << ", but they end at " << (bounds.empty() ? 0 : bounds.back());
+           << maxRows << ", but they end at "
+           << (bounds.empty() ? 0 : bounds.back());
 
   OpBuilder b(op);
   auto label = op->getAttrOfType<StringAttr>(kLabelAttr);
@@ -279,7 +285,8 @@ LogicalResult DispatchFormer::run() {
       position = arg;
   }
   if (!rows)
-    return entry.emitError("expects an argument with a dynamic first dimension, M");
+    return entry.emitError(
+        "expects an argument with a dynamic first dimension, M");
   if (!position)
     position = arith::ConstantIndexOp::create(b, entry.getLoc(), 0);
 
@@ -302,7 +309,8 @@ LogicalResult DispatchFormer::run() {
 }
 
 namespace {
-struct FormDispatchesPass final : mlir::gptq::impl::FormDispatchesPassBase<FormDispatchesPass> {
+struct FormDispatchesPass final
+    : mlir::gptq::impl::FormDispatchesPassBase<FormDispatchesPass> {
   using Base::Base;
 
   void runOnOperation() override {

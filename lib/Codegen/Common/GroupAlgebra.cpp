@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- GroupAlgebra.cpp - Scales and zero points per group ----------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -31,12 +31,14 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 /// `perColumn` [N], once for each row of `type` [R, N].
-static Value toRows(OpBuilder &b, Location loc, Value perColumn, VectorType type) {
+static Value toRows(OpBuilder &b, Location loc, Value perColumn,
+                    VectorType type) {
   return vector::BroadcastOp::create(b, loc, type, perColumn);
 }
 
 /// `perRow` [R], once for each column of `type` [R, N].
-static Value toColumns(OpBuilder &b, Location loc, Value perRow, VectorType type) {
+static Value toColumns(OpBuilder &b, Location loc, Value perRow,
+                       VectorType type) {
   auto transposed = VectorType::get({type.getDimSize(1), type.getDimSize(0)},
                                     type.getElementType());
   Value wide = vector::BroadcastOp::create(b, loc, transposed, perRow);
@@ -44,7 +46,8 @@ static Value toColumns(OpBuilder &b, Location loc, Value perRow, VectorType type
 }
 
 namespace {
-struct HoistScalesPass final : mlir::gptq::impl::HoistScalesPassBase<HoistScalesPass> {
+struct HoistScalesPass final
+    : mlir::gptq::impl::HoistScalesPassBase<HoistScalesPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -66,7 +69,8 @@ struct HoistScalesPass final : mlir::gptq::impl::HoistScalesPassBase<HoistScales
   }
 };
 
-struct FoldZeroPointsPass final : mlir::gptq::impl::FoldZeroPointsPassBase<FoldZeroPointsPass> {
+struct FoldZeroPointsPass final
+    : mlir::gptq::impl::FoldZeroPointsPassBase<FoldZeroPointsPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -86,9 +90,9 @@ struct FoldZeroPointsPass final : mlir::gptq::impl::FoldZeroPointsPassBase<FoldZ
       if (op.getScale())
         zero = arith::MulFOp::create(b, loc, zero, op.getScale());
       Value minus = arith::NegFOp::create(b, loc, zero);
-      op.getAccMutable().assign(vector::FMAOp::create(
-          b, loc, toColumns(b, loc, sum, type), toRows(b, loc, minus, type),
-          op.getAcc()));
+      op.getAccMutable().assign(
+          vector::FMAOp::create(b, loc, toColumns(b, loc, sum, type),
+                                toRows(b, loc, minus, type), op.getAcc()));
       op.getZeroMutable().clear();
     });
   }

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- PackWeights.cpp - Weights in the layout of their unit --------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -39,12 +39,13 @@ public:
     WeightOp source = weightOf(value);
     ArrayRef<int64_t> shape = source.getTensorType().getShape();
     int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
-    int64_t bitsPerBlock = layout.getBits() * layout.getBlockN() * layout.getBlockK();
-    auto type = RankedTensorType::get(
-        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
-         int64_t(llvm::divideCeil(k, layout.getBlockK())),
-         bitsPerBlock / element.getIntOrFloatBitWidth()},
-        element);
+    int64_t bitsPerBlock =
+        layout.getBits() * layout.getBlockN() * layout.getBlockK();
+    auto type =
+        RankedTensorType::get({int64_t(llvm::divideCeil(n, layout.getBlockN())),
+                               int64_t(llvm::divideCeil(k, layout.getBlockK())),
+                               bitsPerBlock / element.getIntOrFloatBitWidth()},
+                              element);
     auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
                                 layout, transposed);
     return load(b, value.getLoc(), declare(source, ".packed", type, view));
@@ -61,7 +62,8 @@ public:
     auto view = ConcatAttr::get(b.getContext(), concat.getParts(), dim, run);
     return load(b, value.getLoc(),
                 declare(source, ".interleaved",
-                        RankedTensorType::get(shape, type.getElementType()), view));
+                        RankedTensorType::get(shape, type.getElementType()),
+                        view));
   }
 
   /// Whether `interleave` can be asked for `value`.
@@ -85,8 +87,8 @@ private:
     if (!weight) {
       OpBuilder b(source->getContext());
       b.setInsertionPointAfter(source);
-      weight = WeightOp::create(b, source.getLoc(),
-                                (source.getSymName() + suffix).str(), type, view);
+      weight = WeightOp::create(
+          b, source.getLoc(), (source.getSymName() + suffix).str(), type, view);
       symbols.insert(weight);
     }
     return weight;
@@ -124,7 +126,8 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   MLIRContext *ctx = op.getContext();
   if (op.getGIdx())
     return op.emitOpError("expects normalized act-order (perm, not g_idx)");
-  for (Value weight : {Value(op.getCodes()), Value(op.getScales()), Value(op.getZeros())})
+  for (Value weight :
+       {Value(op.getCodes()), Value(op.getScales()), Value(op.getZeros())})
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
@@ -160,7 +163,8 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   op.getScalesMutable().assign(packer.pack(
       b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
   if (zeros)
-    op.getZerosMutable().assign(packer.pack(b, zeros, perGroup(8), b.getI8Type()));
+    op.getZerosMutable().assign(
+        packer.pack(b, zeros, perGroup(8), b.getI8Type()));
   if (bias)
     op.getBiasMutable().assign(bias);
   op.setLayoutAttr(layout);
@@ -195,7 +199,8 @@ LogicalResult packMatmul(MatmulOp op, Packer &packer) {
   return success();
 }
 
-struct PackWeightsPass final : mlir::gptq::impl::PackWeightsPassBase<PackWeightsPass> {
+struct PackWeightsPass final
+    : mlir::gptq::impl::PackWeightsPassBase<PackWeightsPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -234,8 +239,9 @@ struct PackWeightsPass final : mlir::gptq::impl::PackWeightsPassBase<PackWeights
         return;
       OpBuilder b(op);
       auto packed = symbols.lookup<WeightOp>(it->second.first);
-      op.getTableMutable().assign(LoadWeightOp::create(
-          b, op.getLoc(), packed.getTensorType(), FlatSymbolRefAttr::get(packed)));
+      op.getTableMutable().assign(
+          LoadWeightOp::create(b, op.getLoc(), packed.getTensorType(),
+                               FlatSymbolRefAttr::get(packed)));
       op.setLayoutAttr(it->second.second);
     });
     // Loads that nothing reads any more would keep the unpacked weight alive.

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- PromoteActivations.cpp - Activations in workgroup memory -----------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -31,14 +31,15 @@ static int64_t maxTileRows(PlanAttr plan, RankedTensorType lhs) {
 
 /// Returns a copy of `tile` in workgroup memory, its columns in the order
 /// `perm`. The buffer has room for `rows` rows, so its size is known.
-static Value stageInWorkgroup(OpBuilder &b, Location loc, Value tile, Value perm,
-                              int64_t rows) {
+static Value stageInWorkgroup(OpBuilder &b, Location loc, Value tile,
+                              Value perm, int64_t rows) {
   auto type = cast<RankedTensorType>(tile.getType());
-  auto roomType = RankedTensorType::get({rows, type.getDimSize(1)},
-                                        type.getElementType());
-  auto room = bufferization::AllocTensorOp::create(b, loc, roomType, ValueRange());
-  room.setMemorySpaceAttr(gpu::AddressSpaceAttr::get(
-      b.getContext(), gpu::AddressSpace::Workgroup));
+  auto roomType =
+      RankedTensorType::get({rows, type.getDimSize(1)}, type.getElementType());
+  auto room =
+      bufferization::AllocTensorOp::create(b, loc, roomType, ValueRange());
+  room.setMemorySpaceAttr(
+      gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup));
   Value target = room;
   if (type.isDynamicDim(0))
     target = tensor::ExtractSliceOp::create(
@@ -55,18 +56,20 @@ struct PromoteActivationsPass final
     : mlir::gptq::impl::PromoteActivationsPassBase<PromoteActivationsPass> {
   using Base::Base;
 
-  template <typename OpTy>
-  void promote(OpTy op, Value perm) {
+  template <typename OpTy> void promote(OpTy op, Value perm) {
     PlanAttr plan = getPlan(op);
     auto type = dyn_cast<RankedTensorType>(op.getLhs().getType());
     if (!plan || !type || plan.getPath() != "promote")
       return;
     int64_t rows = maxTileRows(plan, type);
-    if (rows * type.getDimSize(1) * type.getElementTypeBitWidth() / 8 > maxBytes) {
-      remark::missed(op.getLoc(),
-                     remark::RemarkOpts::name("PromoteActivations").category("gptq"))
-          << remark::reason("activation tile of {0} x {1} does not fit {2} bytes",
-                            rows, type.getDimSize(1), maxBytes.getValue());
+    if (rows * type.getDimSize(1) * type.getElementTypeBitWidth() / 8 >
+        maxBytes) {
+      remark::missed(
+          op.getLoc(),
+          remark::RemarkOpts::name("PromoteActivations").category("gptq"))
+          << remark::reason(
+                 "activation tile of {0} x {1} does not fit {2} bytes", rows,
+                 type.getDimSize(1), maxBytes.getValue());
       return;
     }
     OpBuilder b(op);

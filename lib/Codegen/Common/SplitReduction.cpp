@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- SplitReduction.cpp - Partial sums over K ---------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -30,12 +30,14 @@ static Value slice(OpBuilder &b, Location loc, Value tensor, int64_t dim,
   SmallVector<OpFoldResult> strides(sizes.size(), b.getIndexAttr(1));
   offsets[dim] = b.getIndexAttr(offset);
   sizes[dim] = b.getIndexAttr(size);
-  return tensor::ExtractSliceOp::create(b, loc, tensor, offsets, sizes, strides);
+  return tensor::ExtractSliceOp::create(b, loc, tensor, offsets, sizes,
+                                        strides);
 }
 
 /// `op` on input rows [k0, k0 + depth), writing (first) or adding to `init`.
 static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
-                                  int64_t depth, Value init, bool first, bool last) {
+                                  int64_t depth, Value init, bool first,
+                                  bool last) {
   Location loc = op.getLoc();
   int64_t blockK = op.getLayout()->getBlockK(), group = op.getGroupSize();
   int64_t g0 = k0 / group, groups = llvm::divideCeil(k0 + depth, group) - g0;
@@ -55,17 +57,20 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
 }
 
 namespace {
-struct SplitReductionPass final : mlir::gptq::impl::SplitReductionPassBase<SplitReductionPass> {
+struct SplitReductionPass final
+    : mlir::gptq::impl::SplitReductionPassBase<SplitReductionPass> {
   using Base::Base;
 
   void runOnOperation() override {
     getOperation()->walk([&](DequantMatmulOp op) {
       PlanAttr plan = getPlan(op);
-      if (!plan || plan.getTileK() == 0 || !op.getLayout() || op.getAccumulate())
+      if (!plan || plan.getTileK() == 0 || !op.getLayout() ||
+          op.getAccumulate())
         return;
       auto missed = [&](StringRef why) {
-        remark::missed(op.getLoc(),
-                       remark::RemarkOpts::name("SplitReduction").category("gptq"))
+        remark::missed(
+            op.getLoc(),
+            remark::RemarkOpts::name("SplitReduction").category("gptq"))
             << remark::reason("{0}", why);
       };
       if (op.getEpilogue() != Epilogue::None)
@@ -93,7 +98,8 @@ struct SplitReductionPass final : mlir::gptq::impl::SplitReductionPassBase<Split
   }
 };
 
-struct BufferPartialsPass final : mlir::gptq::impl::BufferPartialsPassBase<BufferPartialsPass> {
+struct BufferPartialsPass final
+    : mlir::gptq::impl::BufferPartialsPassBase<BufferPartialsPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -113,11 +119,13 @@ struct BufferPartialsPass final : mlir::gptq::impl::BufferPartialsPassBase<Buffe
       PlanAttr plan = getPlan(first);
       // The buffer's size must be known: as many rows and columns as the
       // largest tile has.
-      int64_t rows = type.isDynamicDim(0)
-                         ? std::min(plan.getTileM() ? plan.getTileM() : plan.getMMax(),
-                                    plan.getMMax())
-                         : type.getDimSize(0);
-      int64_t columns = cast<ShapedType>(first.getCodes().getType()).getDimSize(0);
+      int64_t rows =
+          type.isDynamicDim(0)
+              ? std::min(plan.getTileM() ? plan.getTileM() : plan.getMMax(),
+                         plan.getMMax())
+              : type.getDimSize(0);
+      int64_t columns =
+          cast<ShapedType>(first.getCodes().getType()).getDimSize(0);
       if (ShapedType::isDynamic(columns))
         continue;
       columns *= first.getLayout()->getBlockN();
@@ -125,7 +133,8 @@ struct BufferPartialsPass final : mlir::gptq::impl::BufferPartialsPassBase<Buffe
       OpBuilder b(first);
       Location loc = first.getLoc();
       auto room = bufferization::AllocTensorOp::create(
-          b, loc, RankedTensorType::get({rows, columns}, b.getF32Type()), ValueRange());
+          b, loc, RankedTensorType::get({rows, columns}, b.getF32Type()),
+          ValueRange());
       room.setMemorySpaceAttr(gpu::AddressSpaceAttr::get(
           b.getContext(), gpu::AddressSpace::Workgroup));
       Value buffer = tensor::ExtractSliceOp::create(
@@ -150,8 +159,9 @@ private:
     if (!result.hasOneUse())
       return nullptr;
     auto next = dyn_cast<DequantMatmulOp>(*result.user_begin());
-    return next && next.getAccumulate() && next.getInits()[0] == result ? next
-                                                                        : nullptr;
+    return next && next.getAccumulate() && next.getInits()[0] == result
+               ? next
+               : nullptr;
   }
 };
 } // namespace

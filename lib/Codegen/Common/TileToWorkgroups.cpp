@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- TileToWorkgroups.cpp - Tiles of one workgroup ----------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -68,7 +68,8 @@ struct TileToWorkgroupsPass final
       if (llvm::all_of(tile, [](int64_t size) { return size == 0; }))
         continue;
       SmallVector<Attribute> mapping;
-      int64_t dims = llvm::count_if(tile, [](int64_t size) { return size != 0; });
+      int64_t dims =
+          llvm::count_if(tile, [](int64_t size) { return size != 0; });
       for (int64_t dim = dims - 1; dim >= 0; --dim)
         mapping.push_back(gpu::GPUBlockMappingAttr::get(
             &getContext(), static_cast<gpu::MappingId>(dim)));

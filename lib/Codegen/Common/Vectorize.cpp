@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Vectorize.cpp - Model ops on vectors -------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -64,7 +64,8 @@ private:
   void tile(Value panel, Value row, int64_t rows, int64_t chunk);
   Value group(Value panel, Value row, Value g, Value k0, int64_t depth,
               ArrayRef<int64_t> columns, Value acc);
-  Value perColumn(Value buffer, Value panel, Value g, ArrayRef<int64_t> columns);
+  Value perColumn(Value buffer, Value panel, Value g,
+                  ArrayRef<int64_t> columns);
   void finish(Value panel, Value row, ArrayRef<int64_t> columns, Value acc);
 
   int64_t panelColumns() const {
@@ -99,14 +100,16 @@ Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
     if (!joined)
       joined = b.zeros(b.vectorType(chunkColumns()));
     joined = vector::InsertStridedSliceOp::create(
-        b, run, joined, ArrayRef<int64_t>{int64_t(i) * width}, ArrayRef<int64_t>{1});
+        b, run, joined, ArrayRef<int64_t>{int64_t(i) * width},
+        ArrayRef<int64_t>{1});
   }
   return joined;
 }
 
 /// Adds the products of one group to `acc`.
 Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
-                              int64_t depth, ArrayRef<int64_t> columns, Value acc) {
+                              int64_t depth, ArrayRef<int64_t> columns,
+                              Value acc) {
   Value scale, zero;
   if (op.scales)
     scale = perColumn(op.scales, panel, g, columns);
@@ -115,8 +118,9 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
   else if (op.scales)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
-                            b.getDenseI64ArrayAttr(columns), acc, op.perm, scale,
-                            zero, b.getI64IntegerAttr(depth), op.layout, op.plan);
+                            b.getDenseI64ArrayAttr(columns), acc, op.perm,
+                            scale, zero, b.getI64IntegerAttr(depth), op.layout,
+                            op.plan);
 }
 
 /// Bias, epilogue and the one write of a tile.
@@ -125,13 +129,12 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
   auto type = cast<VectorType>(acc.getType());
   int64_t width = type.getDimSize(1) / columns.size();
   int64_t outColumns = columnsOf(op.out);
-  bool ragged = ShapedType::isDynamic(outColumns) ||
-                outColumns % panelColumns() != 0;
-  Value outSize =
-      !ragged ? Value()
-      : ShapedType::isDynamic(outColumns)
-          ? Value(memref::DimOp::create(b, op.out, 1))
-          : b.index(outColumns);
+  bool ragged =
+      ShapedType::isDynamic(outColumns) || outColumns % panelColumns() != 0;
+  Value outSize = !ragged ? Value()
+                  : ShapedType::isDynamic(outColumns)
+                      ? Value(memref::DimOp::create(b, op.out, 1))
+                      : b.index(outColumns);
   Value column = b.add(b.mul(panel, panelColumns()), columns.front());
   auto left = [&](Value total, Value from) -> Value {
     return arith::SubIOp::create(b, total, from);
@@ -142,8 +145,9 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
     for (int64_t c : columns) {
       // The bias is as long as the weight is wide, interleaved like it.
       Value at = b.add(b.mul(panel, op.layout.getBlockN()), c);
-      biases.push_back(b.loadFirst(
-          op.bias, {at}, width, left(memref::DimOp::create(b, op.bias, 0), at)));
+      biases.push_back(
+          b.loadFirst(op.bias, {at}, width,
+                      left(memref::DimOp::create(b, op.bias, 0), at)));
     }
   for (int64_t r = 0; r < type.getDimSize(0); ++r) {
     Value all = vector::ExtractOp::create(b, acc, r);
@@ -178,7 +182,8 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
 }
 
 /// One register tile: `rows` rows from `row`, chunk number `chunk` of `panel`.
-void MatmulVectorizer::tile(Value panel, Value row, int64_t rows, int64_t chunk) {
+void MatmulVectorizer::tile(Value panel, Value row, int64_t rows,
+                            int64_t chunk) {
   // With silu_mul a tile holds gate columns and the up columns they go with.
   SmallVector<int64_t> columns;
   if (op.epilogue == Epilogue::SiluMul) {
@@ -242,7 +247,8 @@ void MatmulVectorizer::run() {
   });
 }
 
-static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b, PlanAttr plan) {
+static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
+                               PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
   if (!layout || op.getGIdx())
     return op.emitOpError("expects packed weights and no g_idx");
@@ -251,10 +257,20 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b, PlanAttr pl
     return op.emitOpError("expects a group size that is a multiple of the ")
            << layout.getBlockK() << " rows of a packed word, but found "
            << groupSize;
-  MatmulTile tile{op.getLhs(), op.getCodes(), op.getScales(), op.getZeros(),
-                  op.getPerm(), op.getBias(), op.getInits()[0], layout, plan,
-                  op.getK(), groupSize, int64_t(op.getZeroPoint().value_or(0)),
-                  op.getEpilogue(), op.getAccumulate()};
+  MatmulTile tile{op.getLhs(),
+                  op.getCodes(),
+                  op.getScales(),
+                  op.getZeros(),
+                  op.getPerm(),
+                  op.getBias(),
+                  op.getInits()[0],
+                  layout,
+                  plan,
+                  op.getK(),
+                  groupSize,
+                  int64_t(op.getZeroPoint().value_or(0)),
+                  op.getEpilogue(),
+                  op.getAccumulate()};
   MatmulVectorizer(b, tile).run();
   return success();
 }
@@ -262,9 +278,20 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b, PlanAttr pl
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
   if (!op.getLayout())
     return op.emitOpError("expects a packed weight");
-  MatmulTile tile{op.getLhs(), op.getWeight(), Value(), Value(), Value(),
-                  op.getBias(), op.getInits()[0], op.getLayoutAttr(), plan,
-                  op.getK(), op.getK(), 0, op.getEpilogue(), op.getAccumulate()};
+  MatmulTile tile{op.getLhs(),
+                  op.getWeight(),
+                  Value(),
+                  Value(),
+                  Value(),
+                  op.getBias(),
+                  op.getInits()[0],
+                  op.getLayoutAttr(),
+                  plan,
+                  op.getK(),
+                  op.getK(),
+                  0,
+                  op.getEpilogue(),
+                  op.getAccumulate()};
   MatmulVectorizer(b, tile).run();
   return success();
 }
@@ -278,7 +305,8 @@ static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
   int64_t width = columnsOf(out);
   b.forEach(rowsOf(b, out), [&](Value row) {
     Value token = arith::IndexCastOp::create(
-        b, b.getIndexType(), memref::LoadOp::create(b, op.getTokens(), ValueRange{row}));
+        b, b.getIndexType(),
+        memref::LoadOp::create(b, op.getTokens(), ValueRange{row}));
     if (!op.getLayout()) {
       b.forChunks(width, [&](Value at, int64_t n) {
         b.store(b.load(table, {token, at}, n), out, {row, at});
@@ -316,8 +344,10 @@ static void normalizeRow(VectorBuilder &b, Value in, Value weight, Value out,
   });
   Value inverse = inverseRms(b, squares, size, epsilon);
   b.forChunks(size, [&](Value at, int64_t n) {
-    Value v = arith::MulFOp::create(b, b.load(in, {row, at}, n), b.splat(inverse, n));
-    b.store(arith::MulFOp::create(b, v, b.load(weight, {at}, n)), out, {row, at});
+    Value v =
+        arith::MulFOp::create(b, b.load(in, {row, at}, n), b.splat(inverse, n));
+    b.store(arith::MulFOp::create(b, v, b.load(weight, {at}, n)), out,
+            {row, at});
   });
 }
 
@@ -334,22 +364,23 @@ static void combineRows(VectorBuilder &b, Value x, Value y, Value out,
                         function_ref<Value(Value, Value)> f) {
   b.forEach(rowsOf(b, x), [&](Value row) {
     b.forChunks(columnsOf(x), [&](Value at, int64_t n) {
-      b.store(f(b.load(x, {row, at}, n), b.load(y, {row, at}, n)), out, {row, at});
+      b.store(f(b.load(x, {row, at}, n), b.load(y, {row, at}, n)), out,
+              {row, at});
     });
   });
 }
 
 static LogicalResult vectorize(AddOp op, VectorBuilder &b, PlanAttr) {
-  combineRows(b, op.getLhs(), op.getRhs(), op.getInits()[0], [&](Value x, Value y) {
-    return arith::AddFOp::create(b, x, y);
-  });
+  combineRows(b, op.getLhs(), op.getRhs(), op.getInits()[0],
+              [&](Value x, Value y) { return arith::AddFOp::create(b, x, y); });
   return success();
 }
 
 static LogicalResult vectorize(SiluMulOp op, VectorBuilder &b, PlanAttr) {
-  combineRows(b, op.getGate(), op.getUp(), op.getInits()[0], [&](Value x, Value y) {
-    return arith::MulFOp::create(b, silu(b, x), y);
-  });
+  combineRows(b, op.getGate(), op.getUp(), op.getInits()[0],
+              [&](Value x, Value y) {
+                return arith::MulFOp::create(b, silu(b, x), y);
+              });
   return success();
 }
 
@@ -378,9 +409,11 @@ static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
     }
     b.forEach(b.index(columnsOf(in)), [&](Value at) {
       Value from = arith::IndexCastOp::create(
-          b, b.getIndexType(), memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
-      memref::StoreOp::create(b, memref::LoadOp::create(b, in, ValueRange{row, from}),
-                              out, ValueRange{row, at});
+          b, b.getIndexType(),
+          memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
+      memref::StoreOp::create(
+          b, memref::LoadOp::create(b, in, ValueRange{row, from}), out,
+          ValueRange{row, at});
     });
   });
   return success();
@@ -454,9 +487,11 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
   int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
   if (ShapedType::isDynamic(context))
     return op.emitOpError("expects caches of a static size");
-  auto space = gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup);
+  auto space =
+      gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup);
   Value scores = memref::AllocOp::create(
-      b, MemRefType::get({context}, b.getF32Type(), MemRefLayoutAttrInterface(), space));
+      b, MemRefType::get({context}, b.getF32Type(), MemRefLayoutAttrInterface(),
+                         space));
   // The chunks of a head's vector: offset and width.
   SmallVector<std::pair<int64_t, int64_t>> chunks;
   for (int64_t at = 0; at < d; at += b.lanes)
@@ -474,7 +509,8 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
         Value base = b.mul(head, d);
         // Scores of all positions, and the largest.
         Value lowest = b.f32(-std::numeric_limits<float>::infinity());
-        auto dots = scf::ForOp::create(b, start, end, b.index(1), ValueRange{lowest});
+        auto dots =
+            scf::ForOp::create(b, start, end, b.index(1), ValueRange{lowest});
         {
           OpBuilder::InsertionGuard guard(b);
           b.setInsertionPointToStart(dots.getBody());
@@ -500,16 +536,20 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
             sum = b.reduce(sum);
             dot = dot ? Value(arith::AddFOp::create(b, dot, sum)) : sum;
           }
-          dot = arith::MulFOp::create(b, dot, b.f32(op.getScale().convertToDouble()));
+          dot = arith::MulFOp::create(b, dot,
+                                      b.f32(op.getScale().convertToDouble()));
           memref::StoreOp::create(b, dot, scores, ValueRange{t});
-          Value most = arith::MaximumFOp::create(b, dots.getRegionIterArg(0), dot);
+          Value most =
+              arith::MaximumFOp::create(b, dots.getRegionIterArg(0), dot);
           scf::YieldOp::create(b, ValueRange{most});
         }
         Value most = dots.getResult(0);
 
         // exp(score - largest), and the sum of these.
-        auto exponentials = [&](Value from, Value to, int64_t n, Value sum) -> Value {
-          auto loop = scf::ForOp::create(b, from, to, b.index(n), ValueRange{sum});
+        auto exponentials = [&](Value from, Value to, int64_t n,
+                                Value sum) -> Value {
+          auto loop =
+              scf::ForOp::create(b, from, to, b.index(n), ValueRange{sum});
           OpBuilder::InsertionGuard guard(b);
           b.setInsertionPointToStart(loop.getBody());
           Value t = loop.getInductionVar();
@@ -517,15 +557,15 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
               b, Value(arith::SubFOp::create(b, b.load(scores, {t}, n),
                                              b.splat(most, n))));
           b.store(e, scores, {t});
-          scf::YieldOp::create(
-              b, ValueRange{arith::AddFOp::create(b, loop.getRegionIterArg(0), e)});
+          scf::YieldOp::create(b, ValueRange{arith::AddFOp::create(
+                                      b, loop.getRegionIterArg(0), e)});
           return loop.getResult(0);
         };
         Value count = arith::SubIOp::create(b, end, start);
         Value rest = arith::RemUIOp::create(b, count, b.index(b.lanes));
         Value wholeEnd = arith::SubIOp::create(b, end, rest);
-        Value total = b.reduce(
-            exponentials(start, wholeEnd, b.lanes, b.zeros(b.vectorType(b.lanes))));
+        Value total = b.reduce(exponentials(start, wholeEnd, b.lanes,
+                                            b.zeros(b.vectorType(b.lanes))));
         Value tail = exponentials(wholeEnd, end, 1, b.zeros(b.vectorType(1)));
         total = arith::AddFOp::create(b, total, b.reduce(tail));
         Value inverse = arith::DivFOp::create(b, b.f32(1.0), total);
@@ -554,7 +594,8 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
           }
           for (auto [i, chunk] : llvm::enumerate(part)) {
             auto [at, n] = chunk;
-            b.store(arith::MulFOp::create(b, loop.getResult(i), b.splat(inverse, n)),
+            b.store(arith::MulFOp::create(b, loop.getResult(i),
+                                          b.splat(inverse, n)),
                     op.getInits()[0], {row, b.add(base, at)});
           }
         }
@@ -565,13 +606,16 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
 }
 
 namespace {
-struct VectorizePass final : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
+struct VectorizePass final
+    : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
   using Base::Base;
 
   template <typename... Ops>
   LogicalResult vectorizeAny(Operation *op, VectorBuilder &b, PlanAttr plan) {
     LogicalResult result = failure();
-    ((isa<Ops>(op) ? (result = vectorize(cast<Ops>(op), b, plan), true) : false) || ...);
+    ((isa<Ops>(op) ? (result = vectorize(cast<Ops>(op), b, plan), true)
+                   : false) ||
+     ...);
     return result;
   }
 

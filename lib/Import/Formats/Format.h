@@ -52,9 +52,7 @@ struct LinearShape {
 enum class BiasRule {
   /// The layer has one.
   Required,
-  /// The layer has none; one of zeros, as some writers add, changes nothing.
-  Zero,
-  /// As found: for a lone layer, of which nothing else is known.
+  /// The layer has one if the checkpoint does, whatever its config says.
   AsFound,
 };
 

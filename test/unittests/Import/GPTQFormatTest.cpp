@@ -25,7 +25,7 @@ struct GPTQFormatTest : testing::Test {
       return checkpoint.status();
     auto format = createGPTQFormat(config);
     auto views = readLinear(**checkpoint, format.get(), "l", shape,
-                            BiasRule::Zero, &context);
+                            BiasRule::AsFound, &context);
     warnings = (*checkpoint)->warnings();
     return views;
   }
@@ -266,8 +266,14 @@ TEST_F(GPTQFormatTest, ZeroBiasIsLeftOut) {
   auto views = read(c);
   ASSERT_TRUE(views) << views.status().message();
   EXPECT_FALSE(views->bias);
-  c.tensors["l.bias"].bytes = halves(8);
-  expectRefused(c, "expected zeros or no such tensor");
+}
+
+TEST_F(GPTQFormatTest, BiasIsAppliedThoughConfigDoesNotAskForIt) {
+  TestCheckpoint c = layer(0x77777777);
+  c.tensors["l.bias"] = {DType::F16, {8}, halves(8)};
+  auto views = read(c);
+  ASSERT_TRUE(views) << views.status().message();
+  EXPECT_TRUE(views->bias);
 }
 
 } // namespace

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Plan.h - Reading plans -----------------------------------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- VectorBuilder.h - Loops over vectors ---------------------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -64,7 +64,8 @@ public:
   Value load(Value buffer, ValueRange indices, int64_t width) {
     auto type = cast<MemRefType>(buffer.getType());
     return toF32(vector::LoadOp::create(
-        *this, VectorType::get({width}, type.getElementType()), buffer, indices));
+        *this, VectorType::get({width}, type.getElementType()), buffer,
+        indices));
   }
   Value loadScalar(Value buffer, ValueRange indices) {
     return toF32(memref::LoadOp::create(*this, buffer, indices));
@@ -72,20 +73,23 @@ public:
 
   /// Stores f32 `vector` in the element type of `buffer`.
   void store(Value vector, Value buffer, ValueRange indices) {
-    vector::StoreOp::create(*this, toElementOf(vector, buffer), buffer, indices);
+    vector::StoreOp::create(*this, toElementOf(vector, buffer), buffer,
+                            indices);
   }
   /// The same for the first `count` lanes.
   void storeFirst(Value vector, Value buffer, ValueRange indices, Value count) {
-    vector::MaskedStoreOp::create(*this, buffer, indices,
-                                  firstLanes(cast<VectorType>(vector.getType()), count),
-                                  toElementOf(vector, buffer));
+    vector::MaskedStoreOp::create(
+        *this, buffer, indices,
+        firstLanes(cast<VectorType>(vector.getType()), count),
+        toElementOf(vector, buffer));
   }
   /// The first `count` of `width` elements of `buffer` as f32, then zeros.
-  Value loadFirst(Value buffer, ValueRange indices, int64_t width, Value count) {
-    auto type = VectorType::get({width},
-                                cast<MemRefType>(buffer.getType()).getElementType());
-    return toF32(vector::MaskedLoadOp::create(*this, type, buffer, indices,
-                                              firstLanes(type, count), zeros(type)));
+  Value loadFirst(Value buffer, ValueRange indices, int64_t width,
+                  Value count) {
+    auto type = VectorType::get(
+        {width}, cast<MemRefType>(buffer.getType()).getElementType());
+    return toF32(vector::MaskedLoadOp::create(
+        *this, type, buffer, indices, firstLanes(type, count), zeros(type)));
   }
 
   /// Runs `body(offset, width)` over [0, size) in vectors, then once for the
@@ -95,7 +99,8 @@ public:
     if (whole == lanes) {
       body(index(0), lanes);
     } else if (whole > 0) {
-      auto loop = scf::ForOp::create(*this, index(0), index(whole), index(lanes));
+      auto loop =
+          scf::ForOp::create(*this, index(0), index(whole), index(lanes));
       OpBuilder::InsertionGuard guard(*this);
       setInsertionPointToStart(loop.getBody());
       body(loop.getInductionVar(), lanes);
@@ -109,13 +114,14 @@ public:
     int64_t whole = size / lanes * lanes;
     Value sum;
     if (whole > 0) {
-      auto loop = scf::ForOp::create(*this, index(0), index(whole), index(lanes),
-                                     ValueRange{zeros(vectorType(lanes))});
+      auto loop =
+          scf::ForOp::create(*this, index(0), index(whole), index(lanes),
+                             ValueRange{zeros(vectorType(lanes))});
       {
         OpBuilder::InsertionGuard guard(*this);
         setInsertionPointToStart(loop.getBody());
-        Value next = arith::AddFOp::create(
-            *this, loop.getRegionIterArg(0), term(loop.getInductionVar(), lanes));
+        Value next = arith::AddFOp::create(*this, loop.getRegionIterArg(0),
+                                           term(loop.getInductionVar(), lanes));
         scf::YieldOp::create(*this, ValueRange{next});
       }
       sum = reduce(loop.getResult(0));

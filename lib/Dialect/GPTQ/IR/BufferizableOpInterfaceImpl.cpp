@@ -28,7 +28,8 @@ bool accumulates(Operation *op) {
 /// Every model op bufferizes to itself on memrefs, without results.
 template <typename OpTy>
 struct ModelOpBufferization
-    : DstBufferizableOpInterfaceExternalModel<ModelOpBufferization<OpTy>, OpTy> {
+    : DstBufferizableOpInterfaceExternalModel<ModelOpBufferization<OpTy>,
+                                              OpTy> {
   bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
                               const AnalysisState &) const {
     return !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand) ||
@@ -64,7 +65,8 @@ struct ModelOpBufferization
 void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
     DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *ctx, GPTQDialect *) {
-    DequantMatmulOp::attachInterface<ModelOpBufferization<DequantMatmulOp>>(*ctx);
+    DequantMatmulOp::attachInterface<ModelOpBufferization<DequantMatmulOp>>(
+        *ctx);
     MatmulOp::attachInterface<ModelOpBufferization<MatmulOp>>(*ctx);
     EmbeddingOp::attachInterface<ModelOpBufferization<EmbeddingOp>>(*ctx);
     RMSNormOp::attachInterface<ModelOpBufferization<RMSNormOp>>(*ctx);

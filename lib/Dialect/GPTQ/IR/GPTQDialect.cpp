@@ -74,9 +74,8 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t mMin, int64_t mMax, StringAttr unit,
                                int64_t tileM, int64_t tileN, int64_t tileK,
                                int64_t rows, int64_t columns, int64_t lanes,
-                               StringAttr path,
-                               StringAttr partials, StringAttr scale,
-                               StringAttr zero) {
+                               StringAttr path, StringAttr partials,
+                               StringAttr scale, StringAttr zero) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;

@@ -52,7 +52,8 @@ static LogicalResult checkInits(Operation *op, size_t expected) {
 /// destinations.
 static void modelOpEffects(
     Operation *op,
-    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>> &effects,
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects,
     bool readsInits) {
   auto dps = cast<DestinationStyleOpInterface>(op);
   for (OpOperand &operand : op->getOpOperands()) {
@@ -108,7 +109,8 @@ LogicalResult WeightOp::verify() {
              << codes.getBits() << " bits that divides 32, but found "
              << type.getElementType();
     int64_t dim = codes.getPacking() == Packing::Rows ? 0 : 1;
-    int64_t words = llvm::divideCeil(type.getDimSize(dim) * codes.getBits(), 32);
+    int64_t words =
+        llvm::divideCeil(type.getDimSize(dim) * codes.getBits(), 32);
     if (dataType.getDimSize(dim) != words ||
         dataType.getDimSize(1 - dim) != type.getDimSize(1 - dim)) {
       InFlightDiagnostic diag = emitOpError("expects its words to have shape ");
@@ -208,25 +210,30 @@ LogicalResult DequantMatmulOp::verify() {
     return emitOpError("expects g_idx or perm, not both");
   if (LayoutAttr layout = getLayoutAttr()) {
     if (shaped(getCodes()).getRank() != 3 || shaped(getScales()).getRank() != 3)
-      return emitOpError("expects packed codes and scales of rank 3 with a layout");
+      return emitOpError(
+          "expects packed codes and scales of rank 3 with a layout");
     if (layout.getBits() != int64_t(getBits()))
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
-    int64_t words = layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
+    int64_t words =
+        layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
     if (failed(checkDim(op, "codes", getCodes(), 1,
                         llvm::divideCeil(k, layout.getBlockK()),
                         "blocks along K")) ||
         failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
       return failure();
-    for (auto [name, value] : {std::pair<StringRef, Value>("scales", getScales()),
-                               {"zeros", getZeros()}})
+    for (auto [name, value] :
+         {std::pair<StringRef, Value>("scales", getScales()),
+          {"zeros", getZeros()}})
       if (failed(checkDim(op, name, value, 1, groups, "groups")) ||
           failed(checkDim(op, name, value, 2, layout.getBlockN(), "blockN")))
         return failure();
   } else {
-    if (shaped(getCodes()).getRank() != 2 || shaped(getScales()).getRank() != 2 ||
+    if (shaped(getCodes()).getRank() != 2 ||
+        shaped(getScales()).getRank() != 2 ||
         (getZeros() && shaped(getZeros()).getRank() != 2))
-      return emitOpError("expects matrices of codes, scales and zeros without a layout");
+      return emitOpError(
+          "expects matrices of codes, scales and zeros without a layout");
     int64_t n = getN();
     if (!shaped(getCodes()).getElementType().isInteger(getBits()))
       return emitOpError("expects codes of ")
@@ -234,14 +241,17 @@ LogicalResult DequantMatmulOp::verify() {
              << shaped(getCodes()).getElementType();
     if (failed(checkDim(op, "codes", getCodes(), 0, k, "K, as in lhs")))
       return failure();
-    for (auto [name, value] : {std::pair<StringRef, Value>("scales", getScales()),
-                               {"zeros", getZeros()}}) {
-      if (failed(checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
+    for (auto [name, value] :
+         {std::pair<StringRef, Value>("scales", getScales()),
+          {"zeros", getZeros()}}) {
+      if (failed(
+              checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
           failed(checkDim(op, name, value, 1, n, "N, as in codes")))
         return failure();
     }
     if (failed(checkDim(op, "init", getInits()[0], 1,
-                        epilogueColumns(getEpilogue(), n), "N after the epilogue")))
+                        epilogueColumns(getEpilogue(), n),
+                        "N after the epilogue")))
       return failure();
     if (failed(checkDim(op, "bias", getBias(), 0, n, "N")))
       return failure();
@@ -254,8 +264,9 @@ LogicalResult DequantMatmulOp::verify() {
   return success();
 }
 
-LogicalResult DequantMatmulOp::reifyResultShapes(
-    OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult
+DequantMatmulOp::reifyResultShapes(OpBuilder &b,
+                                   ReifiedRankedShapedTypeDims &shapes) {
   return reifyFromInits(*this, b, shapes);
 }
 void DequantMatmulOp::getEffects(Effects &effects) {
@@ -268,11 +279,15 @@ LogicalResult DequantizeOp::verify() {
   int64_t groups = llvm::divideCeil(codes.getDimSize(0), getGroupSize());
   if (bool(getZeros()) == bool(getZeroPoint()))
     return emitOpError("expects zeros or zero_point, and not both");
-  if (failed(checkDim(op, "scales", getScales(), 0, groups, "ceil(K / group_size)")) ||
-      failed(checkDim(op, "scales", getScales(), 1, codes.getDimSize(1), "N")) ||
-      failed(checkDim(op, "zeros", getZeros(), 0, groups, "ceil(K / group_size)")) ||
+  if (failed(checkDim(op, "scales", getScales(), 0, groups,
+                      "ceil(K / group_size)")) ||
+      failed(
+          checkDim(op, "scales", getScales(), 1, codes.getDimSize(1), "N")) ||
+      failed(checkDim(op, "zeros", getZeros(), 0, groups,
+                      "ceil(K / group_size)")) ||
       failed(checkDim(op, "zeros", getZeros(), 1, codes.getDimSize(1), "N")) ||
-      failed(checkDim(op, "result", getResult(), 0, codes.getDimSize(0), "K")) ||
+      failed(
+          checkDim(op, "result", getResult(), 0, codes.getDimSize(0), "K")) ||
       failed(checkDim(op, "result", getResult(), 1, codes.getDimSize(1), "N")))
     return failure();
   return success();
@@ -290,10 +305,10 @@ LogicalResult MatmulOp::verify() {
       failed(checkDim(op, "init", getInits()[0], 0,
                       shaped(getLhs()).getDimSize(0), "M, as in lhs")))
     return failure();
-  if (!getLayout() &&
-      (failed(checkDim(op, "init", getInits()[0], 1,
-                       epilogueColumns(getEpilogue(), getN()), "N after the epilogue")) ||
-       failed(checkDim(op, "bias", getBias(), 0, getN(), "N"))))
+  if (!getLayout() && (failed(checkDim(op, "init", getInits()[0], 1,
+                                       epilogueColumns(getEpilogue(), getN()),
+                                       "N after the epilogue")) ||
+                       failed(checkDim(op, "bias", getBias(), 0, getN(), "N"))))
     return failure();
   return success();
 }
@@ -317,11 +332,12 @@ LogicalResult EmbeddingOp::verify() {
   if (rank != (getLayout() ? 3 : 2))
     return emitOpError("expects a table of rank ")
            << (getLayout() ? 3 : 2) << ", but found " << rank;
-  return success(
-      succeeded(checkDim(op, "table", getTable(), 1,
-                         shaped(getInits()[0]).getDimSize(1), "H, as in init")) &&
-      succeeded(checkDim(op, "init", getInits()[0], 0,
-                         shaped(getTokens()).getDimSize(0), "M, as in tokens")));
+  return success(succeeded(checkDim(op, "table", getTable(), 1,
+                                    shaped(getInits()[0]).getDimSize(1),
+                                    "H, as in init")) &&
+                 succeeded(checkDim(op, "init", getInits()[0], 0,
+                                    shaped(getTokens()).getDimSize(0),
+                                    "M, as in tokens")));
 }
 
 /// Checks that `values` agree with `like` in both dimensions.
@@ -346,14 +362,16 @@ LogicalResult RMSNormOp::verify() {
 LogicalResult AddOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
-  return sameShape(*this, getLhs(), {{"rhs", getRhs()}, {"init", getInits()[0]}});
+  return sameShape(*this, getLhs(),
+                   {{"rhs", getRhs()}, {"init", getInits()[0]}});
 }
 
 LogicalResult AddRMSNormOp::verify() {
   if (failed(checkInits(*this, 2)) ||
-      failed(sameShape(*this, getLhs(), {{"rhs", getRhs()},
-                                         {"init", getInits()[0]},
-                                         {"init", getInits()[1]}})))
+      failed(sameShape(*this, getLhs(),
+                       {{"rhs", getRhs()},
+                        {"init", getInits()[0]},
+                        {"init", getInits()[1]}})))
     return failure();
   return checkDim(*this, "weight", getWeight(), 0,
                   shaped(getLhs()).getDimSize(1), "H, as in lhs");
@@ -362,15 +380,16 @@ LogicalResult AddRMSNormOp::verify() {
 LogicalResult SiluMulOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
-  return sameShape(*this, getGate(), {{"up", getUp()}, {"init", getInits()[0]}});
+  return sameShape(*this, getGate(),
+                   {{"up", getUp()}, {"init", getInits()[0]}});
 }
 
 LogicalResult StageOp::verify() {
   if (failed(checkInits(*this, 1)) ||
       failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})))
     return failure();
-  return checkDim(*this, "perm", getPerm(), 0,
-                  shaped(getInput()).getDimSize(1), "K, as in input");
+  return checkDim(*this, "perm", getPerm(), 0, shaped(getInput()).getDimSize(1),
+                  "K, as in input");
 }
 
 /// Checks the caches of rotary_append and attention.
@@ -382,7 +401,8 @@ static LogicalResult checkCaches(Operation *op, Value keys, Value values,
     return op->emitOpError("expects caches of one shape, but found ")
            << keys.getType() << " and " << values.getType();
   if (heads % kvHeads != 0)
-    return op->emitOpError("expects heads to be a multiple of kv_heads, but found ")
+    return op->emitOpError(
+               "expects heads to be a multiple of kv_heads, but found ")
            << heads << " and " << kvHeads;
   if (failed(checkDim(op, "keys", keys, 0, kvHeads, "kv_heads")) ||
       failed(checkDim(op, "keys", keys, 2, headDim, "head_dim")))
@@ -399,9 +419,12 @@ LogicalResult RotaryAppendOp::verify() {
   if (d % 2 != 0)
     return emitOpError("expects an even head_dim, but found ") << d;
   if (failed(checkDim(op, "q", getQ(), 1, heads * d, "heads * head_dim")) ||
-      failed(checkDim(op, "init", getInits()[0], 1, heads * d, "heads * head_dim")) ||
-      failed(checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
-      failed(checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(checkDim(op, "init", getInits()[0], 1, heads * d,
+                      "heads * head_dim")) ||
+      failed(
+          checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(
+          checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
       failed(checkDim(op, "table", getTable(), 1, d, "head_dim")) ||
       failed(checkDim(op, "q_norm", getQNorm(), 0, d, "head_dim")) ||
       failed(checkDim(op, "k_norm", getKNorm(), 0, d, "head_dim")))
@@ -491,12 +514,14 @@ void DispatchOp::getEffects(Effects &effects) {
 
 LogicalResult GroupDotOp::verify() {
   auto acc = cast<VectorType>(getAcc().getType());
-  for (auto [name, value] : {std::pair<StringRef, Value>("scale", getScale()),
-                             {"zero", getZero()}})
-    if (value && cast<VectorType>(value.getType()).getDimSize(0) != acc.getDimSize(1))
+  for (auto [name, value] :
+       {std::pair<StringRef, Value>("scale", getScale()), {"zero", getZero()}})
+    if (value &&
+        cast<VectorType>(value.getType()).getDimSize(0) != acc.getDimSize(1))
       return emitOpError("expects ")
              << name << " to have " << acc.getDimSize(1)
-             << " elements, one per column of acc, but found " << value.getType();
+             << " elements, one per column of acc, but found "
+             << value.getType();
   int64_t n = acc.getDimSize(1), runs = getColumns().size();
   if (runs == 0 || n % runs != 0)
     return emitOpError("expects runs of equal length to make up ")

@@ -56,8 +56,8 @@ static SmallVector<Range> domainOf(OpBuilder &b, Location loc,
                                    const TilingMap &map) {
   SmallVector<Range> domain;
   for (auto [value, dim] : map.loops)
-    domain.push_back({b.getIndexAttr(0), dimOf(b, loc, value, dim),
-                      b.getIndexAttr(1)});
+    domain.push_back(
+        {b.getIndexAttr(0), dimOf(b, loc, value, dim), b.getIndexAttr(1)});
   return domain;
 }
 
@@ -138,12 +138,12 @@ static FailureOr<TilingResult> tile(Operation *op, OpBuilder &b,
   return TilingResult{{tiled}, SmallVector<Value>(tiled->getResults()), slices};
 }
 
-static LogicalResult resultPosition(Operation *op, OpBuilder &b,
-                                    const TilingMap &map, unsigned result,
-                                    ArrayRef<OpFoldResult> offsets,
-                                    ArrayRef<OpFoldResult> sizes,
-                                    SmallVectorImpl<OpFoldResult> &resultOffsets,
-                                    SmallVectorImpl<OpFoldResult> &resultSizes) {
+static LogicalResult
+resultPosition(Operation *op, OpBuilder &b, const TilingMap &map,
+               unsigned result, ArrayRef<OpFoldResult> offsets,
+               ArrayRef<OpFoldResult> sizes,
+               SmallVectorImpl<OpFoldResult> &resultOffsets,
+               SmallVectorImpl<OpFoldResult> &resultSizes) {
   OpOperand *init =
       cast<DestinationStyleOpInterface>(op).getDpsInitOperand(result);
   for (auto &[operand, dims] : map.operands)
@@ -237,7 +237,8 @@ static FailureOr<TilingMap> mapOf(MatmulOp op) {
 static TilingMap rowMap(Operation *op, ArrayRef<OpOperand *> rows) {
   TilingMap map;
   for (OpOperand *operand : rows) {
-    OperandMap dims(cast<ShapedType>(operand->get().getType()).getRank(), kWhole);
+    OperandMap dims(cast<ShapedType>(operand->get().getType()).getRank(),
+                    kWhole);
     dims[0] = kRows;
     map.operands.push_back({operand, dims});
   }
@@ -293,8 +294,8 @@ static FailureOr<TilingMap> mapOf(AttentionOp op) {
 template <typename OpTy>
 static SmallVector<utils::IteratorType> loopTypes(OpTy op) {
   FailureOr<TilingMap> map = mapOf(op);
-  return SmallVector<utils::IteratorType>(succeeded(map) ? map->loops.size() : 0,
-                                          utils::IteratorType::parallel);
+  return SmallVector<utils::IteratorType>(
+      succeeded(map) ? map->loops.size() : 0, utils::IteratorType::parallel);
 }
 
 #define GPTQ_TILING_METHODS(OP)                                                \
@@ -340,7 +341,8 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(SiluMulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RotaryAppendOp)
 
 FailureOr<TilingResult>
-AttentionOp::getTiledImplementation(OpBuilder &b, ArrayRef<OpFoldResult> offsets,
+AttentionOp::getTiledImplementation(OpBuilder &b,
+                                    ArrayRef<OpFoldResult> offsets,
                                     ArrayRef<OpFoldResult> sizes) {
   // The number of heads is an attribute, so a tile has to have a known one.
   std::optional<int64_t> kvHeads = getConstantIntValue(sizes[1]);

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Fuse.cpp - Fusions of model ops ------------------------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -72,10 +72,11 @@ struct FuseResidualNormPass final
         else
           continue;
       }
-      SmallVector<Value> inits = {emptyLike(b, loc, lhs), emptyLike(b, loc, lhs)};
-      auto fused = AddRMSNormOp::create(
-          b, loc, TypeRange{lhs.getType(), lhs.getType()}, lhs, rhs, weight, inits,
-          norm.getEpsilonAttr());
+      SmallVector<Value> inits = {emptyLike(b, loc, lhs),
+                                  emptyLike(b, loc, lhs)};
+      auto fused =
+          AddRMSNormOp::create(b, loc, TypeRange{lhs.getType(), lhs.getType()},
+                               lhs, rhs, weight, inits, norm.getEpsilonAttr());
       if (Attribute label = norm->getAttr(kLabelAttr))
         fused->setAttr(kLabelAttr, label);
       norm->getResult(0).replaceAllUsesWith(fused->getResult(1));
@@ -105,8 +106,9 @@ struct FuseParallelMatmulsPass final
   using Base::Base;
 
   static Attribute elementOf(MLIRContext *ctx, Value value) {
-    return value ? Attribute(TypeAttr::get(getElementTypeOrSelf(value.getType())))
-                 : Attribute(UnitAttr::get(ctx));
+    return value
+               ? Attribute(TypeAttr::get(getElementTypeOrSelf(value.getType())))
+               : Attribute(UnitAttr::get(ctx));
   }
 
   /// The key of a matmul, or none for ops that are not joined.
@@ -189,18 +191,31 @@ struct FuseParallelMatmulsPass final
       return Value(tensor::EmptyOp::create(b, loc, sizes, element));
     };
     if (auto first = dyn_cast<DequantMatmulOp>(ops.front())) {
-      Value codes = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getCodes(); }), 1);
-      Value scales = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getScales(); }), 1);
+      Value codes = concat(b, weights, gather([](Operation *op) -> Value {
+                             return cast<DequantMatmulOp>(op).getCodes();
+                           }),
+                           1);
+      Value scales = concat(b, weights, gather([](Operation *op) -> Value {
+                              return cast<DequantMatmulOp>(op).getScales();
+                            }),
+                            1);
       Value zeros, bias;
       if (first.getZeros())
-        zeros = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getZeros(); }), 1);
+        zeros = concat(b, weights, gather([](Operation *op) -> Value {
+                         return cast<DequantMatmulOp>(op).getZeros();
+                       }),
+                       1);
       if (first.getBias())
-        bias = concat(b, weights, gather([](Operation *op) -> Value { return cast<DequantMatmulOp>(op).getBias(); }), 0);
+        bias = concat(b, weights, gather([](Operation *op) -> Value {
+                        return cast<DequantMatmulOp>(op).getBias();
+                      }),
+                      0);
       if (!codes || !scales || bool(zeros) != bool(first.getZeros()) ||
           bool(bias) != bool(first.getBias()))
         return false;
       Value init = resultOf(first.getLhs());
-      auto copy = cast<DequantMatmulOp>(mlir::clone(b, first, TypeRange{init.getType()}, first->getOperands()));
+      auto copy = cast<DequantMatmulOp>(mlir::clone(
+          b, first, TypeRange{init.getType()}, first->getOperands()));
       copy.getCodesMutable().assign(codes);
       copy.getScalesMutable().assign(scales);
       if (zeros)
@@ -211,14 +226,21 @@ struct FuseParallelMatmulsPass final
       joined = copy;
     } else {
       auto dense = cast<MatmulOp>(ops.front());
-      Value weight = concat(b, weights, gather([](Operation *op) -> Value { return cast<MatmulOp>(op).getWeight(); }), 0);
+      Value weight = concat(b, weights, gather([](Operation *op) -> Value {
+                              return cast<MatmulOp>(op).getWeight();
+                            }),
+                            0);
       Value bias;
       if (dense.getBias())
-        bias = concat(b, weights, gather([](Operation *op) -> Value { return cast<MatmulOp>(op).getBias(); }), 0);
+        bias = concat(b, weights, gather([](Operation *op) -> Value {
+                        return cast<MatmulOp>(op).getBias();
+                      }),
+                      0);
       if (!weight || bool(bias) != bool(dense.getBias()))
         return false;
       Value init = resultOf(dense.getLhs());
-      auto copy = cast<MatmulOp>(mlir::clone(b, dense, TypeRange{init.getType()}, dense->getOperands()));
+      auto copy = cast<MatmulOp>(mlir::clone(
+          b, dense, TypeRange{init.getType()}, dense->getOperands()));
       copy.getWeightMutable().assign(weight);
       if (bias)
         copy.getBiasMutable().assign(bias);
@@ -229,7 +251,9 @@ struct FuseParallelMatmulsPass final
     for (Operation *op : ops)
       if (auto part = op->getAttrOfType<StringAttr>(kLabelAttr))
         label += (label.empty() ? "" : "+") +
-                 (label.empty() ? part.getValue() : part.getValue().rsplit('.').second).str();
+                 (label.empty() ? part.getValue()
+                                : part.getValue().rsplit('.').second)
+                     .str();
     if (!label.empty())
       joined->setAttr(kLabelAttr, b.getStringAttr(label));
 
@@ -239,7 +263,8 @@ struct FuseParallelMatmulsPass final
       SmallVector<OpFoldResult> sizes =
           tensor::getMixedSizes(b, loc, joined->getResult(0));
       sizes[1] = b.getIndexAttr(type.getDimSize(1));
-      SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0), b.getIndexAttr(at)};
+      SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
+                                           b.getIndexAttr(at)};
       SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
       at += type.getDimSize(1);
       op->getResult(0).replaceAllUsesWith(tensor::ExtractSliceOp::create(
@@ -253,7 +278,9 @@ struct FuseParallelMatmulsPass final
   void runOnOperation() override {
     WeightSymbols weights(getOperation());
     // Matmuls by the value they read, then by what must agree.
-    llvm::MapVector<Value, SmallVector<std::pair<JoinKey, SmallVector<Operation *>>>> byInput;
+    llvm::MapVector<Value,
+                    SmallVector<std::pair<JoinKey, SmallVector<Operation *>>>>
+        byInput;
     getOperation().walk([&](Operation *op) {
       std::optional<JoinKey> key = keyOf(op);
       if (!key)
@@ -268,10 +295,13 @@ struct FuseParallelMatmulsPass final
     });
     for (auto &[lhs, groups] : byInput) {
       if (groups.size() > 1)
-        remark::missed(groups.front().second.front()->getLoc(),
-                       remark::RemarkOpts::name("FuseParallelMatmuls").category("gptq"))
-            << remark::reason("matmuls of one input differ in bits, groups, zero "
-                              "points, order or bias: {0} kinds", groups.size());
+        remark::missed(
+            groups.front().second.front()->getLoc(),
+            remark::RemarkOpts::name("FuseParallelMatmuls").category("gptq"))
+            << remark::reason(
+                   "matmuls of one input differ in bits, groups, zero "
+                   "points, order or bias: {0} kinds",
+                   groups.size());
       for (auto &[key, ops] : groups)
         if (ops.size() > 1)
           join(ops, weights);
@@ -279,7 +309,8 @@ struct FuseParallelMatmulsPass final
   }
 };
 
-struct FuseSiluMulPass final : mlir::gptq::impl::FuseSiluMulPassBase<FuseSiluMulPass> {
+struct FuseSiluMulPass final
+    : mlir::gptq::impl::FuseSiluMulPassBase<FuseSiluMulPass> {
   using Base::Base;
 
   /// The matmul whose columns from `at` on, half of them, are `value`; null if
@@ -312,20 +343,24 @@ struct FuseSiluMulPass final : mlir::gptq::impl::FuseSiluMulPassBase<FuseSiluMul
           b, op.getLoc(),
           [&] {
             auto sizes = tensor::getMixedSizes(
-                b, op.getLoc(), cast<DestinationStyleOpInterface>(matmul).getDpsInits()[0]);
-            sizes[1] = b.getIndexAttr(cast<ShapedType>(op->getResult(0).getType()).getDimSize(1));
+                b, op.getLoc(),
+                cast<DestinationStyleOpInterface>(matmul).getDpsInits()[0]);
+            sizes[1] = b.getIndexAttr(
+                cast<ShapedType>(op->getResult(0).getType()).getDimSize(1));
             return sizes;
           }(),
           getElementTypeOrSelf(op->getResult(0).getType()));
-      Operation *fused = mlir::clone(b, matmul, TypeRange{op->getResult(0).getType()},
-                               matmul->getOperands());
+      Operation *fused =
+          mlir::clone(b, matmul, TypeRange{op->getResult(0).getType()},
+                      matmul->getOperands());
       cast<DestinationStyleOpInterface>(fused).setDpsInitOperand(0, init);
       auto epilogue = EpilogueAttr::get(&getContext(), Epilogue::SiluMul);
       if (auto dequant = dyn_cast<DequantMatmulOp>(fused))
         dequant.setEpilogueAttr(epilogue);
       else
         cast<MatmulOp>(fused).setEpilogueAttr(epilogue);
-      Operation *gate = op.getGate().getDefiningOp(), *up = op.getUp().getDefiningOp();
+      Operation *gate = op.getGate().getDefiningOp(),
+                *up = op.getUp().getDefiningOp();
       op->getResult(0).replaceAllUsesWith(fused->getResult(0));
       op.erase();
       gate->erase();

@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- Normalize.cpp - True zero points, explicit order -------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -51,13 +51,14 @@ struct NormalizeZeroPointsPass final
                        "packed words");
         return WalkResult::interrupt();
       }
-      int64_t add = (codes.getWordAdd() + repeatInWord(offset, codes.getBits())) &
-                    0xFFFFFFFF;
+      int64_t add =
+          (codes.getWordAdd() + repeatInWord(offset, codes.getBits())) &
+          0xFFFFFFFF;
       OpBuilder b(op);
-      op.getZerosMutable().assign(
-          weights.derive(b, zeros, ".true", zeros.getTensorType(),
-                         CodesAttr::get(&getContext(), codes.getData(),
-                                        codes.getBits(), codes.getPacking(), add)));
+      op.getZerosMutable().assign(weights.derive(
+          b, zeros, ".true", zeros.getTensorType(),
+          CodesAttr::get(&getContext(), codes.getData(), codes.getBits(),
+                         codes.getPacking(), add)));
       op.setZeroOffset(0);
       return WalkResult::advance();
     });
@@ -79,7 +80,8 @@ struct NormalizeActOrderPass final
       WeightOp codes = weights.of(op.getCodes());
       auto data = index ? dyn_cast<DataAttr>(index.getInit()) : nullptr;
       if (!codes || !data) {
-        op.emitOpError("expects codes and g_idx to be loaded from the checkpoint");
+        op.emitOpError(
+            "expects codes and g_idx to be loaded from the checkpoint");
         return WalkResult::interrupt();
       }
       OpBuilder b(op);
@@ -107,8 +109,8 @@ struct FoldPermutationsPass final
 
   /// The weights of `producer`'s output columns, as operands with the dimension
   /// that runs along them; empty where it is no matmul of loaded weights.
-  SmallVector<std::pair<OpOperand *, int64_t>> outputWeights(Value value,
-                                                            WeightSymbols &weights) {
+  SmallVector<std::pair<OpOperand *, int64_t>>
+  outputWeights(Value value, WeightSymbols &weights) {
     SmallVector<std::pair<OpOperand *, int64_t>> result;
     Operation *producer = value.getDefiningOp();
     if (!producer || !value.hasOneUse())
@@ -150,7 +152,9 @@ struct FoldPermutationsPass final
           OpBuilder b(operand->getOwner());
           WeightOp source = weights.of(operand->get());
           operand->set(weights.derive(
-              b, source, ".for_" + op.getCodes().getDefiningOp<LoadWeightOp>().getWeight().str(),
+              b, source,
+              ".for_" +
+                  op.getCodes().getDefiningOp<LoadWeightOp>().getWeight().str(),
               source.getTensorType(),
               GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(source),
                               FlatSymbolRefAttr::get(order), dim)));

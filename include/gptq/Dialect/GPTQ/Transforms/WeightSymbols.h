@@ -1,4 +1,4 @@
-//===----------------------------------------------------------------------===//
+//===- WeightSymbols.h - Weights of a module --------------------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -26,16 +26,17 @@ public:
     return load ? symbols.lookup<WeightOp>(load.getWeight()) : nullptr;
   }
 
-  /// Returns a load, at `b`, of the weight of `type` that `view` describes. It is
-  /// declared after `source`, under its name and `suffix`, if it is not there yet.
+  /// Returns a load, at `b`, of the weight of `type` that `view` describes. It
+  /// is declared after `source`, under its name and `suffix`, if it is not
+  /// there yet.
   Value derive(OpBuilder &b, WeightOp source, const Twine &suffix,
                RankedTensorType type, Attribute view) {
     WeightOp &weight = declared[{view, type}];
     if (!weight) {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointAfter(source);
-      weight = WeightOp::create(b, source.getLoc(),
-                                (source.getSymName() + suffix).str(), type, view);
+      weight = WeightOp::create(
+          b, source.getLoc(), (source.getSymName() + suffix).str(), type, view);
       // The table sees to it that names are unique.
       symbols.insert(weight);
     }

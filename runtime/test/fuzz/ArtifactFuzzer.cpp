@@ -1,0 +1,70 @@
+//===- ArtifactFuzzer.cpp - Feeds the loader of compiled models -----------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The input is read twice: as a whole file, and, because no fuzzer guesses
+// checksums, as the manifest of a file that is otherwise sound.
+//
+//===----------------------------------------------------------------------===//
+
+#include "runtime/abi/Checksum.h"
+#include "runtime/abi/SafeTensors.h"
+#include "runtime/lib/Artifact.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+using namespace gptq::abi;
+using namespace gptq::runtime;
+
+/// Reads a file at an address the loader takes, and whatever it leads to
+/// short of running code.
+static void read(const std::string &file) {
+  size_t bytes = (file.size() + 63) / 64 * 64 + 64;
+  uint8_t *copy = static_cast<uint8_t *>(std::aligned_alloc(64, bytes));
+  std::memcpy(copy, file.data(), file.size());
+  if (Expected<Artifact> artifact = readArtifact({copy, file.size()})) {
+    (void)verifyArtifact(*artifact, 1);
+    // The promises of a checked manifest: no overflow, nothing out of bounds.
+    for (const ManifestEntry &entry : artifact->manifest.entries)
+      for (const ManifestDispatch &dispatch : entry.dispatches) {
+        for (const ManifestVariant &variant : dispatch.variants)
+          if (variant.workgroups(entry.maxM, 0) < 0)
+            std::abort();
+        for (const ManifestArgument &arg : dispatch.args)
+          if (arg.kind == ManifestArgument::Kind::Arena &&
+              arg.offset + arg.sizeBase + arg.sizePerRow * entry.maxM >
+                  entry.arenaBytes)
+            std::abort();
+      }
+  }
+  std::free(copy);
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  std::string input(reinterpret_cast<const char *>(data), size);
+  read(input);
+
+  ByteSpan span = ByteSpan::of(input);
+  uint64_t code = (size + 63) / 64 * 64;
+  std::vector<TensorInfo> tensors = {
+      {"manifest.json", DType::U8, {size}, 0, size}};
+  if (code > size)
+    tensors.push_back({"pad.0", DType::U8, {code - size}, size, code});
+  tensors.push_back({"code.elf", DType::U8, {64}, code, code + 64});
+  tensors.push_back({"w.0", DType::U8, {64}, code + 64, code + 128});
+  std::string file = writeSafeTensorsHeader(
+      tensors,
+      {{"format", "gptqm"},
+       {"version", "1"},
+       {"manifest_checksum", checksumText(checksum(span))}},
+      64);
+  file += input;
+  file.resize(file.size() + (code - size) + 128);
+  read(file);
+  return 0;
+}
