@@ -3,8 +3,7 @@
 // second, a dynamic first dimension is M, and workgroup memory is plain memory.
 
 module @kernels {
-  // CHECK: llvm.func internal @add.body(
-  // CHECK-LABEL: llvm.func @add(
+  //       CHECK: llvm.func @add(
   //  CHECK-SAME:   %[[ARGS:.+]]: !llvm.ptr, %[[DIMS:.+]]: !llvm.ptr, %[[WG:.+]]: i64, %[[SCRATCH:.+]]: !llvm.ptr)
   //  CHECK-SAME:   gptq.grid = [array<i64: 1, 0, 0, 1>], gptq.kernel, gptq.scratch_bytes = 64 : i64
   //       CHECK:   llvm.getelementptr %[[DIMS]][0] : (!llvm.ptr) -> !llvm.ptr, i64
