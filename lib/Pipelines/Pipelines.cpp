@@ -73,6 +73,7 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   plan.bufferPartials = options.bufferPartials;
   plan.hoistScales = options.hoistScales;
   plan.foldZeros = options.foldZeros;
+  plan.reasons = options.reasons;
   pm.addPass(createCPUPlanPass(plan));
 }
 
@@ -190,7 +191,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
 
   PipelineOptions get() const {
     return {target,    fuse,        promote,  bufferPartials,
-            vectorize, hoistScales, foldZeros};
+            vectorize, hoistScales, foldZeros, /*reasons=*/false};
   }
 };
 } // namespace
