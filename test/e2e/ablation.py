@@ -9,9 +9,9 @@ time per row of activations.
 """
 import argparse
 import os
+import resource
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
@@ -22,18 +22,24 @@ import harness
 from reference.checkpoint import Checkpoint
 from reference.make_checkpoint import make_layer
 
-VARIANTS = {"everything on": (), **{f"--no-{s}": (f"--no-{s}",) for s in ("vectorize", "promote", "fold-zeros", "hoist-scales")}}
+VARIANTS = {"everything on": (), **{f"--no-{s}": (f"--no-{s}",)
+            for s in ("vectorize", "promote", "fold-zeros", "hoist-scales")}}
 
 
 def seconds(model, x, folder):
-    """Shortest of five runs of the whole command."""
-    source, result, best = os.path.join(folder, "x.npy"), os.path.join(folder, "y.npy"), float("inf")
+    """Processor seconds of the whole command: (least, spread) of seven runs.
+
+    Not wall-clock time, which on a busy machine says more about its other work.
+    """
+    source, result, taken = os.path.join(folder, "x.npy"), os.path.join(folder, "y.npy"), []
     np.save(source, x)
-    for _ in range(5):
-        begin = time.perf_counter()
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         harness.succeed("gptq-run", model, "--function", "layer", "--input", source, "--output", result, "--threads", 1)
-        best = min(best, time.perf_counter() - begin)
-    return best
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # The middle of the runs above the least is how far the least may be off.
+    return min(taken), float(np.median(taken)) - min(taken)
 
 
 def main():
@@ -46,7 +52,7 @@ def main():
     p.add_argument("--target", default="cpu:native")
     args = p.parse_args()
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(256, args.rows)).astype(np.float32)
+    x = rng.normal(size=(1024, args.rows)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         source = make_layer(os.path.join(folder, "layer"), args.rows, args.columns, bits=args.bits,
                             group_size=args.group_size, sym=args.sym, zeros="random")
@@ -61,10 +67,13 @@ def main():
                                           target=args.target)
             y = harness.run_function(model, "layer", few, folder)
             # The difference of two lengths leaves out starting, loading and writing.
-            taken = (seconds(model, x, folder) - seconds(model, x[:64], folder)) / (len(x) - 64)
-            base, base_time = (y, taken) if base is None else (base, base_time)
-            print(f"{name:20}{(np.abs(y - want) / bound).max():15.4f}{np.abs(y - base).max():12.2e}"
-                  f"{taken * 1e6:12.1f}{taken / base_time:12.2f}", flush=True)
+            (many, many_off), (some, some_off) = seconds(model, x, folder), seconds(model, x[:64], folder)
+            taken, off = (many - some) / (len(x) - 64), (many_off + some_off) / (len(x) - 64)
+            if base is None:
+                base, base_time = y, taken if off < taken / 4 else None
+            shown = f"{taken * 1e6:12.1f}" if off < taken / 4 else f"{'too noisy':>12}"
+            ratio = f"{taken / base_time:12.2f}" if base_time and off < taken / 4 else f"{'-':>12}"
+            print(f"{name:20}{(np.abs(y - want) / bound).max():15.4f}{np.abs(y - base).max():12.2e}{shown}{ratio}", flush=True)
 
 
 if __name__ == "__main__":
