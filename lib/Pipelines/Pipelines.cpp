@@ -76,6 +76,7 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   plan.bufferPartials = options.bufferPartials;
   plan.hoistScales = options.hoistScales;
   plan.foldZeros = options.foldZeros;
+  plan.reasons = options.reasons;
   pm.addPass(createCPUPlanPass(plan));
 }
 
@@ -193,7 +194,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
 
   PipelineOptions get() const {
     return {target,    fuse,        promote,  bufferPartials,
-            vectorize, hoistScales, foldZeros};
+            vectorize, hoistScales, foldZeros, /*reasons=*/false};
   }
 };
 } // namespace

@@ -204,6 +204,7 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   Operation *copy = clone(b, op, resultTypes, operands);
   copy->setLoc(loc);
   copy->removeAttr(kPlansAttr);
+  copy->removeAttr(kReasonsAttr);
   copy->removeAttr(kLabelAttr);
   copy->setAttr(kPlanAttr, plan);
   for (auto [i, result] : llvm::enumerate(copy->getResults()))
