@@ -16,7 +16,7 @@ SUITES = {
     "ctest": """<testsuite>
         <testcase name="A.good" status="run"/>
         <testcase name="A.bad" status="fail"><failure message=""/></testcase>
-        <testcase name="A.left" status="notrun"><skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/></testcase>
+        <testcase name="A.left" classname="A.left" status="notrun"><skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/></testcase>
         </testsuite>""",
 }
 
