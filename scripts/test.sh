@@ -26,6 +26,8 @@ step "Installing"
 bash scripts/setup.sh || give_up "scripts/setup.sh"
 
 step "Building"
+# Without this ccache keeps nothing that uses a precompiled header.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 if [ -d "$data" ]; then
   echo "trained models: $data"
   export GPTQ_SHARED_DATA=$data
