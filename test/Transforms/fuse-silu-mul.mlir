@@ -23,3 +23,20 @@ func.func @swapped(%x: tensor<?x64xf32>, %q: tensor<64x64xi4>, %s: tensor<2x64xf
   %1 = gptq.silu_mul ins(%u, %g : tensor<?x32xf32>, tensor<?x32xf32>) outs(%f : tensor<?x32xf32>) -> tensor<?x32xf32>
   return %1 : tensor<?x32xf32>
 }
+
+// Gate and up as they are imported: joined first, then fused, rows counted by M.
+// RUN: gptq-opt %s -gptq-fuse-parallel-matmuls -gptq-fuse-silu-mul | FileCheck %s --check-prefix=JOIN
+gptq.weight @gate : tensor<32x64xf16> = #gptq.data<"m", "gate", 0, tensor<32x64xf16>>
+gptq.weight @up : tensor<32x64xf16> = #gptq.data<"m", "up", 0, tensor<32x64xf16>>
+// JOIN-LABEL: func @imported
+//       JOIN:   gptq.matmul {{.*}} {epilogue = #gptq.epilogue<silu_mul>} -> tensor<?x32xf32>
+//   JOIN-NOT:   gptq.silu_mul
+func.func @imported(%x: tensor<?x64xf32>, %w: tensor<64xf16>, %e: tensor<?x64xf32>, %f: tensor<?x32xf32>) -> tensor<?x32xf32> {
+  %h = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>
+  %g = gptq.load_weight @gate : tensor<32x64xf16>
+  %u = gptq.load_weight @up : tensor<32x64xf16>
+  %0 = gptq.matmul ins(%h, %g : tensor<?x64xf32>, tensor<32x64xf16>) outs(%f : tensor<?x32xf32>) -> tensor<?x32xf32>
+  %1 = gptq.matmul ins(%h, %u : tensor<?x64xf32>, tensor<32x64xf16>) outs(%f : tensor<?x32xf32>) -> tensor<?x32xf32>
+  %2 = gptq.silu_mul ins(%0, %1 : tensor<?x32xf32>, tensor<?x32xf32>) outs(%f : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return %2 : tensor<?x32xf32>
+}

@@ -202,6 +202,11 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.down_proj", intermediate, hidden, mlp_bias, 0.5)
+        if bits is not None and act_order and i % 2 == 0:
+            # Layers of one input have one order, as quantizers write it; in the other blocks they differ.
+            for part in ("self_attn.k_proj", "self_attn.v_proj"):
+                tensors[f"{p}{part}.g_idx"] = tensors[p + "self_attn.q_proj.g_idx"]
+            tensors[p + "mlp.up_proj.g_idx"] = tensors[p + "mlp.gate_proj.g_idx"]
     tensors["model.norm.weight"] = norm(hidden)
     if not tied:
         tensors["lm_head.weight"] = round_to(rng.normal(size=(vocab, hidden)) / np.sqrt(hidden), dense_dtype)

@@ -287,8 +287,10 @@ struct FuseParallelMatmulsPass final
     int64_t at = 0;
     for (Operation *op : ops) {
       auto type = cast<RankedTensorType>(op->getResult(0).getType());
+      // The rows of the input: asking the joined result for its size would be
+      // another use of it.
       SmallVector<OpFoldResult> sizes =
-          tensor::getMixedSizes(b, loc, joined->getResult(0));
+          tensor::getMixedSizes(b, loc, joined->getOperand(0));
       sizes[1] = b.getIndexAttr(type.getDimSize(1));
       SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
                                            b.getIndexAttr(at)};
