@@ -96,8 +96,8 @@ static int64_t bytesOf(Value value) {
   if (!value)
     return 0;
   auto type = cast<ShapedType>(value.getType());
-  return llvm::divideCeil(
-      type.getNumElements() * type.getElementTypeBitWidth(), 8);
+  return llvm::divideCeil(type.getNumElements() * type.getElementTypeBitWidth(),
+                          8);
 }
 
 //===----------------------------------------------------------------------===//
@@ -168,16 +168,16 @@ struct Explanation::Storage {
 
 Explanation::Explanation(MLIRContext &context, const ::gptq::TargetInfo &target,
                          double bytesPerSecond)
-    : storage(new Storage{
-          context,
-          target,
-          bytesPerSecond > 0 ? bytesPerSecond : double(target.coreBandwidth),
-          bytesPerSecond <= 0,
-          {},
-          {},
-          {},
-          {},
-          {}}) {
+    : storage(new Storage{context,
+                          target,
+                          bytesPerSecond > 0 ? bytesPerSecond
+                                             : double(target.coreBandwidth),
+                          bytesPerSecond <= 0,
+                          {},
+                          {},
+                          {},
+                          {},
+                          {}}) {
   remark::RemarkCategories categories;
   categories.passed = categories.missed = "gptq";
   // Fails only if the streamer cannot be made.
@@ -348,8 +348,8 @@ void Explanation::print(raw_ostream &os) const {
       os << " x" << kind.set.labels.size();
     if (kind.entries.size() < s.entries.size())
       os << " (in " << llvm::join(kind.entries, ", ") << ")";
-    os << "\n    " << kind.description << "\n    "
-       << sizeText(kind.bytes) << " for each call, floor "
+    os << "\n    " << kind.description << "\n    " << sizeText(kind.bytes)
+       << " for each call, floor "
        << llvm::formatv("{0:f1}", kind.bytes / s.bytesPerSecond * 1e6)
        << " µs\n";
     SmallVector<SmallVector<std::string>> table;

@@ -356,8 +356,8 @@ int main(int argc, char **argv) {
     options.reasons = explain;
     std::unique_ptr<Explanation> explanation;
     if (explain)
-      explanation =
-          std::make_unique<Explanation>(context, *info, gigabytesPerSecond * 1e9);
+      explanation = std::make_unique<Explanation>(context, *info,
+                                                  gigabytesPerSecond * 1e9);
     progress.step("compiling for " + info->name);
     for (StringRef stage : stageNames()) {
       PassManager passes(&context);

@@ -79,11 +79,13 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       // A tile of activations fills half of the memory near a core.
       int64_t bytesPerRow = k * 4, fitting = cache / bytesPerRow / rows;
       tileM = std::clamp<int64_t>(fitting * rows, 8 * rows, 16 * rows);
-      because("tileM",
-              llvm::formatv("{0} register tiles of {1} rows; {2} would fill "
-                            "half of a core's cache with activations, 8 to 16 "
-                            "are taken",
-                            tileM / rows, rows, fitting));
+      const int64_t tiles = tileM / rows;
+      StringRef bound = tiles > fitting ? " the fewest that pay for unpacking;"
+                        : tiles < fitting ? " no more pay off;"
+                                          : "";
+      because("tileM", llvm::formatv("{0} register tiles of {1} rows,{2} {3} "
+                                     "fill half of a core's cache",
+                                     tiles, rows, bound, fitting));
       if (tileM * bytesPerRow <= cache) {
         because("tileK", llvm::formatv("all: {0} rows of {1} fit half of a "
                                        "core's cache",
@@ -106,9 +108,9 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
     }
     const int64_t panels = llvm::divideCeil(facts.n, blockN);
     const int64_t taken = panelsPerWorkgroup(panels);
-    because("tileN", llvm::formatv("{0} of {1} panels: alike workgroups, at "
-                                   "least {2} where there are as many panels",
-                                   taken, panels, kMinWorkgroups));
+    because("tileN", llvm::formatv("{0} of {1} panels of {2} columns: {3} "
+                                   "workgroups, all alike",
+                                   taken, panels, blockN, panels / taken));
     const bool promotes = facts.isPermuted && promote;
     if (promotes)
       because("path", "columns are permuted");
@@ -131,9 +133,9 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                       "once for a group");
     else if (facts.isQuantized)
       because("zero", "folding is off");
-    return {PlanAttr::get(&getContext(), mMin, mMax,
-                          b.getStringAttr(unit.name), tileM, taken * blockN,
-                          tileK, rows, columns, unit.lanes,
+    return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
+                          tileM, taken * blockN, tileK, rows, columns,
+                          unit.lanes,
                           b.getStringAttr(promotes ? "promote" : "direct"),
                           b.getStringAttr(shares ? "shared" : "global"),
                           b.getStringAttr(hoists ? "accumulator" : "weight"),
@@ -181,11 +183,11 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       for (auto [mMin, mMax] : buckets) {
         ReasonedPlan choice;
         if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          choice = planMatmul(*target, unit,
-                              {matmul.getN(), matmul.getK(),
-                               bool(matmul.getPerm()), /*isQuantized=*/true,
-                               matmul.getEpilogue()},
-                              mMin, mMax);
+          choice =
+              planMatmul(*target, unit,
+                         {matmul.getN(), matmul.getK(), bool(matmul.getPerm()),
+                          /*isQuantized=*/true, matmul.getEpilogue()},
+                         mMin, mMax);
         else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
           choice = planMatmul(*target, unit, {matmul.getN(), matmul.getK()},
                               mMin, mMax);
