@@ -7,13 +7,17 @@
 //
 // In a real model the weights of a layer come from memory, because those of
 // all other layers were read since. To measure that, a matmul is compiled once
-// and its file copied until all copies together are four times as large as the
-// last-level cache; each call runs the next copy. Copies are files of their
-// own, because several mappings of one file share its memory.
+// and a model made that holds its weights again and again, each copy behind an
+// entry of its own, until all are four times as large as the last-level cache;
+// each call runs the next entry. As in a real model, the threads stay the same.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Bench.h"
+
+#include "runtime/abi/MappedFile.h"
+#include "runtime/abi/ModelWriter.h"
+#include "runtime/lib/Artifact.h"
 
 #include <cerrno>
 #include <cmath>
@@ -73,8 +77,8 @@ struct Shape {
   std::string text;
 };
 
-/// A copy of the matmul, ready to run.
-struct Copy {
+/// The model that is measured, opened for a number of threads.
+struct Team {
   ModelPtr model;
   SessionPtr session;
 };
@@ -157,21 +161,37 @@ static void compileMatmul(const MatmulOptions &options, const Shape &shape,
            "-o", out.string()});
 }
 
-/// Opens `path` for each number of threads.
-static std::vector<Copy> openCopies(const fs::path &path,
-                                    const std::vector<int> &threads) {
-  std::vector<Copy> out;
-  for (int count : threads) {
-    gptq_model_options options = gptq_model_default_options();
-    options.threads = count;
-    // Comparing checksums also brings the file into memory.
-    options.verify = out.empty();
-    Copy copy;
-    copy.model = gptq::run::openModel(path.string(), options);
-    copy.session = gptq::run::createSession(copy.model.get());
-    out.push_back(std::move(copy));
+template <typename T> static T take(gptq::abi::Expected<T> value) {
+  if (!value)
+    throw Error(value.status().message());
+  return value.take();
+}
+
+/// Writes a model to `out` that holds the only entry of `artifact` and its
+/// weights `count` times.
+static void repeatEntry(const gptq::runtime::Artifact &artifact, int64_t count,
+                        const std::string &out) {
+  using gptq::abi::ManifestArgument;
+  gptq::abi::Manifest manifest = artifact.manifest;
+  std::vector<gptq::abi::ModelSection> sections = {{"code.elf", artifact.code}};
+  const gptq::abi::ManifestEntry entry = manifest.entries.at(0);
+  manifest.entries.clear();
+  int64_t weights = int64_t(artifact.weights.size());
+  for (int64_t i = 0; i < count; ++i) {
+    manifest.entries.push_back(entry);
+    manifest.entries.back().name = "copy." + std::to_string(i);
+    for (gptq::abi::ManifestDispatch &d : manifest.entries.back().dispatches)
+      for (ManifestArgument &argument : d.args)
+        if (argument.kind == ManifestArgument::Kind::Weight)
+          argument.index += i * weights;
+    for (int64_t w = 0; w < weights; ++w)
+      sections.push_back({"w." + std::to_string(i * weights + w),
+                          artifact.weights[size_t(w)]});
   }
-  return out;
+  gptq::abi::Status status =
+      gptq::abi::writeModel(out, std::move(manifest), sections);
+  if (!status.ok())
+    throw Error(status.message());
 }
 
 namespace {
@@ -184,34 +204,37 @@ public:
 
   void prepare(const fs::path &binDir) {
     TempFolder folder;
-    fs::path first = folder.path / "0.gptqm";
-    compileMatmul(options, shape, binDir, folder.path, first);
-    copies.push_back(openCopies(first, options.threads));
-    gptq_model *model = copies[0][0].model.get();
-    weightBytes = std::max<int64_t>(1, infoOf(model).weight_bytes);
-    target = infoOf(model).target;
-    gptq_entry_info info;
-    check([&](gptq_error *e) {
-      return gptq_model_get_entry(model, 0, &info, e);
-    });
-    entry = info.name;
-    for (int64_t rows : options.rows)
-      if (rows > info.max_rows)
-        throw Error("expected --m of 1 to " + std::to_string(info.max_rows) +
-                    ", found " + std::to_string(rows));
-    int64_t wanted =
-        (machine.cacheBytes * cacheFactor + weightBytes - 1) / weightBytes;
-    int64_t room = std::max<int64_t>(1, mostBytes / weightBytes);
-    int64_t count = std::max<int64_t>(1, std::min({wanted, room, mostCopies}));
-    for (int64_t i = 1; i < count; ++i) {
+    const std::string one = (folder.path / "one.gptqm").string();
+    const std::string all = (folder.path / "all.gptqm").string();
+    compileMatmul(options, shape, binDir, folder.path, one);
+    {
+      auto file = take(gptq::abi::MappedFile::open(one));
+      auto artifact = take(gptq::runtime::readArtifact(file.bytes()));
+      target = artifact.manifest.target.name;
+      for (gptq::abi::ByteSpan weight : artifact.weights)
+        weightBytes += int64_t(weight.size);
+      if (weightBytes == 0 || artifact.manifest.entries.size() != 1)
+        throw Error("expected one function with weights in '" + one + "'");
+      int64_t wanted =
+          (machine.cacheBytes * cacheFactor + weightBytes - 1) / weightBytes;
+      int64_t room = std::max<int64_t>(1, mostBytes / weightBytes);
+      copies = size_t(std::min({wanted, room, mostCopies}));
+      int64_t mostRows = artifact.manifest.entries[0].maxM;
+      for (int64_t rows : options.rows)
+        if (rows > mostRows)
+          throw Error("expected --m of 1 to " + std::to_string(mostRows) +
+                      ", found " + std::to_string(rows));
       stopIfInterrupted();
-      fs::path path = folder.path / (std::to_string(i) + ".gptqm");
-      std::error_code error;
-      fs::copy_file(first, path, error);
-      if (error)
-        throw Error("cannot copy to '" + path.string() +
-                    "': " + error.message());
-      copies.push_back(openCopies(path, options.threads));
+      repeatEntry(artifact, int64_t(copies), all);
+    }
+    for (int threads : options.threads) {
+      stopIfInterrupted();
+      gptq_model_options modelOptions = gptq_model_default_options();
+      modelOptions.threads = threads;
+      Team team;
+      team.model = gptq::run::openModel(all, modelOptions);
+      team.session = gptq::run::createSession(team.model.get());
+      teams.push_back(std::move(team));
     }
   }
 
@@ -229,11 +252,11 @@ public:
         measurements.push_back({rows, threads, {}});
 
     // Page tables and threads' memory come into being now.
-    for (size_t i = 0; i < copies.size(); ++i)
-      for (size_t t = 0; t < options.threads.size(); ++t)
-        call(copies[i][t], 1);
+    for (size_t i = 0; i < copies; ++i)
+      for (int threads : options.threads)
+        call(threads, 1);
     for (const Measurement &m : measurements)
-      call(next(m.threads), m.rows);
+      call(m.threads, m.rows);
     // Taking turns, so that what disturbs the machine disturbs all alike.
     Stopwatch watch;
     size_t wanted = std::max(fewestSamples, size_t(options.samples));
@@ -241,16 +264,15 @@ public:
       if (round >= fewestSamples && watch.seconds() > options.seconds)
         break;
       for (Measurement &m : measurements)
-        m.seconds.push_back(call(next(m.threads), m.rows));
+        m.seconds.push_back(call(m.threads, m.rows));
     }
     // One shape's copies at a time are enough memory.
-    copyCount = copies.size();
-    copies.clear();
+    teams.clear();
   }
 
   void report(const std::vector<Limits> &limits,
               nlohmann::ordered_json &out) const {
-    int64_t rotation = weightBytes * int64_t(copyCount);
+    int64_t rotation = weightBytes * int64_t(copies);
     double times = double(rotation) / double(machine.cacheBytes);
     const char *source = times >= cacheFactor - 1e-9 ? "memory"
                          : times > 1                 ? "memory in part"
@@ -260,7 +282,7 @@ public:
                 shape.text.c_str(), options.bits, (long long)options.group,
                 options.asym ? ", asymmetric" : "",
                 options.actOrder ? ", act-order" : "", target.c_str(),
-                gptq::run::bytesText(weightBytes).c_str(), source, copyCount,
+                gptq::run::bytesText(weightBytes).c_str(), source, copies,
                 times);
     std::printf("%6s %8s %12s %12s %8s %6s %9s %6s %8s\n", "M", "threads",
                 "median µs", "best µs", "GB/s", "share", "GFLOP/s", "share",
@@ -297,7 +319,7 @@ public:
                                     {"gflops", gigaflops},
                                     {"flop_share", flopShare},
                                     {"weights_from", source},
-                                    {"copies", copyCount},
+                                    {"copies", copies},
                                     {"rotation_bytes", rotation}};
       for (double s : m.seconds)
         row["samples_us"].push_back(s * 1e6);
@@ -306,24 +328,20 @@ public:
   }
 
 private:
-  /// The copy that was not used for longest.
-  Copy &next(int threads) {
-    size_t t = size_t(
-        std::find(options.threads.begin(), options.threads.end(), threads) -
-        options.threads.begin());
-    turn = (turn + 1) % copies.size();
-    return copies[turn][t];
-  }
-
-  /// The seconds of one call.
-  double call(Copy &copy, int64_t rows) {
+  /// The seconds of one call, on the copy that was not used for longest.
+  double call(int threads, int64_t rows) {
     stopIfInterrupted();
+    const Team &team = teams[size_t(
+        std::find(options.threads.begin(), options.threads.end(), threads) -
+        options.threads.begin())];
+    turn = (turn + 1) % copies;
+    const std::string entry = "copy." + std::to_string(turn);
     gptq_tensor in{GPTQ_F32, 2, {rows, shape.k}, x.data()};
     gptq_tensor out{GPTQ_F32, 2, {rows, shape.n}, y.data()};
     double seconds = 0;
     check([&](gptq_error *e) {
       Stopwatch watch;
-      gptq_status status = gptq_session_run(copy.session.get(), entry.c_str(),
+      gptq_status status = gptq_session_run(team.session.get(), entry.c_str(),
                                             &in, 1, &out, 1, e);
       seconds = watch.seconds();
       return status;
@@ -334,11 +352,11 @@ private:
   const MatmulOptions &options;
   const Machine &machine;
   Shape shape;
-  std::string entry, target;
+  std::string target;
   int64_t weightBytes = 0;
-  /// By copy, then by number of threads.
-  std::vector<std::vector<Copy>> copies;
-  size_t copyCount = 0;
+  size_t copies = 0;
+  /// By number of threads.
+  std::vector<Team> teams;
   size_t turn = 0;
   std::vector<float> x, y;
   std::vector<Measurement> measurements;

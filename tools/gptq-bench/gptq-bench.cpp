@@ -139,8 +139,9 @@ int main(int argc, char **argv) {
     return 1;
   }
 
+  std::ofstream file;
+  int status = 1;
   try {
-    std::ofstream file;
     if (!json.empty()) {
       // Before minutes of measuring, not after.
       file.open(json);
@@ -165,12 +166,15 @@ int main(int argc, char **argv) {
       throw Error("cannot write '" + json + "'");
     return 0;
   } catch (const Interrupted &) {
-    return gptq::run::interruptedStatus;
+    status = gptq::run::interruptedStatus;
   } catch (const std::bad_alloc &) {
     std::fprintf(stderr, "gptq-bench: error: out of memory\n");
   } catch (const std::exception &e) {
     std::fflush(stdout);
     std::fprintf(stderr, "gptq-bench: error: %s\n", e.what());
   }
-  return 1;
+  // Half a report is none.
+  if (file.is_open())
+    std::remove(json.c_str());
+  return status;
 }
