@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "runtime/lib/SentencePieceModel.h"
 #include "runtime/lib/SpecialTokens.h"
 #include "runtime/lib/Tokenizer.h"
 
@@ -21,6 +22,7 @@ namespace {
 class SentencePieceTokenizer final : public Tokenizer {
 public:
   static Expected<std::unique_ptr<Tokenizer>> read(ByteSpan model) {
+    GPTQ_TRY(checkSentencePieceModel(model));
     auto tokenizer = std::make_unique<SentencePieceTokenizer>();
     sentencepiece::util::Status status =
         tokenizer->processor.LoadFromSerializedProto(

@@ -1,0 +1,78 @@
+//===- Bench.h - What gptq-bench measures -----------------------*- C++ -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_TOOLS_GPTQ_BENCH_BENCH_H
+#define GPTQ_TOOLS_GPTQ_BENCH_BENCH_H
+
+#include "tools/gptq-bench/Limits.h"
+#include "tools/gptq-run/Support.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <vector>
+
+namespace gptq::bench {
+
+using run::check;
+using run::Error;
+
+struct MatmulOptions {
+  std::string target = "cpu:native";
+  /// NxK each.
+  std::vector<std::string> shapes = {"4096x4096"};
+  std::vector<int64_t> rows = {1, 8, 64, 512};
+  int bits = 4;
+  int64_t group = 128;
+  bool asym = false;
+  bool actOrder = false;
+  std::vector<int> threads;
+  int samples = 21;
+  double seconds = 60;
+  /// Where gptq-translate and gptq-compile are.
+  std::string binDir;
+};
+
+struct ModelOptions {
+  std::string path;
+  /// 0: as fits the context, at most 512 and 128.
+  int64_t promptTokens = 0;
+  int64_t newTokens = 0;
+  std::vector<int> threads;
+  int samples = 5;
+};
+
+/// Measures lone matmuls: prints a table and adds what it shows to `report`.
+void benchMatmul(const MatmulOptions &options, nlohmann::ordered_json &report);
+
+/// Measures prefill and decode of a compiled model, likewise.
+void benchModel(const ModelOptions &options, nlohmann::ordered_json &report);
+
+/// Ctrl-C ended the program.
+struct Interrupted : Error {
+  Interrupted() : Error("interrupted") {}
+};
+
+inline void stopIfInterrupted() {
+  if (run::isInterrupted())
+    throw Interrupted();
+}
+
+/// The middle of `values`, which are not empty.
+inline double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  size_t n = values.size();
+  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/// Adds and prints the limits and the machine they were measured on.
+void describeMachine(const Machine &machine, const std::vector<Limits> &limits,
+                     nlohmann::ordered_json &report);
+
+} // namespace gptq::bench
+
+#endif // GPTQ_TOOLS_GPTQ_BENCH_BENCH_H

@@ -1,0 +1,177 @@
+//===- ModelBench.cpp - Measures compiled models --------------------------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Bench.h"
+
+#include "runtime/abi/Manifest.h"
+
+#include <cstdio>
+#include <random>
+#include <set>
+
+using namespace gptq::abi;
+using namespace gptq::bench;
+using gptq::run::infoOf;
+using gptq::run::ModelPtr;
+using gptq::run::SessionPtr;
+using gptq::run::Stopwatch;
+
+/// Bytes of weights that a call of `generate` with one row reads from end to
+/// end. Of the tables for embeddings and rotations it reads one row.
+static int64_t weightBytesPerToken(const gptq_model *model) {
+  Expected<Manifest> manifest = parseManifest(gptq_model_manifest(model));
+  if (!manifest)
+    throw Error(manifest.status().message());
+  std::set<std::string> read;
+  for (const ManifestEntry &entry : manifest->entries) {
+    if (entry.name != "generate")
+      continue;
+    for (const ManifestDispatch &dispatch : entry.dispatches) {
+      const std::string &symbol = dispatch.variants.front().symbol;
+      if (symbol.rfind("embedding", 0) == 0 || symbol.rfind("rotary", 0) == 0)
+        continue;
+      for (const ManifestArgument &argument : dispatch.args)
+        if (argument.kind == ManifestArgument::Kind::Weight)
+          read.insert("w." + std::to_string(argument.index));
+    }
+  }
+  int64_t bytes = 0;
+  for (const ManifestSection &section : manifest->sections)
+    if (read.count(section.tensor))
+      bytes += section.bytes;
+  return bytes;
+}
+
+namespace {
+
+struct ModelMeasurement {
+  int threads;
+  double loadSeconds;
+  std::vector<double> prefillSeconds, decodeSeconds;
+  int64_t residentBytes;
+};
+
+} // namespace
+
+static ModelMeasurement measure(const ModelOptions &options, int threads,
+                                int64_t prompt, int64_t fresh) {
+  ModelMeasurement out{};
+  out.threads = threads;
+  gptq_model_options modelOptions = gptq_model_default_options();
+  modelOptions.threads = threads;
+  Stopwatch load;
+  ModelPtr model = gptq::run::openModel(options.path, modelOptions);
+  out.loadSeconds = load.seconds();
+  int64_t vocab = infoOf(model.get()).vocab_size;
+  SessionPtr session = gptq::run::createSession(model.get());
+  // What the tokens say changes nothing about the work.
+  std::mt19937 random(1);
+  std::vector<int32_t> tokens(size_t(std::max(prompt, fresh)));
+  for (int32_t &token : tokens)
+    token = int32_t(random() % uint64_t(vocab));
+  auto eval = [&](int64_t at, int64_t count) {
+    stopIfInterrupted();
+    check([&](gptq_error *e) {
+      return gptq_session_eval(session.get(), tokens.data() + at, count, e);
+    });
+  };
+  // The first round warms up.
+  for (int round = 0; round <= options.samples; ++round) {
+    check([&](gptq_error *e) {
+      return gptq_session_rewind(session.get(), 0, e);
+    });
+    Stopwatch prefill;
+    eval(0, prompt);
+    double prefillSeconds = prefill.seconds();
+    Stopwatch decode;
+    for (int64_t i = 0; i < fresh; ++i)
+      eval(i, 1);
+    double decodeSeconds = decode.seconds();
+    if (round == 0)
+      continue;
+    out.prefillSeconds.push_back(prefillSeconds);
+    out.decodeSeconds.push_back(decodeSeconds);
+  }
+  gptq_memory memory;
+  check([&](gptq_error *e) { return gptq_memory_usage(&memory, e); });
+  out.residentBytes = memory.resident_bytes;
+  return out;
+}
+
+void gptq::bench::benchModel(const ModelOptions &options,
+                             nlohmann::ordered_json &report) {
+  int64_t prompt = options.promptTokens, fresh = options.newTokens;
+  {
+    gptq_model_options inspect = gptq_model_default_options();
+    inspect.inspect_only = true;
+    inspect.verify = false;
+    ModelPtr model = run::openModel(options.path, inspect);
+    gptq_model_info info = infoOf(model.get());
+    if (!info.is_language_model)
+      throw Error(options.path + ": holds no language model");
+    if (fresh == 0)
+      fresh =
+          std::min<int64_t>(128, std::max<int64_t>(info.max_context / 4, 1));
+    if (prompt == 0)
+      prompt = std::min<int64_t>(512, info.max_context - fresh);
+    if (prompt < 1 || prompt + fresh > info.max_context)
+      throw Error("expected at most " + std::to_string(info.max_context) +
+                  " tokens, the model's context, found " +
+                  std::to_string(prompt) + " + " + std::to_string(fresh));
+    report["model"] = options.path;
+    report["name"] = info.name;
+    report["quantization"] = info.quantization;
+    report["target"] = info.target;
+    report["file_bytes"] = info.file_bytes;
+    report["weight_bytes_per_token"] = weightBytesPerToken(model.get());
+    report["prompt_tokens"] = prompt;
+    report["new_tokens"] = fresh;
+    std::printf("model      %s (%s), %s\n", info.name, info.quantization,
+                info.target);
+  }
+  int64_t weightBytes = report["weight_bytes_per_token"];
+  Machine machine = describeMachine();
+  std::vector<Limits> limits = measureLimits(machine, options.threads);
+  std::vector<ModelMeasurement> measurements;
+  for (int threads : options.threads)
+    measurements.push_back(measure(options, threads, prompt, fresh));
+  // The machine may have been busy the first time.
+  improve(limits, measureLimits(machine, options.threads));
+  describeMachine(machine, limits, report);
+
+  bool inCache = weightBytes <= machine.cacheBytes;
+  report["weights_from"] = inCache ? "cache" : "memory";
+  std::printf("weights    %s read for each token, from %s\n",
+              run::bytesText(weightBytes).c_str(),
+              inCache ? "the cache: the share of the read limit says little"
+                      : "memory");
+  std::printf("\n%8s %10s %16s %16s %8s %6s %12s\n", "threads", "load ms",
+              "prefill tok/s", "decode tok/s", "GB/s", "share", "resident");
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const ModelMeasurement &m : measurements) {
+    double prefill = double(prompt) / median(m.prefillSeconds);
+    double decode = double(fresh) / median(m.decodeSeconds);
+    double rate = double(weightBytes) * decode / 1e9;
+    double share = rate / limitsOf(limits, m.threads).gigabytesPerSecond;
+    std::printf("%8d %10.1f %16.2f %16.2f %8.2f %5.1f%% %12s\n", m.threads,
+                m.loadSeconds * 1e3, prefill, decode, rate, share * 100,
+                run::bytesText(m.residentBytes).c_str());
+    nlohmann::ordered_json row = {{"threads", m.threads},
+                                  {"load_ms", m.loadSeconds * 1e3},
+                                  {"prefill_tokens_per_s", prefill},
+                                  {"decode_tokens_per_s", decode},
+                                  {"decode_gb_per_s", rate},
+                                  {"read_share", share},
+                                  {"resident_bytes", m.residentBytes}};
+    for (double s : m.prefillSeconds)
+      row["prefill_samples_ms"].push_back(s * 1e3);
+    for (double s : m.decodeSeconds)
+      row["decode_samples_ms"].push_back(s * 1e3);
+    rows.push_back(std::move(row));
+  }
+  report["results"] = std::move(rows);
+}
