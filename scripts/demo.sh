@@ -9,6 +9,8 @@ checkpoint=examples/stories260K-gptq-4bit-g32
 model=build/stories260K.gptqm
 
 bash scripts/setup.sh
+# Without this ccache keeps nothing that uses a precompiled header.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 [ -f build/build.ninja ] || cmake --preset release >/dev/null
 cmake --build --preset release --target gptq-compile gptq-run
 

@@ -24,7 +24,8 @@ def read_suite(path):
     for case in cases:
         # pytest reports an error in a fixture beside the outcome of the test.
         outcomes = {child.tag for child in case}
-        name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+        # ctest puts the name of a test in both places.
+        name = "::".join(dict.fromkeys(filter(None, (case.get("classname"), case.get("name")))))
         if outcomes & {"failure", "error"} or case.get("status") == "fail":
             failed.append(name)
         elif "skipped" in outcomes or case.get("status") in ("notrun", "disabled"):

@@ -170,8 +170,13 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         config["sliding_window"] = window
         if family in ("qwen2", "qwen3"):
             config.update(use_sliding_window=True, max_window_layers=1)
-    if biases and family in ("llama", "llama3"):
-        config.update(attention_bias=True, mlp_bias=True)
+    # Qwen2 always has biases on queries, keys and values; Mistral never has any.
+    attention_bias = biases and family in ("llama", "llama3", "qwen3")
+    mlp_bias = biases and family in ("llama", "llama3")
+    if attention_bias:
+        config["attention_bias"] = True
+    if mlp_bias:
+        config["mlp_bias"] = True
     tensors = {"model.embed_tokens.weight": round_to(rng.normal(size=(vocab, hidden)), dense_dtype)}
     norm = lambda n: round_to(rng.uniform(0.7, 1.3, n), dense_dtype)
 
@@ -189,16 +194,15 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
     for i in range(layers):
         p = f"model.layers.{i}."
         tensors[p + "input_layernorm.weight"] = norm(hidden)
-        qkv_bias = biases or family == "qwen2"
+        qkv_bias = attention_bias or family == "qwen2"
         linear(p + "self_attn.q_proj", hidden, heads * width, qkv_bias)
         linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias)
         linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias)
-        linear(p + "self_attn.o_proj", heads * width, hidden, biases and family in ("llama", "llama3"), 0.5)
+        linear(p + "self_attn.o_proj", heads * width, hidden, attention_bias, 0.5)
         if family == "qwen3":
             tensors[p + "self_attn.q_norm.weight"] = norm(width)
             tensors[p + "self_attn.k_norm.weight"] = norm(width)
         tensors[p + "post_attention_layernorm.weight"] = norm(hidden)
-        mlp_bias = biases and family in ("llama", "llama3")
         linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.down_proj", intermediate, hidden, mlp_bias, 0.5)
