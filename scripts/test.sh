@@ -8,6 +8,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+# In braces, so that bash reads all of it first: a test run outlives edits.
+{
 data=$(realpath -m "${GPTQ_SHARED_DATA:-../shared/data}")
 fuzz_seconds=${GPTQ_FUZZ_SECONDS:-60}
 reports=build/reports
@@ -94,3 +96,5 @@ PYTHONPATH=$PWD/build/python GPTQ_RUNTIME_TESTS=$PWD/build/bin/gptq-runtime-test
 step "Fuzzers, ${fuzz_seconds} s each"
 wait "$fuzzing"
 "$python" scripts/sum_reports.py "$reports" build/fuzz/runs lit ctest pytest python-package
+exit
+}

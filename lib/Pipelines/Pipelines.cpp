@@ -62,9 +62,6 @@ static void buildNormalized(OpPassManager &pm, const PipelineOptions &options) {
   pm.addPass(createFoldPermutationsPass());
   pm.addPass(createFuseResidualNormPass());
   pm.addPass(createFuseParallelMatmulsPass());
-  // Sizes of the halves still ask the joined matmul; one more reader would keep
-  // the gate from becoming its epilogue.
-  addCleanup(pm);
   pm.addPass(createFuseSiluMulPass());
   addCleanup(pm);
 }
