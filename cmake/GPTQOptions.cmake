@@ -16,12 +16,21 @@ if(GPTQ_BUILD_FUZZERS)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
-# gptq_add_fuzzer(name source LINK libs...): a libFuzzer target in bin/.
+# gptq_add_fuzzer(gptq-fuzz-<subject> source LINK libs...): a libFuzzer target in
+# bin/. scripts/test.sh runs it on the seeds of that subject: the folder
+# corpus/<subject> beside it, or what its make_<subject>_corpus.py writes.
+if(GPTQ_BUILD_FUZZERS)
+  add_custom_target(gptq-fuzzers)
+endif()
 function(gptq_add_fuzzer name source)
   cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  if(NOT name MATCHES "^gptq-fuzz-")
+    message(FATAL_ERROR "fuzzer '${name}' is not named gptq-fuzz-<subject>, so scripts/test.sh would not run it")
+  endif()
   if(GPTQ_BUILD_FUZZERS)
     add_executable(${name} ${source})
     target_link_libraries(${name} PRIVATE ${ARG_LINK})
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+    add_dependencies(gptq-fuzzers ${name})
   endif()
 endfunction()

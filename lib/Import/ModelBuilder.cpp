@@ -76,7 +76,17 @@ ModelBuilder::readLinearLayer(const std::string &module,
   linear.codes = declare(linear.label + ".codes", views.codes);
   linear.scales = declare(linear.label + ".scales", views.scales);
   linear.zeros = declare(linear.label + ".zeros", views.zeros);
-  linear.groupIndex = declare(linear.label + ".g_idx", views.groupIndex);
+  if (views.groupIndex) {
+    // Layers quantized on one input have one order: named once, it shows passes
+    // that they can be joined.
+    GPTQ_ASSIGN(CheckpointTensor index,
+                checkpoint.get(module + ".g_idx", abi::DType::I32, views.k));
+    Symbol &known = groupIndices[StringRef(
+        reinterpret_cast<const char *>(index.bytes.data), index.bytes.size)];
+    if (!known)
+      known = declare(linear.label + ".g_idx", views.groupIndex);
+    linear.groupIndex = known;
+  }
   linear.bias = declare(linear.label + ".bias", views.bias);
   return linear;
 }

@@ -96,6 +96,8 @@ private:
   /// M inside the current function.
   Value rows;
   int64_t numParameters = 0;
+  /// The weight that stands for a g_idx of these bytes.
+  llvm::DenseMap<StringRef, Symbol> groupIndices;
 };
 
 } // namespace mlir::gptq

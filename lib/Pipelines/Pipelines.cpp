@@ -62,6 +62,9 @@ static void buildNormalized(OpPassManager &pm, const PipelineOptions &options) {
   pm.addPass(createFoldPermutationsPass());
   pm.addPass(createFuseResidualNormPass());
   pm.addPass(createFuseParallelMatmulsPass());
+  // Sizes of the halves still ask the joined matmul; one more reader would keep
+  // the gate from becoming its epilogue.
+  addCleanup(pm);
   pm.addPass(createFuseSiluMulPass());
   addCleanup(pm);
 }
@@ -73,6 +76,7 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   plan.bufferPartials = options.bufferPartials;
   plan.hoistScales = options.hoistScales;
   plan.foldZeros = options.foldZeros;
+  plan.reasons = options.reasons;
   pm.addPass(createCPUPlanPass(plan));
 }
 
@@ -190,7 +194,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
 
   PipelineOptions get() const {
     return {target,    fuse,        promote,  bufferPartials,
-            vectorize, hoistScales, foldZeros};
+            vectorize, hoistScales, foldZeros, /*reasons=*/false};
   }
 };
 } // namespace

@@ -40,17 +40,21 @@ const UnitInfo *TargetInfo::findUnit(llvm::StringRef unit) const {
 llvm::ArrayRef<TargetInfo> gptq::cpuTargets() {
   // Accumulators: of 16 (32) vector registers one holds the activations, one
   // or two the weights being unpacked and one the mask.
+  // Bandwidth: what benchmarks/read_bandwidth shows with one thread on server
+  // processors of these levels (10 to 20 GB/s; desktops reach twice that).
   static const std::vector<TargetInfo> targets = {
       {"x86-64-v3",
        "x86-64-v3",
        {"avx2", "fma", "f16c"},
        {{"fma_f32", /*lanes=*/8, /*vectorsPerPanel=*/4, /*accumulators=*/12}},
-       512 << 10},
+       /*workgroupMemory=*/512 << 10,
+       /*coreBandwidth=*/15'000'000'000},
       {"x86-64-v4",
        "x86-64-v4",
        {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq"},
        {{"fma_f32", /*lanes=*/16, /*vectorsPerPanel=*/4, /*accumulators=*/24}},
-       1 << 20},
+       /*workgroupMemory=*/1 << 20,
+       /*coreBandwidth=*/15'000'000'000},
   };
   return targets;
 }

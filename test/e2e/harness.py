@@ -57,7 +57,7 @@ def run_logits(model, tokens, folder, *arguments):
 def run_greedy(model, tokens, count, *arguments):
     """The `count` tokens that greedy decoding adds."""
     out = succeed("gptq-run", model, "--tokens", spell(tokens), "--max-tokens", count, "--print-tokens",
-                  *arguments)
+                  "--ignore-eos", *arguments)
     lines = [line for line in out.splitlines() if re.fullmatch(r"\s*\d+(?:[\s,]+\d+)*\s*", line)]
     assert lines, f"no line of token ids in {out!r}"
     return [int(t) for t in re.findall(r"\d+", lines[-1])]

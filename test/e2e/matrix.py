@@ -7,6 +7,7 @@ AXES = {
     "sym": (True, False),
     "group_size": (-1, 16, 32, 64, 128, 48),
     "act_order": (False, True),
+    "bias": (False, True),
     # K x N: multiples of everything, odd, K below and above a group of 128, N below one vector.
     "shape": ((384, 96), (77, 45), (301, 131), (129, 257), (513, 7)),
     "target": ("cpu:native", "cpu:x86-64-v3"),
@@ -38,14 +39,14 @@ def covering_cases():
 
 
 def full_cases():
-    """Every weight format on an odd and on an even shape; the other shapes and the
-    targets are in the covering cases."""
+    """Every weight format on an even shape without and on an odd shape with a bias;
+    the other shapes and the targets are in the covering cases."""
     for case in every_case():
-        if case["shape"] in ((384, 96), (301, 131)) and case["target"] == "cpu:native":
+        if (case["shape"], case["bias"]) in (((384, 96), False), ((301, 131), True)) and case["target"] == "cpu:native":
             yield case
 
 
 def name(case):
     k, n = case["shape"]
     return (f"b{case['bits']}-{case['checkpoint_format']}-{'sym' if case['sym'] else 'asym'}-g{case['group_size']}-"
-            f"{'act' if case['act_order'] else 'plain'}-{k}x{n}-{case['target'].split(':')[1]}")
+            f"{'act' if case['act_order'] else 'plain'}-{'bias-' if case['bias'] else ''}{k}x{n}-{case['target'].split(':')[1]}")

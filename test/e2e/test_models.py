@@ -10,8 +10,8 @@ from reference.make_checkpoint import FAMILIES, make_model
 from reference.model import Model, mean_nll, negative_log_likelihood, running_windows, windows_with_bos
 
 PROMPT, GREEDY, POSITIONS = "Once upon a time", 200, 256
-# Of the range of all logits. float32 arithmetic with K < 2048 and a handful of
-# layers stays two orders below; a wrong scale, position or mask is far above.
+# Of the range of all logits: what is promised to users. float32 arithmetic was
+# measured at 5.6e-7 to 7.2e-7 on the trained models, dense, 4-bit and 8-bit.
 TOLERANCE = 1e-3
 
 STORIES = "stories260K-hf"

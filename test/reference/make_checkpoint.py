@@ -170,8 +170,13 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         config["sliding_window"] = window
         if family in ("qwen2", "qwen3"):
             config.update(use_sliding_window=True, max_window_layers=1)
-    if biases and family in ("llama", "llama3"):
-        config.update(attention_bias=True, mlp_bias=True)
+    # Qwen2 always has biases on queries, keys and values; Mistral never has any.
+    attention_bias = biases and family in ("llama", "llama3", "qwen3")
+    mlp_bias = biases and family in ("llama", "llama3")
+    if attention_bias:
+        config["attention_bias"] = True
+    if mlp_bias:
+        config["mlp_bias"] = True
     tensors = {"model.embed_tokens.weight": round_to(rng.normal(size=(vocab, hidden)), dense_dtype)}
     norm = lambda n: round_to(rng.uniform(0.7, 1.3, n), dense_dtype)
 
@@ -189,19 +194,23 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
     for i in range(layers):
         p = f"model.layers.{i}."
         tensors[p + "input_layernorm.weight"] = norm(hidden)
-        qkv_bias = biases or family == "qwen2"
+        qkv_bias = attention_bias or family == "qwen2"
         linear(p + "self_attn.q_proj", hidden, heads * width, qkv_bias)
         linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias)
         linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias)
-        linear(p + "self_attn.o_proj", heads * width, hidden, biases and family in ("llama", "llama3"), 0.5)
+        linear(p + "self_attn.o_proj", heads * width, hidden, attention_bias, 0.5)
         if family == "qwen3":
             tensors[p + "self_attn.q_norm.weight"] = norm(width)
             tensors[p + "self_attn.k_norm.weight"] = norm(width)
         tensors[p + "post_attention_layernorm.weight"] = norm(hidden)
-        mlp_bias = biases and family in ("llama", "llama3")
         linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias)
         linear(p + "mlp.down_proj", intermediate, hidden, mlp_bias, 0.5)
+        if bits is not None and act_order and i % 2 == 0:
+            # Layers of one input have one order, as quantizers write it; in the other blocks they differ.
+            for part in ("self_attn.k_proj", "self_attn.v_proj"):
+                tensors[f"{p}{part}.g_idx"] = tensors[p + "self_attn.q_proj.g_idx"]
+            tensors[p + "mlp.up_proj.g_idx"] = tensors[p + "mlp.gate_proj.g_idx"]
     tensors["model.norm.weight"] = norm(hidden)
     if not tied:
         tensors["lm_head.weight"] = round_to(rng.normal(size=(vocab, hidden)) / np.sqrt(hidden), dense_dtype)

@@ -8,6 +8,7 @@
 #include "Progress.h"
 #include "gptq/Export/Export.h"
 #include "gptq/Import/Import.h"
+#include "gptq/Pipelines/Explain.h"
 #include "gptq/Pipelines/Pipelines.h"
 #include "gptq/Target/Target.h"
 #include "mlir/IR/AsmState.h"
@@ -54,9 +55,15 @@ static cl::opt<std::string>
                cl::desc("Tokens a session can hold (default: as trained, at "
                         "most 4096)"),
                cl::cat(category));
-static cl::opt<bool> explain("explain",
-                             cl::desc("Print the plan of every layer"),
-                             cl::cat(category));
+static cl::opt<bool>
+    explain("explain",
+            cl::desc("Print the plan of every layer, and the reasons"),
+            cl::cat(category));
+static cl::opt<std::string>
+    bandwidth("bandwidth", cl::value_desc("GB/s"),
+              cl::desc("With --explain: what memory delivers, for floors "
+                       "(default: one core's share on the target)"),
+              cl::cat(category));
 static cl::opt<std::string>
     dumpIR("dump-ir", cl::value_desc("folder"),
            cl::desc("Write every form of the IR there, one file each"),
@@ -225,38 +232,6 @@ static bool dump(ModuleOp module, unsigned number, StringRef form,
   return !code;
 }
 
-/// Prints the plan of each op of `module`, in the order they run.
-static void printPlans(ModuleOp module) {
-  module.walk([&](Operation *op) {
-    auto plans = op->getAttrOfType<ArrayAttr>(kPlansAttr);
-    if (!plans)
-      return;
-    auto label = op->getAttrOfType<StringAttr>(kLabelAttr);
-    llvm::outs() << (label ? label.getValue() : op->getName().stripDialect());
-    if (auto matmul = dyn_cast<DequantMatmulOp>(op))
-      llvm::outs() << ": " << matmul.getBits() << "-bit, K " << matmul.getK()
-                   << ", N " << matmul.getN() << ", group "
-                   << matmul.getGroupSize();
-    else
-      llvm::outs() << ": " << op->getName().stripDialect();
-    llvm::outs() << "\n";
-    for (auto plan : plans.getAsRange<PlanAttr>()) {
-      llvm::outs() << "  M " << plan.getMMin() << " to " << plan.getMMax()
-                   << ": unit " << plan.getUnit().getValue() << ", tile "
-                   << plan.getTileM() << "x" << plan.getTileN();
-      if (plan.getTileK())
-        llvm::outs() << ", K by " << plan.getTileK() << ", partials "
-                     << plan.getPartials().getValue();
-      llvm::outs() << ", registers " << plan.getRows() << "x"
-                   << plan.getColumns() << " of " << plan.getLanes()
-                   << " lanes, activations " << plan.getPath().getValue()
-                   << ", scale per " << plan.getScale().getValue()
-                   << ", zero per " << plan.getZero().getValue() << "\n";
-    }
-  });
-  llvm::outs().flush();
-}
-
 /// Whether passes have nothing left to do: kernels are there.
 static bool isFinal(ModuleOp module) {
   auto kernels = module.lookupSymbol<ModuleOp>(kKernelsModule);
@@ -337,6 +312,13 @@ int main(int argc, char **argv) {
   if (!info)
     return fail(error);
 
+  double gigabytesPerSecond = 0;
+  if (!bandwidth.empty() &&
+      (!llvm::to_float(StringRef(bandwidth), gigabytesPerSecond) ||
+       !(gigabytesPerSecond > 0)))
+    return fail("--bandwidth takes a number of GB/s, but found '" + bandwidth +
+                "'");
+
   ::gptq::Progress progress(quiet);
   auto failClean = [&](StringRef message) {
     progress.clear();
@@ -371,6 +353,11 @@ int main(int argc, char **argv) {
     options.vectorize = !noVectorize;
     options.hoistScales = !noHoistScales;
     options.foldZeros = !noFoldZeros;
+    options.reasons = explain;
+    std::unique_ptr<Explanation> explanation;
+    if (explain)
+      explanation = std::make_unique<Explanation>(context, *info,
+                                                  gigabytesPerSecond * 1e9);
     progress.step("compiling for " + info->name);
     for (StringRef stage : stageNames()) {
       PassManager passes(&context);
@@ -384,10 +371,13 @@ int main(int argc, char **argv) {
             ("the passes to the form '" + stage + "' failed").str()));
       if (!dump(*module, number++, stage, error))
         return failClean(error);
-      if (stage == "planned" && explain) {
-        progress.clear();
-        printPlans(*module);
-      }
+      if (explanation && stage == "packed")
+        explanation->addPlans(*module);
+    }
+    if (explanation) {
+      progress.clear();
+      explanation->print(llvm::outs());
+      llvm::outs().flush();
     }
   }
   auto kernels = module->lookupSymbol<ModuleOp>(kKernelsModule);

@@ -33,6 +33,8 @@ struct PipelineOptions {
   bool vectorize = true;
   bool hoistScales = true;
   bool foldZeros = true;
+  /// Plans come with their reasons, `gptq.reasons`.
+  bool reasons = false;
 };
 
 /// The forms of the IR after import, in order: "normalized", "planned",

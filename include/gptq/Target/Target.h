@@ -50,6 +50,9 @@ struct TargetInfo {
   std::vector<UnitInfo> units;
   /// Memory close to one workgroup, in bytes: a core's level-2 cache on a CPU.
   int64_t workgroupMemory = 0;
+  /// Bytes a second that one core reads from memory in sequence, about. For the
+  /// floors that people are shown only: nothing is chosen by it.
+  int64_t coreBandwidth = 0;
 
   const UnitInfo *findUnit(llvm::StringRef unit) const;
 };

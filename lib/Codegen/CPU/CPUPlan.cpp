@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/Support/FormatVariadic.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_CPUPLANPASS
@@ -36,38 +37,110 @@ static int64_t panelsPerWorkgroup(int64_t panels) {
 }
 
 namespace {
+/// A plan, and why each field that is not the plain choice is as it is.
+struct ReasonedPlan {
+  PlanAttr plan;
+  DictionaryAttr reasons;
+};
+
+/// What the planner knows of a matmul.
+struct MatmulFacts {
+  int64_t n, k;
+  bool isPermuted = false, isQuantized = false;
+  Epilogue epilogue = Epilogue::None;
+};
+
 struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
   using Base::Base;
 
-  /// The plan of a matmul with `n` columns and `k` rows of weight for calls of
-  /// `mMin` to `mMax` rows.
-  PlanAttr planMatmul(const ::gptq::TargetInfo &target,
-                      const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
-                      int64_t mMin, int64_t mMax, bool permuted, bool quantized,
-                      bool canSplit) {
+  /// The plan of a matmul for calls of `mMin` to `mMax` rows.
+  ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
+                          const ::gptq::UnitInfo &unit,
+                          const MatmulFacts &facts, int64_t mMin,
+                          int64_t mMax) {
     OpBuilder b(&getContext());
-    int64_t blockN = unit.lanes * unit.vectorsPerPanel;
+    NamedAttrList why;
+    auto because = [&](StringRef field, const Twine &reason) {
+      why.set(field, b.getStringAttr(reason));
+    };
+    const int64_t k = facts.k, blockN = unit.lanes * unit.vectorsPerPanel;
+    const int64_t cache = target.workgroupMemory / 2;
     int64_t rows = 1, columns = blockN, tileM = 0, tileK = 0;
     if (mMax > 1) {
       // The register tile that reuses an unpacked vector most while all sums
       // stay in registers.
       columns = std::min(blockN, 2 * unit.lanes);
-      rows = unit.accumulators / (columns / unit.lanes);
+      const int64_t vectors = columns / unit.lanes;
+      rows = unit.accumulators / vectors;
+      because("registers",
+              llvm::formatv("{0} rows x {1} vectors of sums fill the {2} "
+                            "registers that activations and codes leave",
+                            rows, vectors, unit.accumulators));
       // A tile of activations fills half of the memory near a core.
-      int64_t bytesPerRow = k * 4;
-      tileM = target.workgroupMemory / 2 / bytesPerRow / rows * rows;
-      tileM = std::clamp<int64_t>(tileM, 8 * rows, 16 * rows);
-      if (canSplit && tileM * bytesPerRow > target.workgroupMemory / 2)
-        tileK = target.workgroupMemory / 2 / (tileM * 4);
+      int64_t bytesPerRow = k * 4, fitting = cache / bytesPerRow / rows;
+      tileM = std::clamp<int64_t>(fitting * rows, 8 * rows, 16 * rows);
+      const int64_t tiles = tileM / rows;
+      StringRef bound = tiles > fitting ? " the fewest that pay for unpacking;"
+                        : tiles < fitting ? " no more pay off;"
+                                          : "";
+      because("tileM", llvm::formatv("{0} register tiles of {1} rows,{2} {3} "
+                                     "fill half of a core's cache",
+                                     tiles, rows, bound, fitting));
+      if (tileM * bytesPerRow <= cache) {
+        because("tileK", llvm::formatv("all: {0} rows of {1} fit half of a "
+                                       "core's cache",
+                                       tileM, k));
+      } else if (!facts.isQuantized) {
+        because("tileK", "all: sums over dense weights are not split");
+      } else if (facts.epilogue != Epilogue::None) {
+        because("tileK", "all: the epilogue needs the whole sum");
+      } else {
+        tileK = cache / (tileM * 4);
+        because("tileK", llvm::formatv("{0} rows of {1} do not fit half of a "
+                                       "core's cache ({2} KB)",
+                                       tileM, k, cache >> 10));
+      }
+    } else {
+      because("registers",
+              llvm::formatv("one row: a whole panel of {0} vectors, so that "
+                            "sums do not wait for each other",
+                            unit.vectorsPerPanel));
     }
-    int64_t tileN = panelsPerWorkgroup(llvm::divideCeil(n, blockN)) * blockN;
-    return PlanAttr::get(
-        &getContext(), mMin, mMax, b.getStringAttr(unit.name), tileM, tileN,
-        tileK, rows, columns, unit.lanes,
-        b.getStringAttr(permuted && promote ? "promote" : "direct"),
-        b.getStringAttr(tileK && bufferPartials ? "shared" : "global"),
-        b.getStringAttr(quantized && hoistScales ? "accumulator" : "weight"),
-        b.getStringAttr(quantized && foldZeros ? "accumulator" : "weight"));
+    const int64_t panels = llvm::divideCeil(facts.n, blockN);
+    const int64_t taken = panelsPerWorkgroup(panels);
+    because("tileN", llvm::formatv("{0} of {1} panels of {2} columns: {3} "
+                                   "workgroups, all alike",
+                                   taken, panels, blockN, panels / taken));
+    const bool promotes = facts.isPermuted && promote;
+    if (promotes)
+      because("path", "columns are permuted");
+    else if (facts.isPermuted)
+      because("path", "columns are permuted, but promotion is off");
+    const bool shares = tileK && bufferPartials;
+    if (shares)
+      because("partials", "sums over parts of K meet near the core, and are "
+                          "written once");
+    else if (tileK)
+      because("partials", "K is split, but buffers for partials are off");
+    const bool hoists = facts.isQuantized && hoistScales;
+    if (hoists)
+      because("scale", "one multiplication for a group, not for a weight");
+    else if (facts.isQuantized)
+      because("scale", "hoisting is off");
+    const bool folds = facts.isQuantized && foldZeros;
+    if (folds)
+      because("zero", "z times the sum of a group's activations is subtracted "
+                      "once for a group");
+    else if (facts.isQuantized)
+      because("zero", "folding is off");
+    return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
+                          tileM, taken * blockN, tileK, rows, columns,
+                          unit.lanes,
+                          b.getStringAttr(promotes ? "promote" : "direct"),
+                          b.getStringAttr(shares ? "shared" : "global"),
+                          b.getStringAttr(hoists ? "accumulator" : "weight"),
+                          b.getStringAttr(folds ? "accumulator" : "weight")),
+            why.getDictionary(&getContext())};
   }
 
   /// The plan of an op that works row by row.
@@ -88,6 +161,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       return signalPassFailure();
     }
     const ::gptq::UnitInfo &unit = target->units.front();
+    MLIRContext *ctx = &getContext();
     getOperation().walk([&](DestinationStyleOpInterface op) {
       auto entry = op->getParentOfType<func::FuncOp>();
       if (!isa<GPTQDialect>(op->getDialect()) || !entry ||
@@ -105,21 +179,26 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
         buckets = {{1, 1}};
       else
         buckets = {{1, 1}, {2, maxRows}};
-      SmallVector<Attribute> plans;
+      SmallVector<Attribute> plans, whys;
       for (auto [mMin, mMax] : buckets) {
+        ReasonedPlan choice;
         if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          plans.push_back(planMatmul(*target, unit, matmul.getN(),
-                                     matmul.getK(), mMin, mMax,
-                                     bool(matmul.getPerm()), true,
-                                     matmul.getEpilogue() == Epilogue::None));
+          choice =
+              planMatmul(*target, unit,
+                         {matmul.getN(), matmul.getK(), bool(matmul.getPerm()),
+                          /*isQuantized=*/true, matmul.getEpilogue()},
+                         mMin, mMax);
         else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
-          plans.push_back(planMatmul(*target, unit, matmul.getN(),
-                                     matmul.getK(), mMin, mMax, false, false,
-                                     false));
+          choice = planMatmul(*target, unit, {matmul.getN(), matmul.getK()},
+                              mMin, mMax);
         else
-          plans.push_back(planRows(unit, mMin, mMax));
+          choice = {planRows(unit, mMin, mMax), DictionaryAttr::get(ctx)};
+        plans.push_back(choice.plan);
+        whys.push_back(choice.reasons);
       }
-      op->setAttr(kPlansAttr, ArrayAttr::get(&getContext(), plans));
+      op->setAttr(kPlansAttr, ArrayAttr::get(ctx, plans));
+      if (reasons)
+        op->setAttr(kReasonsAttr, ArrayAttr::get(ctx, whys));
     });
   }
 };

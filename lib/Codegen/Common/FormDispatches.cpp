@@ -202,8 +202,10 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   for (OpOperand &init : dps.getDpsInitsMutable())
     resultTypes.push_back(operands[init.getOperandNumber()].getType());
   Operation *copy = clone(b, op, resultTypes, operands);
-  copy->setLoc(loc);
+  // Of the layers that share the kernel, what is said about it names the first.
+  copy->setLoc(op->getLoc());
   copy->removeAttr(kPlansAttr);
+  copy->removeAttr(kReasonsAttr);
   copy->removeAttr(kLabelAttr);
   copy->setAttr(kPlanAttr, plan);
   for (auto [i, result] : llvm::enumerate(copy->getResults()))

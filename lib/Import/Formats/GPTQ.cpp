@@ -8,12 +8,12 @@
 //
 // With b bits, K input rows, N output columns and G groups:
 //
-//   | tensor  | dtype, shape             | content | | ------- |
-//   ------------------------ | ----------------------------------- | | qweight
-//   | i32 [ceil(K*b/32), N]    | codes, packed along K               | | qzeros
-//   | i32 [G, ceil(N*b/32)]    | zero points (v1: less one), along N | | scales
-//   | f16, bf16 or f32 [G, N]  |                                     | | g_idx
-//   | i32 [K], may be left out | the group of each row               |
+//   | tensor  | dtype, shape             | content                             |
+//   | ------- | ------------------------ | ----------------------------------- |
+//   | qweight | i32 [ceil(K*b/32), N]    | codes, packed along K               |
+//   | qzeros  | i32 [G, ceil(N*b/32)]    | zero points (v1: less one), along N |
+//   | scales  | f16, bf16 or f32 [G, N]  |                                     |
+//   | g_idx   | i32 [K], may be left out | the group of each row               |
 //
 //===----------------------------------------------------------------------===//
 

@@ -14,7 +14,8 @@ def CPUPlanPass : Pass<"gptq-cpu-plan", "::mlir::ModuleOp"> {
   let summary = "Plans every op for a CPU";
   let description = [{
     Before: a normalized model. After: each model op carries `gptq.plans`, one `#gptq.plan` per range of M; nothing is rewritten. Sizes follow from
-    the vector width and registers of `cpu` and from the shape.
+    the vector width and registers of `cpu` and from the shape. With `reasons` each op also carries `gptq.reasons`, for readers only: one
+    dictionary per plan that says, by field, why the field is as it is.
   }];
   let dependentDialects = ["GPTQDialect"];
   let options = [
@@ -23,6 +24,7 @@ def CPUPlanPass : Pass<"gptq-cpu-plan", "::mlir::ModuleOp"> {
     Option<"bufferPartials", "buffer-partials", "bool", "true", "Let plans keep partial sums in workgroup memory">,
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
+    Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
 }
 

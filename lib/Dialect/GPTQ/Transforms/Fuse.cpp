@@ -79,6 +79,9 @@ struct FuseResidualNormPass final
                                lhs, rhs, weight, inits, norm.getEpsilonAttr());
       if (Attribute label = norm->getAttr(kLabelAttr))
         fused->setAttr(kLabelAttr, label);
+      remark::passed(
+          loc, remark::RemarkOpts::name("FuseResidualNorm").category("gptq"))
+          << remark::reason("adds the residual and normalizes in one pass");
       norm->getResult(0).replaceAllUsesWith(fused->getResult(1));
       norm.erase();
       if (slice) {
@@ -104,6 +107,25 @@ struct JoinKey {
 struct FuseParallelMatmulsPass final
     : mlir::gptq::impl::FuseParallelMatmulsPassBase<FuseParallelMatmulsPass> {
   using Base::Base;
+
+  /// What the first rule on which two keys of one input differ is about.
+  static StringRef difference(const JoinKey &a, const JoinKey &b) {
+    static constexpr StringRef quantized[] = {
+        "bits",           "group sizes",         "permutations",
+        "zero points",    "types of the scales", "types of the zero points",
+        "types of biases"};
+    static constexpr StringRef dense[] = {"types of weights",
+                                          "types of biases"};
+    if (a.rules.size() != b.rules.size())
+      return "kinds of weights";
+    ArrayRef<StringRef> names = dense;
+    if (a.rules.size() == std::size(quantized))
+      names = quantized;
+    for (auto [x, y, name] : llvm::zip(a.rules, b.rules, names))
+      if (x != y)
+        return name;
+    return "nothing";
+  }
 
   static Attribute elementOf(MLIRContext *ctx, Value value) {
     return value
@@ -257,11 +279,18 @@ struct FuseParallelMatmulsPass final
     if (!label.empty())
       joined->setAttr(kLabelAttr, b.getStringAttr(label));
 
+    for (Operation *op : ArrayRef(ops).drop_front())
+      remark::passed(
+          op->getLoc(),
+          remark::RemarkOpts::name("FuseParallelMatmuls").category("gptq"))
+          << remark::reason("joined to the first matmul of its input");
     int64_t at = 0;
     for (Operation *op : ops) {
       auto type = cast<RankedTensorType>(op->getResult(0).getType());
+      // The rows of the input: asking the joined result for its size would be
+      // another use of it.
       SmallVector<OpFoldResult> sizes =
-          tensor::getMixedSizes(b, loc, joined->getResult(0));
+          tensor::getMixedSizes(b, loc, joined->getOperand(0));
       sizes[1] = b.getIndexAttr(type.getDimSize(1));
       SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
                                            b.getIndexAttr(at)};
@@ -294,14 +323,14 @@ struct FuseParallelMatmulsPass final
       groups.push_back({*key, {op}});
     });
     for (auto &[lhs, groups] : byInput) {
-      if (groups.size() > 1)
+      // One remark for each layer that did not join the first one's.
+      for (auto &[key, ops] : ArrayRef(groups).drop_front())
         remark::missed(
-            groups.front().second.front()->getLoc(),
+            ops.front()->getLoc(),
             remark::RemarkOpts::name("FuseParallelMatmuls").category("gptq"))
-            << remark::reason(
-                   "matmuls of one input differ in bits, groups, zero "
-                   "points, order or bias: {0} kinds",
-                   groups.size());
+            << remark::reason("is not joined to the other matmuls of its "
+                              "input: their {0} differ",
+                              difference(groups.front().first, key));
       for (auto &[key, ops] : groups)
         if (ops.size() > 1)
           join(ops, weights);
@@ -336,8 +365,16 @@ struct FuseSiluMulPass final
       Operation *matmul = halfOf(op.getGate(), false);
       if (!matmul || matmul != halfOf(op.getUp(), true) ||
           !isa<DequantMatmulOp, MatmulOp>(matmul) ||
-          !llvm::hasNItems(matmul->getResult(0).getUses(), 2))
+          !llvm::hasNItems(matmul->getResult(0).getUses(), 2)) {
+        remark::missed(op.getLoc(),
+                       remark::RemarkOpts::name("FuseSiluMul").category("gptq"))
+            << remark::reason("is no epilogue: gate and up are not the halves "
+                              "of one joined matmul");
         continue;
+      }
+      remark::passed(op.getLoc(),
+                     remark::RemarkOpts::name("FuseSiluMul").category("gptq"))
+          << remark::reason("became the epilogue of the gate and up matmul");
       OpBuilder b(matmul);
       Value init = tensor::EmptyOp::create(
           b, op.getLoc(),

@@ -9,6 +9,7 @@
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
 #include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Remarks.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_NORMALIZEZEROPOINTSPASS
@@ -137,16 +138,24 @@ struct FoldPermutationsPass final
   void runOnOperation() override {
     WeightSymbols weights(getOperation());
     getOperation().walk([&](DequantMatmulOp op) {
-      if (!op.getPerm() || !op.getLhs().hasOneUse())
+      if (!op.getPerm())
         return;
+      auto missed = [&](StringRef why) {
+        remark::missed(
+            op.getLoc(),
+            remark::RemarkOpts::name("FoldPermutations").category("gptq"))
+            << remark::reason("keeps its permutation: {0}", why);
+      };
       auto mlp = op.getLhs().getDefiningOp<SiluMulOp>();
+      if (!mlp)
+        return missed("its input is not the product of a gated MLP");
+      if (!op.getLhs().hasOneUse())
+        return missed("others read its input too");
       WeightOp order = weights.of(op.getPerm());
-      if (!mlp || !order)
-        return;
       auto gate = outputWeights(mlp.getGate(), weights);
       auto up = outputWeights(mlp.getUp(), weights);
-      if (gate.empty() || up.empty())
-        return;
+      if (!order || gate.empty() || up.empty())
+        return missed("the layers before it cannot be reordered");
       for (auto &group : {gate, up})
         for (auto [operand, dim] : group) {
           OpBuilder b(operand->getOwner());
@@ -159,6 +168,10 @@ struct FoldPermutationsPass final
               GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(source),
                               FlatSymbolRefAttr::get(order), dim)));
         }
+      remark::passed(
+          op.getLoc(),
+          remark::RemarkOpts::name("FoldPermutations").category("gptq"))
+          << remark::reason("permutation folded into the gate and up weights");
       op.getPermMutable().clear();
     });
   }

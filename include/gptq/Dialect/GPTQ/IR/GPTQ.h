@@ -35,6 +35,10 @@ namespace mlir::gptq {
 inline constexpr llvm::StringLiteral kPlansAttr = "gptq.plans";
 inline constexpr llvm::StringLiteral kPlanAttr = "gptq.plan";
 
+/// Beside `gptq.plans`, for readers only: an array of dictionaries that say, by
+/// field, why each plan is as it is.
+inline constexpr llvm::StringLiteral kReasonsAttr = "gptq.reasons";
+
 /// Name of the attribute with which importers and passes name an op for
 /// people: "layers.0.self_attn.q_proj".
 inline constexpr llvm::StringLiteral kLabelAttr = "gptq.label";

@@ -91,6 +91,10 @@ class GPTQ_ModelOp<string mnemonic, list<Trait> traits = []> : GPTQ_Op<mnemonic,
 def GPTQ_Epilogue : I32EnumAttr<"Epilogue", "what happens to a result before it is written", [
     I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"SiluMul", 1, "silu_mul">]> {
   let cppNamespace = "::mlir::gptq";
+  let genSpecializedAttr = 0;
+}
+def GPTQ_EpilogueAttr : EnumAttr<GPTQ_Dialect, GPTQ_Epilogue, "epilogue"> {
+  let assemblyFormat = "`<` $value `>`";
 }
 
 def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegments]> {
@@ -123,7 +127,7 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
                        ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
                        DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
                        OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_Epilogue, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
   let assemblyFormat = [{
     `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)? `:`
       type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)? (`g_idx` type($g_idx)^)?
@@ -162,7 +166,7 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
                        Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_Epilogue, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
   let assemblyFormat = [{
     `ins` `(` $lhs `,` $weight (`bias` $bias^)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?

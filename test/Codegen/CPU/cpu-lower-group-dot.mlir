@@ -1,0 +1,59 @@
+// RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-cpu-lower-group-dot))" | FileCheck %s
+
+#plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator">
+#layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">
+// One load a vector of lanes, then shift, mask, convert and FMA for each of the 8 codes of a word; a group of 20
+// rows is two whole words and half of one. The first field needs no shift, the last no mask.
+// CHECK-LABEL: func @codes
+//       CHECK:   scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>
+//       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
+//       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
+//   CHECK-NOT:     vector.load
+//       CHECK:     arith.andi
+//       CHECK:     arith.sitofp
+//       CHECK:     memref.load %{{.+}} : memref<1x64xf32>
+//       CHECK:     vector.fma
+//       CHECK:     arith.shrui
+//       CHECK:     scf.yield
+// The half word: four codes of two vectors.
+//       CHECK:   vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
+// CHECK-COUNT-8: vector.fma
+//   CHECK-NOT:   vector.fma
+func.func @codes(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
+  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 0>, depth = 20 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
+  return %0 : vector<1x16xf32>
+}
+
+// Where a field lies is asked of the layout: here field 1 of a word holds row 4.
+#swapped = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k2 k0 k1 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @permuted_fields
+//       CHECK:   arith.sitofp
+//       CHECK:   arith.sitofp
+//       CHECK:   arith.addi %{{.+}}, %c4{{.*}} : index
+func.func @permuted_fields(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x8xf32>) -> vector<1x8xf32> {
+  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 0>, depth = 8 : i64, layout = #swapped, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32>
+  return %0 : vector<1x8xf32>
+}
+
+// Scales and zero points that were not hoisted are applied to each weight.
+// CHECK-LABEL: func @per_weight
+//       CHECK:   arith.sitofp
+//       CHECK:   arith.subf
+//       CHECK:   arith.mulf
+//       CHECK:   vector.fma
+func.func @per_weight(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x8xf32>, %s: vector<8xf32>) -> vector<1x8xf32> {
+  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc scale %s zero %s {columns = array<i64: 8>, depth = 8 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32> scale vector<8xf32> zero vector<8xf32>
+  return %0 : vector<1x8xf32>
+}
+
+// Dense weights are widened, not unpacked; activations are read through a permutation.
+#dense = #gptq.layout<bits = 16, blockN = 32, blockK = 1, order = "b0 b1 b2 b3 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @dense
+//       CHECK:   vector.load %{{.+}} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:   arith.extf
+//   CHECK-NOT:   arith.shrui
+//       CHECK:   memref.load %{{.+}} : memref<64xi32>
+func.func @dense(%x: memref<1x64xf32>, %w: memref<1x64x32xf16>, %p: memref<64xi32>, %i: index, %acc: vector<1x8xf32>) -> vector<1x8xf32> {
+  %0 = gptq.group_dot %x[%i, %i] perm %p, %w[%i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #dense, plan = #plan} : memref<1x64xf32> perm memref<64xi32>, memref<1x64x32xf16>, vector<1x8xf32>
+  return %0 : vector<1x8xf32>
+}

@@ -1,0 +1,21 @@
+// RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-assign-workgroup-memory))" | FileCheck %s
+// Buffers lie one after another, each at a multiple of 64 bytes.
+
+// CHECK-LABEL: func @two(
+//  CHECK-SAME:   %[[BYTES:.+]]: memref<?xi8, #gpu.address_space<workgroup>>) attributes {gptq.kernel, gptq.scratch_bytes = 192 : i64}
+//   CHECK-DAG:   %[[C0:.+]] = arith.constant 0 : index
+//   CHECK-DAG:   memref.view %[[BYTES]][%[[C0]]][] : {{.*}} to memref<5x5xf32
+//   CHECK-DAG:   %[[C128:.+]] = arith.constant 128 : index
+//   CHECK-DAG:   memref.view %[[BYTES]][%[[C128]]][] : {{.*}} to memref<3xf32
+func.func @two() attributes {gptq.kernel} {
+  %0 = memref.alloc() : memref<5x5xf32, #gpu.address_space<workgroup>>
+  %1 = memref.alloc() : memref<3xf32, #gpu.address_space<workgroup>>
+  return
+}
+
+// -----
+func.func @only_workgroup_memory() attributes {gptq.kernel} {
+  // expected-error @+1 {{expects kernels to allocate in workgroup memory only}}
+  %0 = memref.alloc() : memref<5x5xf32>
+  return
+}

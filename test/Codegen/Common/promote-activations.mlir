@@ -1,0 +1,19 @@
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-promote-activations))" | FileCheck %s
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-promote-activations{max-bytes=4096}))" --remarks-filter=gptq 2>&1 | FileCheck %s --check-prefix=SMALL
+// The activation tile moves to workgroup memory in the order it is read; the packed weights stay put.
+
+#plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
+#layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @permuted
+//  CHECK-SAME:   %[[X:[a-z0-9]+]]: tensor<?x64xf32>, %[[Q:[a-z0-9]+]]: tensor<1x8x32xi32>
+//       CHECK:   %[[ROOM:.+]] = bufferization.alloc_tensor() {memory_space = #gpu.address_space<workgroup>} : tensor<24x64xf32>
+//       CHECK:   %[[TILE:.+]] = tensor.extract_slice %[[ROOM]]
+//       CHECK:   %[[COPY:.+]] = gptq.stage ins(%[[X]] perm %{{.+}} outs(%[[TILE]]
+//       CHECK:   gptq.dequant_matmul ins(%[[COPY]], %[[Q]],
+//   CHECK-NOT:   perm
+// SMALL-LABEL: func @permuted
+//       SMALL:   gptq.dequant_matmul {{.*}} perm
+func.func @permuted(%x: tensor<?x64xf32>, %q: tensor<1x8x32xi32>, %s: tensor<1x2x32xf16>, %p: tensor<64xi32>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s perm %p : tensor<?x64xf32>, tensor<1x8x32xi32>, tensor<1x2x32xf16> perm tensor<64xi32>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8, layout = #layout, gptq.plan = #plan} -> tensor<?x32xf32>
+  return %0 : tensor<?x32xf32>
+}

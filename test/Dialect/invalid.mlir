@@ -1,0 +1,93 @@
+// RUN: gptq-opt %s -split-input-file -verify-diagnostics
+// Each function is named for the rule it breaks.
+
+// expected-error @+2 {{'gptq.weight' op expects its words to have shape 8x32, but found}}
+// expected-note @+1 {{each word holds 8 codes along dimension 0}}
+gptq.weight @words_match_rows : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<9x32xi32>>, bits = 4, packing = rows>
+
+// -----
+// expected-error @+1 {{expects the type of its data}}
+gptq.weight @data_has_the_type : tensor<64xf16> = #gptq.data<"m", "q", 0, tensor<32xf16>>
+
+// -----
+// expected-error @+1 {{expects init to be a view of data}}
+gptq.weight @init_is_a_view : tensor<2xf16> = dense<0.0> : tensor<2xf16>
+
+// -----
+// expected-error @+1 {{expects each address bit once, but 'k0' occurs twice}}
+#twice = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k0 k2 n0 n1 n2">
+
+// -----
+// expected-error @+1 {{expects order to name 8 address bits, but it names 7}}
+#missing = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1">
+
+// -----
+// expected-error @+1 {{expects bits, blockN and blockK to be powers of two, but found 3, 8 and 8}}
+#powers = #gptq.layout<bits = 3, blockN = 8, blockK = 8, order = "b0">
+
+// -----
+// expected-error @+1 {{expects path to be one of direct, promote, but found "fast"}}
+#plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
+
+// -----
+// expected-error @+1 {{expects 1 <= mMin <= mMax, but found 4 and 2}}
+#range = #gptq.plan<mMin = 4, mMax = 2, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+
+// -----
+func.func @codes_have_k_rows(%x: tensor<?x64xf32>, %q: tensor<32x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of codes to be 64 (K, as in lhs), but found 32}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<32x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+func.func @one_scale_per_group(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<3x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of scales to be 2 (ceil(K / group_size)), but found 3}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<3x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+func.func @zeros_or_zero_point(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{expects zeros or zero_point}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+func.func @codes_have_their_bits(%x: tensor<?x64xf32>, %q: tensor<64x32xi8>, %s: tensor<2x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{expects codes of 4 bits, but found 'i8'}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi8>, tensor<2x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+func.func @weight_has_k_columns(%x: tensor<?x64xf32>, %w: tensor<32x60xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{expects dimension 1 of weight to be 64 (K, as in lhs), but found 60}}
+  %0 = gptq.matmul ins(%x, %w : tensor<?x64xf32>, tensor<32x60xf16>) outs(%e : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return
+}
+
+// -----
+func.func @heads_divide(%q: tensor<?x24xf32>, %p: index, %c: memref<2x16x8xf32>, %e: tensor<?x24xf32>) {
+  // expected-error @+1 {{expects heads to be a multiple of kv_heads, but found 3 and 2}}
+  %0 = gptq.attention ins(%q at %p : tensor<?x24xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x24xf32>) {heads = 3, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<?x24xf32>
+  return
+}
+
+// -----
+func.func @weight_exists() {
+  // expected-error @+1 {{expects a gptq.weight named @nowhere}}
+  %0 = gptq.load_weight @nowhere : tensor<2xf16>
+  return
+}
+
+// -----
+func.func @columns_inside_a_panel(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x16xf32>) {
+  // expected-error @+1 {{expects columns 24 to 40 to lie inside a panel of 32}}
+  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 24>, depth = 64 : i64,
+      layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">,
+      plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">}
+      : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
+  return
+}

@@ -1,0 +1,59 @@
+// RUN: gptq-opt %s -verify-roundtrip | FileCheck %s
+// Every op and attribute prints as it parses.
+
+// CHECK: gptq.weight @codes : tensor<64x32xi4> = #gptq.codes<<"m.safetensors", "q.qweight", 0, tensor<8x32xi32>>, bits = 4, packing = rows>
+gptq.weight @codes : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<8x32xi32>>, bits = 4, packing = rows>
+// CHECK: wordAdd = 286331153
+gptq.weight @zeros : tensor<2x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qzeros", 1024, tensor<2x4xi32>>, bits = 4, packing = columns, wordAdd = 286331153>
+gptq.weight @scales : tensor<2x32xf16> = #gptq.data<"m.safetensors", "q.scales", 2048, tensor<2x32xf16>>
+gptq.weight @order : tensor<64xi32> = #gptq.argsort<#gptq.data<"m.safetensors", "q.g_idx", 4096, tensor<64xi32>>, groups = 2>
+gptq.weight @sorted : tensor<64x32xi4> = #gptq.gather<@codes, order = @order, dim = 0>
+gptq.weight @joined : tensor<64x64xi4> = #gptq.concat<[@codes, @sorted], dim = 1>
+// CHECK: gptq.weight @rotary : tensor<16x8xf32> = #gptq.rotary<
+gptq.weight @rotary : tensor<16x8xf32> = #gptq.rotary<theta = 1.000000e+04 : f64, scaling = "none", factor = 1.000000e+00 : f64, lowFreqFactor = 1.000000e+00 : f64, highFreqFactor = 4.000000e+00 : f64, originalContext = 16>
+gptq.weight @packed : tensor<4x8x8xi32> = #gptq.packed<@codes, layout = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2">>
+gptq.state @keys : memref<2x16x8xf32>
+
+// CHECK-LABEL: func @model_ops
+func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tensor<64xf32>, %a: tensor<?x64xf32>,
+                     %k: tensor<?x16xf32>, %norm: tensor<8xf32>, %e: tensor<?x64xf32>, %p: index) {
+  // CHECK: gptq.load_state @keys : memref<2x16x8xf32>
+  %keys = gptq.load_state @keys : memref<2x16x8xf32>
+  // CHECK: gptq.load_weight @rotary : tensor<16x8xf32>
+  %rotary = gptq.load_weight @rotary : tensor<16x8xf32>
+  // CHECK: gptq.embedding
+  %0 = gptq.embedding ins(%tokens, %table : tensor<?xi32>, tensor<10x64xf16>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.rms_norm
+  %1 = gptq.rms_norm ins(%0, %w : tensor<?x64xf32>, tensor<64xf32>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>
+  // CHECK: gptq.add_rms_norm
+  %2:2 = gptq.add_rms_norm ins(%0, %1, %w : tensor<?x64xf32>, tensor<?x64xf32>, tensor<64xf32>)
+      outs(%e, %e : tensor<?x64xf32>, tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>, tensor<?x64xf32>
+  // CHECK: gptq.add
+  %3 = gptq.add ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.silu_mul
+  %4 = gptq.silu_mul ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.stage
+  %5 = gptq.stage ins(%0 : tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.rotary_append {{.*}} q_norm {{.*}} at {{.*}} state
+  %6 = gptq.rotary_append ins(%0, %k, %k, %rotary q_norm %norm k_norm %norm at %p :
+      tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>, tensor<16x8xf32> q_norm tensor<8xf32> k_norm tensor<8xf32>)
+      state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x64xf32>)
+      {heads = 8, kv_heads = 2, head_dim = 8, epsilon = 1.0e-6} -> tensor<?x64xf32>
+  // CHECK: gptq.attention
+  %7 = gptq.attention ins(%6 at %p : tensor<?x64xf32>) state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>)
+      outs(%e : tensor<?x64xf32>) {heads = 8, kv_heads = 2, head_dim = 8, scale = 0.35, window = 4} -> tensor<?x64xf32>
+  return
+}
+
+// CHECK-LABEL: func @matmuls
+func.func @matmuls(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %z: tensor<2x32xi4>, %perm: tensor<64xi32>,
+                   %bias: tensor<32xf16>, %w: tensor<32x64xbf16>, %e: tensor<?x32xf32>) {
+  // CHECK: gptq.dequant_matmul ins({{.*}} zeros {{.*}} perm {{.*}} bias
+  %0 = gptq.dequant_matmul ins(%x, %q, %s zeros %z perm %perm bias %bias : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>
+      zeros tensor<2x32xi4> perm tensor<64xi32> bias tensor<32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>
+  // CHECK: gptq.matmul
+  %1 = gptq.matmul ins(%x, %w : tensor<?x64xf32>, tensor<32x64xbf16>) outs(%e : tensor<?x32xf32>) -> tensor<?x32xf32>
+  // CHECK: gptq.dequantize
+  %2 = gptq.dequantize %q, %s zeros %z {group_size = 32} : tensor<64x32xi4>, tensor<2x32xf16> zeros tensor<2x32xi4> -> tensor<64x32xf32>
+  return
+}
