@@ -214,7 +214,7 @@ def test_interrupted_while_it_generates(model):
 
 
 def test_interrupted_perplexity(model, tmp_path):
-    (tmp_path / "text").write_text("Once upon a time there was a little girl. " * 400000)
+    (tmp_path / "text").write_text("Once upon a time there was a little girl. " * 50000)
     status, _, error = interrupt([model, "--perplexity", tmp_path / "text"], lambda process: time.sleep(1))
     assert (status, error) == (130, b"")
 
