@@ -105,6 +105,8 @@ int gptq::run::perplexity(gptq_model *model, const std::string &path,
       break;
   }
   stats.prefillSeconds += watch.seconds();
+  if (predicted == 0 && isInterrupted())
+    return interruptedStatus;
   if (predicted == 0)
     throw Error("'" + path + "' has too few tokens to predict one");
   std::printf("text:       %s, from %.4g of its characters, %lld tokens\n",
