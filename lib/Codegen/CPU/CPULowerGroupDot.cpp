@@ -10,6 +10,7 @@
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include <cmath>
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_CPULOWERGROUPDOTPASS
@@ -51,6 +52,14 @@ private:
   /// The first column of each vector of the tile.
   SmallVector<int64_t> columns;
   SmallVector<Value> scales, zeros;
+  /// Whether codes are multiplied where they lie in their word, as q * 2^shift,
+  /// by activations that are as much smaller. Both are exact, and a shift for
+  /// every vector of weights becomes a multiplication for every activation:
+  /// worth it where fewer rows than vectors share a step.
+  bool multipliesInPlace() const {
+    return rows < vectors() && scales.empty() && zeros.empty();
+  }
+
   /// Independent sums per accumulator.
   int64_t sets = 1;
 };
@@ -85,6 +94,10 @@ Value DotLowering::join(ArrayRef<Value> parts) {
   return tile;
 }
 
+/// Blocks of a panel between the one that is multiplied and the one that is
+/// fetched: 4 KiB for 32 columns, some 100 ns ahead of time.
+static constexpr int64_t kPrefetchBlocks = 32;
+
 /// Adds the products of one block of `layout.blockK()` input rows, number
 /// `block` of the panel, of which only the first `limit` belong to the group.
 void DotLowering::step(Value block, int64_t limit,
@@ -102,11 +115,24 @@ void DotLowering::step(Value block, int64_t limit,
         ValueRange{op.getPanel(), block,
                    b.index(layout.address(0, 0, column) / unit)}));
   }
+  // One row waits for its weights, which no loop before it has touched.
+  if (rows == 1 && !isFloat) {
+    const int64_t wordsPerLine = 64 * 8 / unit;
+    for (int64_t n = 0; n < layout.blockN(); n += wordsPerLine)
+      memref::PrefetchOp::create(
+          b, op.getLoc(), op.getW(),
+          ValueRange{op.getPanel(), b.add(block, kPrefetchBlocks),
+                     b.index(layout.address(0, 0, n) / unit)},
+          /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+  }
   int64_t fields = isFloat ? 1 : 32 / layout.bits();
   for (int64_t field = 0; field < fields; ++field) {
     int64_t k = isFloat ? 0 : layout.field(0, field).k;
     if (k >= limit)
       continue;
+    const int64_t shift = isFloat ? 0 : field * layout.bits();
+    // The last field would be a negative number.
+    const bool inPlace = multipliesInPlace() && shift > 0 && field + 1 < fields;
     SmallVector<Value> weights;
     for (int64_t v = 0; v < vectors(); ++v) {
       Value w = words[v];
@@ -119,11 +145,12 @@ void DotLowering::step(Value block, int64_t limit,
         return arith::ConstantOp::create(
             b, DenseElementsAttr::get(wordType, b.getI32IntegerAttr(value)));
       };
-      if (field)
-        w = arith::ShRUIOp::create(b, w, constant(field * layout.bits()));
+      if (shift && !inPlace)
+        w = arith::ShRUIOp::create(b, w, constant(shift));
       if (field + 1 < fields)
         w = arith::AndIOp::create(b, w,
-                                  constant((int64_t(1) << layout.bits()) - 1));
+                                  constant(((int64_t(1) << layout.bits()) - 1)
+                                           << (inPlace ? shift : 0)));
       // Codes have at most 8 bits: signed conversion is exact, and one
       // instruction.
       w = arith::SIToFPOp::create(b, b.vectorType(b.lanes), w);
@@ -142,6 +169,9 @@ void DotLowering::step(Value block, int64_t limit,
     for (int64_t r = 0; r < rows; ++r) {
       Value x = b.splat(
           b.loadScalar(op.getX(), {b.add(op.getRow(), r), column}), b.lanes);
+      if (inPlace)
+        x = arith::MulFOp::create(
+            b, x, b.splat(b.f32(std::ldexp(1.0, -shift)), b.lanes));
       for (int64_t v = 0; v < vectors(); ++v) {
         Value &sum = sums[(set * rows + r) * vectors() + v];
         sum = vector::FMAOp::create(b, x, weights[v], sum);
@@ -150,8 +180,9 @@ void DotLowering::step(Value block, int64_t limit,
   }
 }
 
-/// FMAs in flight that hide the latency of one: 4 cycles, 2 a cycle.
-static constexpr int64_t kIndependentSums = 8;
+/// FMAs in flight that hide the latency of one: 4 cycles, and unpacking lets no
+/// more than one start in a cycle. More sums would spill words of weights.
+static constexpr int64_t kIndependentSums = 4;
 
 LogicalResult DotLowering::run() {
   auto weightType = cast<MemRefType>(op.getW().getType());

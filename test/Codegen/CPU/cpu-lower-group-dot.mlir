@@ -2,16 +2,24 @@
 
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator">
 #layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">
-// One load a vector of lanes, then shift, mask, convert and FMA for each of the 8 codes of a word; a group of 20
-// rows is two whole words and half of one. The first field needs no shift, the last no mask.
+// One load a vector of lanes, then mask, convert and FMA for each of the 8 codes of a word; a group of 20 rows is two
+// whole words and half of one. With one row, codes are multiplied where they lie (field 1 is 16 times its code, so the
+// activation is divided by 16), but the last, which is shifted and needs no mask; and the panel is fetched ahead.
 // CHECK-LABEL: func @codes
 //       CHECK:   scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>
 //       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
 //       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
 //   CHECK-NOT:     vector.load
+//       CHECK:     memref.prefetch %{{.+}}, read, locality<3>, data : memref<1x8x32xi32>
+//       CHECK:     memref.prefetch
 //       CHECK:     arith.andi
 //       CHECK:     arith.sitofp
 //       CHECK:     memref.load %{{.+}} : memref<1x64xf32>
+//       CHECK:     vector.fma
+//   CHECK-NOT:     arith.shrui
+//       CHECK:     arith.constant dense<240> : vector<8xi32>
+//       CHECK:     arith.constant 6.250000e-02 : f32
+//       CHECK:     arith.mulf
 //       CHECK:     vector.fma
 //       CHECK:     arith.shrui
 //       CHECK:     scf.yield
