@@ -27,6 +27,9 @@ using namespace mlir::gptq;
 static constexpr int64_t kMinWorkgroups = 16;
 static constexpr int64_t kMaxPanels = 8;
 
+/// What gptq-promote-activations copies at most, its option's default.
+static constexpr int64_t kMaxStagedBytes = 1 << 20;
+
 /// The largest divisor of `panels` that is at most `limit`: workgroups are then
 /// all alike.
 static int64_t panelsPerWorkgroup(int64_t panels) {
@@ -86,6 +89,14 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       because("tileM", llvm::formatv("{0} register tiles of {1} rows,{2} {3} "
                                      "fill half of a core's cache",
                                      tiles, rows, bound, fitting));
+      // A larger tile would not be copied, and then be read out of order.
+      const int64_t staged = kMaxStagedBytes / bytesPerRow / rows * rows;
+      if (facts.isPermuted && promote && staged > 0 && staged < tileM) {
+        tileM = staged;
+        because("tileM", llvm::formatv("{0} rows of {1} are all that may be "
+                                       "copied to workgroup memory",
+                                       tileM, k));
+      }
       if (tileM * bytesPerRow <= cache) {
         because("tileK", llvm::formatv("all: {0} rows of {1} fit half of a "
                                        "core's cache",

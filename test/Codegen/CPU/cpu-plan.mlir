@@ -18,3 +18,11 @@ func.func @layer(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16
   %1 = gptq.rms_norm ins(%h, %w : tensor<1x64xf32>, tensor<64xf16>) outs(%h : tensor<1x64xf32>) {epsilon = 1.0e-5} -> tensor<1x64xf32>
   return %0 : tensor<?x32xf32>
 }
+
+// A tile of permuted activations is no larger than what promotion copies: 42 rows of 5632 f32.
+// V3-LABEL: func @long_rows
+//       V3:   mMin = 2, mMax = 512, unit = "fma_f32", tileM = 42, {{.*}} path = "promote"
+func.func @long_rows(%x: tensor<?x5632xf32>, %q: tensor<5632x32xi4>, %s: tensor<44x32xf16>, %p: tensor<5632xi32>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s perm %p : tensor<?x5632xf32>, tensor<5632x32xi4>, tensor<44x32xf16> perm tensor<5632xi32>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x32xf32>
+  return %0 : tensor<?x32xf32>
+}
