@@ -52,7 +52,7 @@ def main():
     p.add_argument("--target", default="cpu:native")
     args = p.parse_args()
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(1024, args.rows)).astype(np.float32)
+    x = rng.normal(size=(512, args.rows)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         source = make_layer(os.path.join(folder, "layer"), args.rows, args.columns, bits=args.bits,
                             group_size=args.group_size, sym=args.sym, zeros="random")
