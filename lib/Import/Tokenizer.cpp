@@ -41,11 +41,21 @@ abi::Expected<TokenizerInfo> mlir::gptq::readTokenizer(Folder &folder,
   info.addBos = addBos;
   if (folder.exists("tokenizer.model")) {
     GPTQ_ASSIGN(abi::ByteSpan bytes, folder.read("tokenizer.model"));
-    // A list of base64 ranks goes by this name, too; a SentencePiece model
-    // starts with its first piece, field 1 of a protocol buffer.
+    // A list of base64 ranks, a text, goes by this name, too; a SentencePiece
+    // model starts with its first piece, field 1 of a protocol buffer.
+    const bool isText =
+        bytes.size > 0 &&
+        llvm::all_of(
+            llvm::ArrayRef(bytes.data, std::min<size_t>(bytes.size, 64)),
+            [](uint8_t c) { return c == '\n' || (c >= ' ' && c < 127); });
     if (bytes.size > 0 && bytes.data[0] == 0x0A) {
       info.kind = "sentencepiece";
       info.files.push_back("tokenizer.model");
+    } else if (!isText) {
+      return abi::makeStatus(abi::StatusCode::InvalidFile,
+                             "tokenizer.model: expected a SentencePiece model "
+                             "or a list of ranks, found %zu bytes of neither",
+                             bytes.size);
     }
   }
   if (info.kind == "none" && folder.exists("tokenizer.json")) {

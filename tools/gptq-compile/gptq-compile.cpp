@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Progress.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Export/Export.h"
 #include "gptq/Import/Import.h"
 #include "gptq/Pipelines/Explain.h"
@@ -17,6 +18,8 @@
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Support/Timing.h"
+#include "runtime/abi/MappedFile.h"
+#include "runtime/lib/Tokenizer.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
@@ -207,6 +210,30 @@ static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
   return result;
 }
 
+/// Reads the tokenizer that `module` carries with the reader that gptq-run has:
+/// what that would refuse is refused before anything is compiled.
+static bool checkTokenizer(ModuleOp module, std::string &error) {
+  auto folder = module->getAttrOfType<StringAttr>(kFolderAttr);
+  auto tokenizer = module->getAttrOfType<DictionaryAttr>(kTokenizerAttr);
+  auto kind = tokenizer ? tokenizer.getAs<StringAttr>("kind") : StringAttr();
+  if (!folder || !kind || kind == "none")
+    return true;
+  const bool isPieces = kind == "sentencepiece";
+  SmallString<128> path(folder.getValue());
+  llvm::sys::path::append(path,
+                          isPieces ? "tokenizer.model" : "tokenizer.json");
+  auto file = ::gptq::abi::MappedFile::open(path.str().str());
+  if (!file) {
+    error = file.status().message();
+    return false;
+  }
+  auto read = isPieces ? ::gptq::runtime::readSentencePiece(file->bytes())
+                       : ::gptq::runtime::readTokenizerJson(file->bytes());
+  if (!read)
+    error = ("'" + path + "': " + read.status().message()).str();
+  return bool(read);
+}
+
 /// Writes `module` as form number `number`.
 static bool dump(ModuleOp module, unsigned number, StringRef form,
                  std::string &error) {
@@ -339,6 +366,8 @@ int main(int argc, char **argv) {
   OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
   importTimer.stop();
   if (!module)
+    return failClean(error);
+  if (!checkTokenizer(*module, error))
     return failClean(error);
   unsigned number = 0;
   if (!dump(*module, number++, "imported", error))

@@ -27,7 +27,10 @@ int main(int argc, char **argv) {
   app.add_option("--prompt", prompt, "Text to continue");
   app.add_option("--prompt-file", promptFile, "File with the text to continue");
   app.add_option("--tokens", tokens, "Token ids to continue, e.g. 1,403,407")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->check([](const std::string &id) {
+        return id.empty() ? "expected a token id, found nothing" : "";
+      });
   app.add_option("--max-tokens", generation.maxTokens, "Most tokens to make")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
