@@ -33,9 +33,10 @@ public:
   }
 
   /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
-  /// elements of `element`.
+  /// elements of `element`, every `run` rows (0: all) from a block of their
+  /// own.
   Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
-             bool transposed = false) {
+             bool transposed = false, int64_t run = 0) {
     WeightOp source = weightOf(value);
     ArrayRef<int64_t> shape = source.getTensorType().getShape();
     int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
@@ -43,11 +44,11 @@ public:
         layout.getBits() * layout.getBlockN() * layout.getBlockK();
     auto type =
         RankedTensorType::get({int64_t(llvm::divideCeil(n, layout.getBlockN())),
-                               int64_t(llvm::divideCeil(k, layout.getBlockK())),
+                               layout.blocksOf(k, run ? run : k),
                                bitsPerBlock / element.getIntOrFloatBitWidth()},
                               element);
     auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                                layout, transposed);
+                                layout, transposed, run);
     return load(b, value.getLoc(), declare(source, ".packed", type, view));
   }
 
@@ -159,7 +160,12 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
                            StringAttr::get(ctx, llvm::join(order, " ")));
   };
   Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
-  op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type()));
+  // Groups that fill whole blocks lie as they would without runs.
+  int64_t group = op.getGroupSize();
+  int64_t run =
+      group < op.getK() && group % layout.getBlockK() != 0 ? group : 0;
+  op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
+                                          /*transposed=*/false, run));
   op.getScalesMutable().assign(packer.pack(
       b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
   if (zeros)

@@ -117,10 +117,11 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
     zero = perColumn(op.zeros, panel, g, columns);
   else if (op.scales)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
+  Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
-                            b.getDenseI64ArrayAttr(columns), acc, op.perm,
-                            scale, zero, b.getI64IntegerAttr(depth), op.layout,
-                            op.plan);
+                            block, b.getDenseI64ArrayAttr(columns), acc,
+                            op.perm, scale, zero, b.getI64IntegerAttr(depth),
+                            op.layout, op.plan);
 }
 
 /// Bias, epilogue and the one write of a tile.
@@ -253,10 +254,6 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
   if (!layout || op.getGIdx())
     return op.emitOpError("expects packed weights and no g_idx");
   int64_t groupSize = std::min<int64_t>(op.getGroupSize(), op.getK());
-  if (groupSize < op.getK() && groupSize % layout.getBlockK() != 0)
-    return op.emitOpError("expects a group size that is a multiple of the ")
-           << layout.getBlockK() << " rows of a packed word, but found "
-           << groupSize;
   MatmulTile tile{op.getLhs(),
                   op.getCodes(),
                   op.getScales(),

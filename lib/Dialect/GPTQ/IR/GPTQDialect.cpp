@@ -38,6 +38,22 @@ int64_t DataAttr::getByteSize() const {
   return getType().getNumElements() * getType().getElementTypeBitWidth() / 8;
 }
 
+LogicalResult
+PackedAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                   FlatSymbolRefAttr, LayoutAttr, bool transposed,
+                   int64_t run) {
+  if (run < 0 || (run > 0 && transposed))
+    return emitError() << "expects a run of at least 0, and 0 where the source "
+                          "is transposed, but found "
+                       << run;
+  return success();
+}
+
+int64_t LayoutAttr::blocksOf(int64_t k, int64_t groupSize) const {
+  return k / groupSize * llvm::divideCeil(groupSize, getBlockK()) +
+         llvm::divideCeil(k % groupSize, getBlockK());
+}
+
 LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  int64_t bits, int64_t blockN, int64_t blockK,
                                  StringAttr order) {

@@ -218,7 +218,7 @@ LogicalResult DequantMatmulOp::verify() {
     int64_t words =
         layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
     if (failed(checkDim(op, "codes", getCodes(), 1,
-                        llvm::divideCeil(k, layout.getBlockK()),
+                        layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
         failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
       return failure();
