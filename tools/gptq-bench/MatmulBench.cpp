@@ -173,7 +173,9 @@ static void repeatEntry(const gptq::runtime::Artifact &artifact, int64_t count,
                         const std::string &out) {
   using gptq::abi::ManifestArgument;
   gptq::abi::Manifest manifest = artifact.manifest;
-  std::vector<gptq::abi::ModelSection> sections = {{"code.elf", artifact.code}};
+  std::vector<gptq::abi::ModelSection> sections;
+  for (const auto &[name, code] : artifact.codes)
+    sections.push_back({"code." + name, code});
   const gptq::abi::ManifestEntry entry = manifest.entries.at(0);
   manifest.entries.clear();
   int64_t weights = int64_t(artifact.weights.size());
