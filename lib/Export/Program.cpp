@@ -494,7 +494,8 @@ static Status readAttributes(ModuleOp module, ModuleOp kernels,
                   targetName.empty()
                       ? "the kernels do not say for which target they are"
                       : "target '" + targetName.str() + "' is not known");
-  manifest.target = {"cpu", target->name, target->features};
+  const bool isNVVM = target->kind == ::gptq::TargetInfo::Kind::NVVM;
+  manifest.target = {isNVVM ? "nvvm" : "cpu", target->name, target->features};
 
   if (auto dict = module->getAttrOfType<DictionaryAttr>(kModelAttr)) {
     model::ManifestModel m;

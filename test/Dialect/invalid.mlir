@@ -14,6 +14,10 @@ gptq.weight @data_has_the_type : tensor<64xf16> = #gptq.data<"m", "q", 0, tensor
 gptq.weight @init_is_a_view : tensor<2xf16> = dense<0.0> : tensor<2xf16>
 
 // -----
+// expected-error @+1 {{expects a run of at least 0, and 0 where the source is transposed, but found 20}}
+gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layout = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2">, transposed = true, run = 20>
+
+// -----
 // expected-error @+1 {{expects each address bit once, but 'k0' occurs twice}}
 #twice = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k0 k2 n0 n1 n2">
 
@@ -85,7 +89,7 @@ func.func @weight_exists() {
 // -----
 func.func @columns_inside_a_panel(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x16xf32>) {
   // expected-error @+1 {{expects columns 24 to 40 to lie inside a panel of 32}}
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 24>, depth = 64 : i64,
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 24>, depth = 64 : i64,
       layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">,
       plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">}
       : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>

@@ -45,9 +45,10 @@ static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
                                    cl::cat(category));
 static cl::opt<std::string>
-    target("target", cl::init("cpu"), cl::value_desc("cpu[:name]"),
+    target("target", cl::init("cpu"), cl::value_desc("kind[:name]"),
            cl::desc("What to compile for: cpu (this machine), cpu:x86-64-v3, "
-                    "cpu:x86-64-v4"),
+                    "cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
+                    "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"),
            cl::cat(category));
 static cl::opt<std::string> layer("layer", cl::value_desc("name"),
                                   cl::desc("Compile this linear layer alone"),
@@ -189,11 +190,12 @@ private:
 static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
   auto [kind, name] = StringRef(target).split(':');
   auto known = [] {
-    return llvm::join(llvm::map_range(::gptq::cpuTargets(),
-                                      [](const ::gptq::TargetInfo &t) {
-                                        return "cpu:" + t.name;
-                                      }),
-                      ", ");
+    std::string names;
+    for (const ::gptq::TargetInfo &t : ::gptq::cpuTargets())
+      names += ", cpu:" + t.name;
+    for (const ::gptq::TargetInfo &t : ::gptq::nvvmTargets())
+      names += ", nvvm:" + t.name;
+    return names.substr(2);
   };
   if (kind == "cpu" && (name.empty() || name == "native")) {
     const ::gptq::TargetInfo *native = ::gptq::nativeTarget();
@@ -202,11 +204,13 @@ static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
               "; name one of them with --target";
     return native;
   }
-  const ::gptq::TargetInfo *result =
-      kind == "cpu" ? ::gptq::findTarget(name) : nullptr;
-  if (!result)
+  using Kind = ::gptq::TargetInfo::Kind;
+  const ::gptq::TargetInfo *result = ::gptq::findTarget(name);
+  if (!result || kind != (result->kind == Kind::CPU ? "cpu" : "nvvm")) {
+    result = nullptr;
     error =
         "target '" + target + "' is not known, the targets are cpu, " + known();
+  }
   return result;
 }
 

@@ -33,6 +33,10 @@ struct PipelineOptions {
   bool vectorize = true;
   bool hoistScales = true;
   bool foldZeros = true;
+  /// GPUs: element type of what matmuls read, "f16" or "bf16"; and the bits of
+  /// packed weights that a thread loads at once, at most.
+  std::string activations = "f16";
+  int64_t loadBits = 128;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

@@ -42,7 +42,7 @@ private:
   SmallVector<Value> split(Value tile);
   Value splitColumns(Value perColumn, int64_t vector);
   Value join(ArrayRef<Value> parts);
-  void step(Value block, int64_t limit, MutableArrayRef<Value> sums);
+  void step(Value block, Value k0, int64_t limit, MutableArrayRef<Value> sums);
 
   GroupDotOp op;
   VectorBuilder &b;
@@ -99,13 +99,13 @@ Value DotLowering::join(ArrayRef<Value> parts) {
 static constexpr int64_t kPrefetchBlocks = 32;
 
 /// Adds the products of one block of `layout.blockK()` input rows, number
-/// `block` of the panel, of which only the first `limit` belong to the group.
-void DotLowering::step(Value block, int64_t limit,
+/// `block` of the panel, which meet the activations from `k0` on. Only the
+/// first `limit` belong to the group.
+void DotLowering::step(Value block, Value k0, int64_t limit,
                        MutableArrayRef<Value> sums) {
   auto weightType = cast<MemRefType>(op.getW().getType());
   bool isFloat = isa<FloatType>(weightType.getElementType());
   int64_t unit = weightType.getElementTypeBitWidth();
-  Value k0 = b.mul(block, layout.blockK());
 
   SmallVector<Value> words;
   for (int64_t column : columns) {
@@ -210,19 +210,26 @@ LogicalResult DotLowering::run() {
   SmallVector<Value> sums = split(op.getAcc());
   for (int64_t set = 1; set < sets; ++set)
     sums.append(tileVectors, b.zeros(b.vectorType(b.lanes)));
-  Value first = arith::DivUIOp::create(b, op.getK0(), b.index(blockK));
+  // Where the activations of a block lie, relative to blocks of blockK rows:
+  // nothing unless groups leave blocks unfilled.
+  Value first = op.getBlock();
+  Value lag = arith::SubIOp::create(b, op.getK0(), b.mul(first, blockK));
+  auto rowsOf = [&](Value block) { return b.add(b.mul(block, blockK), lag); };
   if (whole) {
     auto loop =
         scf::ForOp::create(b, first, b.add(first, whole), b.index(1), sums);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     SmallVector<Value> next(loop.getRegionIterArgs());
-    step(loop.getInductionVar(), blockK, next);
+    Value block = loop.getInductionVar();
+    step(block, rowsOf(block), blockK, next);
     scf::YieldOp::create(b, next);
     sums.assign(loop.getResults().begin(), loop.getResults().end());
   }
-  if (rest)
-    step(b.add(first, whole), rest, sums);
+  if (rest) {
+    Value block = b.add(first, whole);
+    step(block, rowsOf(block), rest, sums);
+  }
   for (int64_t i = tileVectors, e = sums.size(); i < e; ++i) {
     Value &sum = sums[i % tileVectors];
     sum = arith::AddFOp::create(b, sum, sums[i]);
@@ -277,7 +284,7 @@ struct CPULowerGroupDotPass final
     });
     for (Operation *op : ops) {
       if (auto sum = dyn_cast<GroupSumOp>(op)) {
-        VectorBuilder b(op, sum.getLanes());
+        VectorBuilder b(op, sum.getPlan().getLanes());
         lowerGroupSum(sum, b);
         continue;
       }

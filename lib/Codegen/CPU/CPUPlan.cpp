@@ -150,7 +150,8 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                           b.getStringAttr(promotes ? "promote" : "direct"),
                           b.getStringAttr(shares ? "shared" : "global"),
                           b.getStringAttr(hoists ? "accumulator" : "weight"),
-                          b.getStringAttr(folds ? "accumulator" : "weight")),
+                          b.getStringAttr(folds ? "accumulator" : "weight"),
+                          /*threads=*/1, /*loadBits=*/128),
             why.getDictionary(&getContext())};
   }
 
@@ -161,7 +162,8 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                          /*tileM=*/mMax > 1 ? 8 : 0, /*tileN=*/0, /*tileK=*/0,
                          /*rows=*/1, /*columns=*/unit.lanes, unit.lanes,
                          b.getStringAttr("direct"), b.getStringAttr("global"),
-                         b.getStringAttr("weight"), b.getStringAttr("weight"));
+                         b.getStringAttr("weight"), b.getStringAttr("weight"),
+                         /*threads=*/1, /*loadBits=*/128);
   }
 
   void runOnOperation() override {

@@ -39,12 +39,15 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
                                   int64_t depth, Value init, bool first,
                                   bool last) {
   Location loc = op.getLoc();
-  int64_t blockK = op.getLayout()->getBlockK(), group = op.getGroupSize();
+  LayoutAttr layout = op.getLayoutAttr();
+  int64_t group = op.getGroupSize();
   int64_t g0 = k0 / group, groups = llvm::divideCeil(k0 + depth, group) - g0;
   auto part = cast<DequantMatmulOp>(b.clone(*op));
   part.getLhsMutable().assign(slice(b, loc, op.getLhs(), 1, k0, depth));
-  part.getCodesMutable().assign(slice(b, loc, op.getCodes(), 1, k0 / blockK,
-                                      llvm::divideCeil(depth, blockK)));
+  int64_t block = layout.blocksOf(k0, group);
+  part.getCodesMutable().assign(
+      slice(b, loc, op.getCodes(), 1, block,
+            layout.blocksOf(k0 + depth, group) - block));
   part.getScalesMutable().assign(slice(b, loc, op.getScales(), 1, g0, groups));
   if (op.getZeros())
     part.getZerosMutable().assign(slice(b, loc, op.getZeros(), 1, g0, groups));
@@ -83,8 +86,6 @@ struct SplitReductionPass final
       int64_t depth = llvm::alignTo(plan.getTileK(), step);
       if (depth >= k)
         return;
-      if (depth % op.getLayout()->getBlockK() != 0)
-        return missed("a group does not end at a whole packed word");
 
       OpBuilder b(op);
       Value sum = op.getInits()[0];

@@ -28,7 +28,7 @@
 // CHECK-COUNT-8: vector.fma
 //   CHECK-NOT:   vector.fma
 func.func @codes(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 0>, depth = 20 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 20 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
   return %0 : vector<1x16xf32>
 }
 
@@ -39,7 +39,7 @@ func.func @codes(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: 
 //       CHECK:   arith.sitofp
 //       CHECK:   arith.addi %{{.+}}, %c4{{.*}} : index
 func.func @permuted_fields(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x8xf32>) -> vector<1x8xf32> {
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 0>, depth = 8 : i64, layout = #swapped, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 8 : i64, layout = #swapped, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32>
   return %0 : vector<1x8xf32>
 }
 
@@ -50,7 +50,7 @@ func.func @permuted_fields(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: ind
 //       CHECK:   arith.mulf
 //       CHECK:   vector.fma
 func.func @per_weight(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x8xf32>, %s: vector<8xf32>) -> vector<1x8xf32> {
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc scale %s zero %s {columns = array<i64: 8>, depth = 8 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32> scale vector<8xf32> zero vector<8xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s zero %s {columns = array<i64: 8>, depth = 8 : i64, layout = #layout, plan = #plan} : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x8xf32> scale vector<8xf32> zero vector<8xf32>
   return %0 : vector<1x8xf32>
 }
 
@@ -62,6 +62,6 @@ func.func @per_weight(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %
 //   CHECK-NOT:   arith.shrui
 //       CHECK:   memref.load %{{.+}} : memref<64xi32>
 func.func @dense(%x: memref<1x64xf32>, %w: memref<1x64x32xf16>, %p: memref<64xi32>, %i: index, %acc: vector<1x8xf32>) -> vector<1x8xf32> {
-  %0 = gptq.group_dot %x[%i, %i] perm %p, %w[%i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #dense, plan = #plan} : memref<1x64xf32> perm memref<64xi32>, memref<1x64x32xf16>, vector<1x8xf32>
+  %0 = gptq.group_dot %x[%i, %i] perm %p, %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #dense, plan = #plan} : memref<1x64xf32> perm memref<64xi32>, memref<1x64x32xf16>, vector<1x8xf32>
   return %0 : vector<1x8xf32>
 }

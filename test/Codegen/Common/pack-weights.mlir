@@ -19,6 +19,20 @@ func.func @ragged(%x: tensor<?x172xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf3
 }
 
 // -----
+// Groups of 20 rows each begin a block: two whole words and half of one, 13 groups of 3 blocks and a last one of 2 rows.
+#plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
+gptq.weight @q : tensor<262x40xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<33x40xi32>>, bits = 4, packing = rows>
+gptq.weight @s : tensor<14x40xf16> = #gptq.data<"m", "s", 0, tensor<14x40xf16>>
+// CHECK: gptq.weight @q.packed : tensor<2x40x32xi32> = #gptq.packed<@q, {{.*}} run = 20>
+// CHECK-LABEL: func @groups_of_part_words
+func.func @groups_of_part_words(%x: tensor<?x262xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf32> {
+  %q = gptq.load_weight @q : tensor<262x40xi4>
+  %s = gptq.load_weight @s : tensor<14x40xf16>
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x262xf32>, tensor<262x40xi4>, tensor<14x40xf16>) outs(%e : tensor<?x40xf32>) {bits = 4, group_size = 20, zero_point = 8, gptq.plans = [#plan]} -> tensor<?x40xf32>
+  return %0 : tensor<?x40xf32>
+}
+
+// -----
 // A table that is also the weight of a matmul is read packed by both.
 #plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
 gptq.weight @e : tensor<50x64xf16> = #gptq.data<"m", "e", 0, tensor<50x64xf16>>

@@ -218,7 +218,7 @@ LogicalResult DequantMatmulOp::verify() {
     int64_t words =
         layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
     if (failed(checkDim(op, "codes", getCodes(), 1,
-                        llvm::divideCeil(k, layout.getBlockK()),
+                        layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
         failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
       return failure();
@@ -301,7 +301,10 @@ LogicalResult MatmulOp::verify() {
   if (rank != (getLayout() ? 3 : 2))
     return emitOpError("expects a weight of rank ")
            << (getLayout() ? 3 : 2) << ", but found " << rank;
-  if (failed(checkDim(op, "weight", getWeight(), 1, getK(), "K, as in lhs")) ||
+  LayoutAttr layout = getLayoutAttr();
+  if (failed(checkDim(op, "weight", getWeight(), 1,
+                      layout ? layout.blocksOf(getK(), getK()) : getK(),
+                      layout ? "blocks along K" : "K, as in lhs")) ||
       failed(checkDim(op, "init", getInits()[0], 0,
                       shaped(getLhs()).getDimSize(0), "M, as in lhs")))
     return failure();

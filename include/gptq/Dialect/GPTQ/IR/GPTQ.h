@@ -59,6 +59,9 @@ inline constexpr llvm::StringLiteral kTargetAttr = "gptq.target";
 inline constexpr llvm::StringLiteral kGridAttr = "gptq.grid";
 inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 
+/// On a kernel: threads of one workgroup; 1 where there is none.
+inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
+
 /// On arguments and results of an entry function: their name for users.
 inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
 

@@ -108,7 +108,7 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
     bias [N], init [M, N]; the last group may be short.
 
-    With `layout`, codes are packed (`gptq.packed`): [panels, K / blockK, words], and scales and zeros come in the same panels:
+    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales and zeros come in the same panels:
     [panels, groups, blockN].
 
     Epilogue `silu_mul`: the columns are pairs of runs of h = blockN / 2 (packed; N / 2 otherwise), gate then up; the result, N / 2 columns,
@@ -162,7 +162,7 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let summary = "Multiplies activations by a dense weight, as linear layers store it";
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
-    `layout` the weight is packed: [panels, K, blockN]. With `accumulate` the product is added to `init`.
+    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`.
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
                        Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
@@ -319,22 +319,24 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let description = [{
     With R × N the shape of `acc`:
 
-        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, k0 + k, c(n)] - zero[n])
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, block, k, c(n)] - zero[n])
 
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
-    `w` is packed by `layout`, panel by panel; k0 must be a multiple of the layout's blockK. Without `perm` column k0 + k of x is read;
+    `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it. Without `perm` column k0 + k of x is read;
     without `zero` and `scale` the codes themselves are multiplied (for a layout of floating-point elements always).
-    Its lowering is the target's inner loop.
+
+    Where the plan's `lanes` threads hold a tile together, they all execute the op with the same `row`, `k0`, `panel` and `block`, and R and N
+    count a thread's own rows and columns: which ones, the unit says (`Target`); `columns` is then [0]. Its lowering is the target's inner loop.
   }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
-                       MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, DenseI64ArrayAttr:$columns,
+                       MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, Index:$block, DenseI64ArrayAttr:$columns,
                        VectorOfRankAndType<[2], [F32]>:$acc, Optional<MemRefRankOf<[I32], [1]>>:$perm,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
                        ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
   let assemblyFormat = [{
-    $x `[` $row `,` $k0 `]` (`perm` $perm^)? `,` $w `[` $panel `]` `acc` $acc (`scale` $scale^)? (`zero` $zero^)? attr-dict `:`
+    $x `[` $row `,` $k0 `]` (`perm` $perm^)? `,` $w `[` $panel `,` $block `]` `acc` $acc (`scale` $scale^)? (`zero` $zero^)? attr-dict `:`
     type($x) (`perm` type($perm)^)? `,` type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
   }];
   let hasVerifier = 1;
@@ -342,9 +344,12 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
 
 def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
   let summary = "Sums the activations of one group";
-  let description = "result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding.";
+  let description = [{
+    result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding. Rows are
+    those of the `gptq.group_dot` it corrects.
+  }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0, Optional<MemRefRankOf<[I32], [1]>>:$perm,
-                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, ConfinedAttr<I64Attr, [IntPositive]>:$lanes);
+                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[1], [F32]>:$result);
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)
