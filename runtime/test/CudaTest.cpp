@@ -96,11 +96,16 @@ protected:
     ASSERT_TRUE(library) << dlerror();
     fake = reinterpret_cast<decltype(&gptqFakeCuda)>(
         dlsym(library, "gptqFakeCuda"))();
-    *fake = FakeCuda();
+    reset();
   }
   void TearDown() override {
     close();
     expectNothingLeft();
+  }
+
+  void reset() {
+    *fake = FakeCuda();
+    fake->totalBytes = 1 << 20;
   }
 
   void expectNothingLeft() {
@@ -592,7 +597,7 @@ TEST_F(Cuda, SurvivesEveryFailureOfTheDriver) {
   EXPECT_GT(calls.size(), 20u);
   for (const auto &[name, count] : calls)
     for (int call = 0; call < count; ++call) {
-      *fake = FakeCuda();
+      reset();
       fake->failing = name;
       fake->failingCall = call;
       gptq_status status = wholeLife(path);

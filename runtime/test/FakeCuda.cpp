@@ -6,8 +6,10 @@
 //===----------------------------------------------------------------------===//
 //
 // Exports the driver's functions that the runtime uses. Memory of the device is
-// memory of the host; a kernel is a function of TestKernels.c, found by its
-// name in what stands for PTX. Nothing runs before somebody waits for it, as
+// memory of the host. What stands for PTX names kernels, `.entry name(.param
+// …)`: functions of TestKernels.c, or of the shared object that a line
+// `// elf <path>` names, which may be one that was compiled for a processor.
+// Nothing runs before somebody waits for it, as
 // late as a real device might, so that whoever reads or writes too early is
 // found out.
 //
@@ -17,10 +19,12 @@
 
 #include "runtime/abi/KernelABI.h"
 #include "runtime/lib/CudaDriver.h"
+#include "runtime/lib/Memory.h"
 
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <dlfcn.h>
 #include <functional>
 #include <mutex>
 
@@ -57,6 +61,9 @@ static void toy_argmax(void *const *args, const int64_t *dims, int64_t,
 /// args: state. Does nothing, in as many workgroups as P asks for.
 static void toy_nothing(void *const *, const int64_t *, int64_t, void *) {}
 
+/// The kernel of gptq-bench that reads, likewise.
+static void gptq_read(void *const *, const int64_t *, int64_t, void *) {}
+
 namespace {
 
 using Operation = std::function<int()>;
@@ -75,6 +82,7 @@ struct FakeFunction {
 };
 struct FakeModule {
   std::map<std::string, FakeFunction> functions;
+  void *library = nullptr;
 };
 
 struct Driver {
@@ -188,7 +196,7 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
   *value = attribute == cuda::CapabilityMajor       ? driver.shown.major
            : attribute == cuda::CapabilityMinor     ? driver.shown.minor
            : attribute == cuda::MaxSharedBytesOptIn ? 227 << 10
-           : attribute == cuda::L2CacheBytes        ? 4096
+           : attribute == cuda::L2CacheBytes        ? 64 << 10
                                                     : 1;
   return 0;
 }
@@ -302,9 +310,15 @@ EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count,
       GPTQ_KERNELS(GPTQ_KERNEL)
 #undef GPTQ_KERNEL
           {"toy_argmax", toy_argmax},
-      {"toy_nothing", toy_nothing}};
+      {"toy_nothing", toy_nothing},
+      {"gptq_read", gptq_read}};
   auto *loaded = made(new FakeModule);
-  const std::string mark = ".entry ";
+  const std::string elfMark = "// elf ", mark = ".entry ";
+  if (size_t at = text.find(elfMark); at != std::string::npos) {
+    at += elfMark.size();
+    std::string path = text.substr(at, text.find('\n', at) - at);
+    loaded->library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  }
   for (size_t at = 0; (at = text.find(mark, at)) != std::string::npos;) {
     at += mark.size();
     FakeFunction function;
@@ -313,7 +327,13 @@ EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count,
     function.parameters = 0;
     for (size_t p = at; (p = text.find(".param", p)) < end; ++p)
       ++function.parameters;
-    function.kernel = known.at(function.name);
+    auto it = known.find(function.name);
+    function.kernel = it != known.end()
+                          ? it->second
+                          : reinterpret_cast<gptq_cpu_kernel>(
+                                dlsym(loaded->library, function.name.c_str()));
+    if (!function.kernel)
+      std::abort();
     loaded->functions[function.name] = function;
   }
   *module = loaded;
@@ -321,6 +341,8 @@ EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count,
 }
 EXPORT int cuModuleUnload(void *module) {
   std::lock_guard<std::recursive_mutex> lock(driver.mutex);
+  if (void *library = static_cast<FakeModule *>(module)->library)
+    dlclose(library);
   return destroyed(static_cast<FakeModule *>(module));
 }
 EXPORT int cuModuleGetFunction(void **function, void *module,
@@ -383,14 +405,16 @@ EXPORT int cuLaunchKernelEx(const cuda::LaunchConfig *config, void *handle,
       return driver.shown.kernelResult;
     std::vector<void *> args;
     for (uint64_t value : values) {
-      if (!isDeviceMemory(value, 0))
+      // The kernel that reads takes a number among its pointers.
+      if (function.kernel != gptq_read && !isDeviceMemory(value, 0))
         return illegalAddress;
       args.push_back(reinterpret_cast<void *>(value));
     }
-    alignas(64) char scratch[256];
+    // More than any kernel of a test asks for.
+    static PageBuffer scratch = PageBuffer::allocate(64 << 20).take();
     for (unsigned i = 0; i < launch.grid; ++i)
       function.kernel(args.data(), static_cast<const int64_t *>(args.back()), i,
-                      scratch);
+                      scratch.data());
     driver.shown.launches.push_back(launch);
     return 0;
   });

@@ -21,7 +21,7 @@ namespace gptq::test {
 struct FakeCuda {
   int deviceCount = 1;
   int major = 9, minor = 0;
-  int64_t totalBytes = int64_t(1) << 20;
+  int64_t totalBytes = int64_t(1) << 30;
   /// Results of code.cubin and code.ptx.
   int cubinResult = 0, ptxResult = 0;
   /// What the kernels do.
