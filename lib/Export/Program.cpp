@@ -298,6 +298,7 @@ EntryBuilder::variants(DispatchOp dispatch) {
     auto threads = fn->getAttrOfType<IntegerAttr>(kThreadsAttr);
     if (threads)
       variant.threads = threads.getInt();
+    variant.overlap = fn->hasAttr(kOverlapAttr);
     // Workgroup memory is a thread's own on a CPU, shared on a GPU.
     if (auto bytes = fn->getAttrOfType<IntegerAttr>(kScratchAttr))
       (threads ? variant.sharedBytes : variant.scratchBytes) = bytes.getInt();

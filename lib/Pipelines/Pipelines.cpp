@@ -152,6 +152,9 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   expand.base2 = nvvm;
   kernel.addPass(createExpandVectorsPass(expand));
   kernel.addPass(createCSEPass());
+  if (nvvm && options.overlap &&
+      ::gptq::findTarget(options.target)->launchesOverlap)
+    kernel.addPass(createNVVMOverlapLaunchesPass());
   kernel.addPass(createSCFToControlFlowPass());
   kernels.addPass(nvvm ? createNVVMLowerToLLVMPass()
                        : createCPULowerToLLVMPass());
@@ -226,6 +229,8 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
       llvm::cl::desc("GPUs: what matmuls read activations as, f16 or bf16")};
   Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
                         llvm::cl::desc("GPUs: load weights ahead of time")};
+  Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
+                       llvm::cl::desc("GPUs: let kernels start early")};
   Option<int64_t> loadBits{
       *this, "load-bits", llvm::cl::init(128),
       llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
@@ -241,6 +246,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.foldZeros = foldZeros;
     options.activations = activations;
     options.prefetch = prefetch;
+    options.overlap = overlap;
     options.loadBits = loadBits;
     return options;
   }

@@ -101,6 +101,10 @@ static cl::opt<std::string>
                 cl::desc("GPUs: what matmuls read activations as, f16 or bf16"),
                 cl::cat(category));
 static cl::opt<bool>
+    noOverlap("no-overlap",
+              cl::desc("GPUs: start a kernel when the one in front has ended"),
+              cl::cat(category));
+static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
@@ -397,6 +401,7 @@ int main(int argc, char **argv) {
     options.fuse = !noFuse;
     options.activations = activations;
     options.prefetch = !noPrefetch;
+    options.overlap = !noOverlap;
     if (activations != "f16" && activations != "bf16")
       return failClean("--activations takes f16 or bf16, but found '" +
                        activations + "'");

@@ -37,6 +37,8 @@ struct PipelineOptions {
   /// packed weights that a thread loads at once, at most.
   std::string activations = "f16";
   bool prefetch = true;
+  /// Kernels start before the one in front has ended, where the GPU can.
+  bool overlap = true;
   int64_t loadBits = 128;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;

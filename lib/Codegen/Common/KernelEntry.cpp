@@ -12,8 +12,9 @@
 using namespace mlir;
 using namespace mlir::gptq;
 
-static constexpr StringRef kKeptAttrs[] = {kKernelAttr, kGridAttr, kScratchAttr,
-                                           kThreadsAttr};
+static constexpr StringRef kKeptAttrs[] = {kKernelAttr,    kGridAttr,
+                                           kScratchAttr,   kThreadsAttr,
+                                           kOccupancyAttr, kOverlapAttr};
 
 static bool isScratch(Type type) {
   auto memref = dyn_cast<MemRefType>(type);

@@ -63,6 +63,11 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
       loads.push_back(load);
   if (loads.empty())
     return;
+  // Weights first: what else is loaded may have to wait for the kernel in
+  // front.
+  llvm::stable_sort(loads, [](vector::LoadOp a, vector::LoadOp b) {
+    return a.getMemRefType().getRank() > b.getMemRefType().getRank();
+  });
   Location loc = loop.getLoc();
   rewriter.setInsertionPoint(loop);
   Value one = arith::ConstantIndexOp::create(rewriter, loc, 1);

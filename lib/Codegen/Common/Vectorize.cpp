@@ -616,11 +616,15 @@ struct VectorizePass final
                              plan.getTileK(), plan.getRows(), plan.getColumns(),
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
                              plan.getScale(), plan.getZero(), plan.getThreads(),
-                             plan.getStages(), plan.getLoadBits());
-      if (plan.getThreads() > 1)
-        getOperation()->setAttr(
-            kThreadsAttr,
-            Builder(&getContext()).getI64IntegerAttr(plan.getThreads()));
+                             plan.getOccupancy(), plan.getStages(),
+                             plan.getLoadBits());
+      if (plan.getThreads() > 1) {
+        Builder attrs(&getContext());
+        getOperation()->setAttr(kThreadsAttr,
+                                attrs.getI64IntegerAttr(plan.getThreads()));
+        getOperation()->setAttr(kOccupancyAttr,
+                                attrs.getI64IntegerAttr(plan.getOccupancy()));
+      }
       VectorBuilder b(op, plan.getLanes(), plan.getThreads());
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               AddOp, AddRMSNormOp, SiluMulOp, StageOp,

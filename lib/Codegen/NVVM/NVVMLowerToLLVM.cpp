@@ -29,6 +29,7 @@
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_NVVMLOWERTOLLVMPASS
+#define GEN_PASS_DEF_NVVMOVERLAPLAUNCHESPASS
 #include "gptq/Codegen/NVVM/Passes.h.inc"
 } // namespace mlir::gptq
 
@@ -37,15 +38,21 @@ using namespace mlir::gptq;
 
 /// Shared memory whose size the launch decides.
 static constexpr StringRef kSharedMemory = "workgroup_memory";
-/// Threads of a multiprocessor that plans count on: with these its registers
-/// are 128 for each.
-static constexpr int64_t kPlannedThreads = 512;
 static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
+
+/// Whether `kernel` reads P, its second index argument.
+static bool usesPosition(func::FuncOp kernel) {
+  unsigned indices = 0;
+  for (BlockArgument arg : kernel.getArguments())
+    if (arg.getType().isIndex() && indices++ == 1)
+      return !arg.use_empty();
+  return false;
+}
 
 /// Makes the grid function: one pointer per buffer, then one to the values of
 /// M and P in device memory.
 static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
-                      const KernelSignature &signature) {
+                      const KernelSignature &signature, bool usesPosition) {
   ImplicitLocOpBuilder b(body.getLoc(), body);
   MLIRContext *ctx = b.getContext();
   auto global = LLVM::LLVMPointerType::get(ctx, kGlobalSpace);
@@ -56,14 +63,15 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(ctx),
                                   SmallVector<Type>(buffers + 1, global)));
   entry->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());
-  int64_t threads = 1;
-  if (auto attr = signature.attributes.get(kThreadsAttr))
-    threads = cast<IntegerAttr>(attr).getInt();
-  entry->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
-                 b.getDenseI32ArrayAttr({int32_t(threads), 1, 1}));
+  auto attribute = [&](StringRef name) -> int64_t {
+    auto attr = dyn_cast_or_null<IntegerAttr>(signature.attributes.get(name));
+    return attr ? attr.getInt() : 1;
+  };
   entry->setAttr(
-      NVVM::NVVMDialect::getMinctasmAttrName(),
-      b.getI32IntegerAttr(std::max<int64_t>(1, kPlannedThreads / threads)));
+      NVVM::NVVMDialect::getMaxntidAttrName(),
+      b.getDenseI32ArrayAttr({int32_t(attribute(kThreadsAttr)), 1, 1}));
+  entry->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                 b.getI32IntegerAttr(attribute(kOccupancyAttr)));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
@@ -71,6 +79,9 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
     entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
                      b.getUnitAttr());
   }
+  // What the kernel in front leaves may be read from here on, the position too.
+  if (signature.attributes.get(kOverlapAttr) && usesPosition)
+    NVVM::GriddepcontrolOp::create(b, NVVM::GridDepActionKind::wait);
   auto loadDim = [&](int64_t i) -> Value {
     Value at = LLVM::GEPOp::create(b, global, b.getI64Type(),
                                    entry.getArgument(buffers),
@@ -149,6 +160,44 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
   }
 };
 
+struct NVVMOverlapLaunchesPass final
+    : mlir::gptq::impl::NVVMOverlapLaunchesPassBase<NVVMOverlapLaunchesPass> {
+  using Base::Base;
+
+  /// Whether `op` touches memory that the kernel in front may have written, or
+  /// may still read: anything but loads of weights and workgroup memory.
+  static bool mustWait(Operation *op) {
+    if (op->getNumRegions() > 0)
+      return true;
+    if (auto load = dyn_cast<vector::LoadOp>(op))
+      return load.getMemRefType().getRank() != 3;
+    return !isMemoryEffectFree(op);
+  }
+
+  void runOnOperation() override {
+    auto kernel = dyn_cast<func::FuncOp>(getOperation().getOperation());
+    if (!kernel || !kernel->hasAttr(kKernelAttr))
+      return;
+    OpBuilder b(&getContext());
+    kernel->setAttr(kOverlapAttr, b.getUnitAttr());
+    Block &body = kernel.getBody().front();
+    b.setInsertionPointToStart(&body);
+    NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
+                                   NVVM::GridDepActionKind::launch_dependents);
+    // The entry waits before it reads P.
+    if (usesPosition(kernel))
+      return;
+    for (Operation &op : llvm::make_early_inc_range(body)) {
+      if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
+        continue;
+      b.setInsertionPoint(&op);
+      NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
+                                     NVVM::GridDepActionKind::wait);
+      return;
+    }
+  }
+};
+
 struct NVVMLowerToLLVMPass final
     : mlir::gptq::impl::NVVMLowerToLLVMPassBase<NVVMLowerToLLVMPass> {
   using Base::Base;
@@ -156,6 +205,10 @@ struct NVVMLowerToLLVMPass final
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto kernels = collectKernels(module);
+    llvm::DenseSet<StringAttr> readsPosition;
+    for (auto kernel : module.getOps<func::FuncOp>())
+      if (usesPosition(kernel))
+        readsPosition.insert(kernel.getSymNameAttr());
 
     LowerToLLVMOptions options(&getContext());
     LLVMTypeConverter converter(&getContext(), options);
@@ -186,7 +239,8 @@ struct NVVMLowerToLLVMPass final
         /*isConstant=*/false, LLVM::Linkage::External, kSharedMemory,
         Attribute(), /*alignment=*/16, kSharedSpace);
     for (auto &[name, signature] : kernels)
-      makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature);
+      makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
+                readsPosition.contains(name));
   }
 };
 } // namespace

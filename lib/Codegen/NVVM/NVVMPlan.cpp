@@ -33,6 +33,9 @@ static constexpr int64_t kStepRows = 128;
 /// are more workgroups.
 static constexpr int64_t kMaxRows = 32;
 
+/// Sums of one thread that leave room for the operands of two parts of K.
+static constexpr int64_t kRoomySums = 32;
+
 /// Tiles whose sums leave room for the weights of two parts of K, 8 registers
 /// each.
 static constexpr int64_t kMaxPrefetchedTiles = 4;
@@ -62,13 +65,23 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                                   "warp has unpacked",
                                   rows / kTileRows, kTileRows));
     const int64_t panels = llvm::divideCeil(n, kTileColumns);
-    const int64_t mostPanels = std::max<int64_t>(
-        1, unit.accumulators / (kSumsPerTile * (rows / kTileRows)));
-    // Two row tiles leave registers for half as many panels: two smaller
-    // workgroups on each multiprocessor then, so that one multiplies while the
-    // other sums.
-    const int64_t perChip = rows > kTileRows ? 2 : 1;
-    const int64_t places = target.multiprocessors * perChip;
+    const int64_t sumsPerPanel = kSumsPerTile * (rows / kTileRows);
+    // One workgroup on each multiprocessor reads activations least often. Two,
+    // of half as many warps, hold twice as many panels, which loads of weights
+    // must not be crowded out by, and one multiplies while the other sums.
+    int64_t occupancy = 1, warpsThere = kMaxWarps;
+    int64_t mostPanels = kRoomySums / sumsPerPanel;
+    if (sumsPerPanel > kRoomySums / 4) {
+      // Too many rows for that: fewer warps with more registers each.
+      warpsThere = kMaxWarps / 2;
+      mostPanels = 2 * unit.accumulators / sumsPerPanel / 2;
+    } else if (llvm::divideCeil(panels, target.multiprocessors) > mostPanels) {
+      occupancy = 2;
+      warpsThere = kMaxWarps / 2;
+      mostPanels = unit.accumulators / sumsPerPanel;
+    }
+    mostPanels = std::max<int64_t>(1, mostPanels);
+    const int64_t places = target.multiprocessors * occupancy;
     // As few rounds over all places as registers allow, all full.
     const int64_t rounds = llvm::divideCeil(panels, places * mostPanels);
     const int64_t taken = llvm::divideCeil(panels, places * rounds);
@@ -78,7 +91,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           taken, panels, kTileColumns,
                           llvm::divideCeil(panels, taken), places, mostPanels));
     const int64_t warps = std::clamp<int64_t>(llvm::divideCeil(k, kStepRows), 2,
-                                              kMaxWarps / perChip);
+                                              warpsThere);
     // The weights of the next part wait in registers, where they fit beside
     // those in use.
     const bool fits = taken * (rows / kTileRows) <= kMaxPrefetchedTiles;
@@ -113,7 +126,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           b.getStringAttr("direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
                           where(hoistScales), where(foldZeros),
-                          warps * kWarpThreads, stages, loadBits),
+                          warps * kWarpThreads, occupancy, stages, loadBits),
             why.getDictionary(&getContext())};
   }
 
@@ -126,8 +139,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          /*tileM=*/1, /*tileN=*/0, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
-                         b.getStringAttr("weight"), threads, /*stages=*/1,
-                         loadBits);
+                         b.getStringAttr("weight"), threads, /*occupancy=*/1,
+                         /*stages=*/1, loadBits);
   }
 
   void runOnOperation() override {

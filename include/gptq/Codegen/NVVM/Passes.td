@@ -41,6 +41,16 @@ def NVVMLowerGroupDotPass : InterfacePass<"gptq-nvvm-lower-group-dot", "::mlir::
                            "gpu::GPUDialect", "math::MathDialect", "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
 }
 
+def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mlir::FunctionOpInterface"> {
+  let summary = "Lets a kernel start before the one in front of it has ended";
+  let description = [{
+    Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
+    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights, whose loads at its beginning
+    go ahead. `gptq.overlap` says so on the kernel; sm_90 and later.
+  }];
+  let dependentDialects = ["NVVM::NVVMDialect"];
+}
+
 def NVVMLowerToLLVMPass : Pass<"gptq-nvvm-lower-to-llvm", "::mlir::ModuleOp"> {
   let summary = "Lowers the module of kernels to the LLVM and NVVM dialects and the GPU kernel ABI";
   let description = [{
