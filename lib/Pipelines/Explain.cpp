@@ -243,14 +243,15 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
   for (PlanAttr plan : plans) {
     bool isOpen = plan.getMMax() == maxRows && maxRows > 1;
     keyText << "\n"
-            << (isOpen
-                    ? PlanAttr::get(
-                          plan.getContext(), plan.getMMin(), 0, plan.getUnit(),
-                          plan.getTileM(), plan.getTileN(), plan.getTileK(),
-                          plan.getRows(), plan.getColumns(), plan.getLanes(),
-                          plan.getPath(), plan.getPartials(), plan.getScale(),
-                          plan.getZero(), plan.getThreads(), plan.getLoadBits())
-                    : plan);
+            << (isOpen ? PlanAttr::get(plan.getContext(), plan.getMMin(), 0,
+                                       plan.getUnit(), plan.getTileM(),
+                                       plan.getTileN(), plan.getTileK(),
+                                       plan.getRows(), plan.getColumns(),
+                                       plan.getLanes(), plan.getPath(),
+                                       plan.getPartials(), plan.getScale(),
+                                       plan.getZero(), plan.getThreads(),
+                                       plan.getStages(), plan.getLoadBits())
+                       : plan);
   }
   LayerKind &kind = kinds[key];
   kind.set.labels.insert(name);

@@ -86,6 +86,7 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
     plan.bufferPartials = options.bufferPartials;
     plan.hoistScales = options.hoistScales;
     plan.foldZeros = options.foldZeros;
+    plan.prefetch = options.prefetch;
     plan.loadBits = options.loadBits;
     plan.reasons = options.reasons;
     pm.addPass(createNVVMPlanPass(plan));
@@ -139,6 +140,8 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
   kernel.addPass(nvvm ? createNVVMLowerGroupDotPass()
                       : createCPULowerGroupDotPass());
+  // Acts where the plan asks for it.
+  kernel.addPass(createPrefetchOperandsPass());
   kernel.addPass(createAssignWorkgroupMemoryPass());
   kernel.addPass(memref::createExpandStridedMetadataPass());
   kernel.addPass(createLowerAffinePass());
@@ -221,6 +224,8 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<std::string> activations{
       *this, "activations", llvm::cl::init("f16"),
       llvm::cl::desc("GPUs: what matmuls read activations as, f16 or bf16")};
+  Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
+                        llvm::cl::desc("GPUs: load weights ahead of time")};
   Option<int64_t> loadBits{
       *this, "load-bits", llvm::cl::init(128),
       llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
@@ -235,6 +240,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.hoistScales = hoistScales;
     options.foldZeros = foldZeros;
     options.activations = activations;
+    options.prefetch = prefetch;
     options.loadBits = loadBits;
     return options;
   }

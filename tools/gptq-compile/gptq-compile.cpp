@@ -96,6 +96,20 @@ static cl::opt<bool> noFoldZeros(
     cl::desc("Subtract zero points from each weight, not from each group"),
     cl::cat(category));
 
+static cl::opt<std::string>
+    activations("activations", cl::init("f16"), cl::value_desc("type"),
+                cl::desc("GPUs: what matmuls read activations as, f16 or bf16"),
+                cl::cat(category));
+static cl::opt<bool>
+    noPrefetch("no-prefetch",
+               cl::desc("GPUs: load weights when they are multiplied"),
+               cl::cat(category));
+static cl::opt<std::string>
+    loadBits("load-bits", cl::init("128"), cl::value_desc("bits"),
+             cl::desc("GPUs: bits of packed weights that a thread loads at "
+                      "once, 32, 64 or 128"),
+             cl::cat(category));
+
 /// The options MLIR brings that belong in this tool's help.
 static constexpr StringRef kShownOptions[] = {
     "mlir-timing",
@@ -381,6 +395,15 @@ int main(int argc, char **argv) {
     PipelineOptions options;
     options.target = info->name;
     options.fuse = !noFuse;
+    options.activations = activations;
+    options.prefetch = !noPrefetch;
+    if (activations != "f16" && activations != "bf16")
+      return failClean("--activations takes f16 or bf16, but found '" +
+                       activations + "'");
+    if (!llvm::to_integer(loadBits, options.loadBits) ||
+        !llvm::is_contained({32, 64, 128}, options.loadBits))
+      return failClean("--load-bits takes 32, 64 or 128, but found '" +
+                       loadBits + "'");
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

@@ -36,6 +36,7 @@ struct PipelineOptions {
   /// GPUs: element type of what matmuls read, "f16" or "bf16"; and the bits of
   /// packed weights that a thread loads at once, at most.
   std::string activations = "f16";
+  bool prefetch = true;
   int64_t loadBits = 128;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;

@@ -151,7 +151,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                           b.getStringAttr(shares ? "shared" : "global"),
                           b.getStringAttr(hoists ? "accumulator" : "weight"),
                           b.getStringAttr(folds ? "accumulator" : "weight"),
-                          /*threads=*/1, /*loadBits=*/128),
+                          /*threads=*/1, /*stages=*/1, /*loadBits=*/128),
             why.getDictionary(&getContext())};
   }
 
@@ -163,7 +163,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                          /*rows=*/1, /*columns=*/unit.lanes, unit.lanes,
                          b.getStringAttr("direct"), b.getStringAttr("global"),
                          b.getStringAttr("weight"), b.getStringAttr("weight"),
-                         /*threads=*/1, /*loadBits=*/128);
+                         /*threads=*/1, /*stages=*/1, /*loadBits=*/128);
   }
 
   void runOnOperation() override {

@@ -616,7 +616,7 @@ struct VectorizePass final
                              plan.getTileK(), plan.getRows(), plan.getColumns(),
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
                              plan.getScale(), plan.getZero(), plan.getThreads(),
-                             plan.getLoadBits());
+                             plan.getStages(), plan.getLoadBits());
       if (plan.getThreads() > 1)
         getOperation()->setAttr(
             kThreadsAttr,

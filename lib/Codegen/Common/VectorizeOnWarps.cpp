@@ -126,6 +126,8 @@ SmallVector<Value> WarpMatmul::sumOverChunks() {
   if (whole) {
     auto loop =
         scf::ForOp::create(b, warp, b.index(whole), b.index(warps), sums);
+    if (op.plan.getStages() > 1)
+      loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     scf::YieldOp::create(

@@ -331,7 +331,7 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
             b.add(b.mul(lane, perShare), share * 32 * perShare + first);
         Value run = vector::LoadOp::create(
             b, VectorType::get({perLoad}, element), op.getW(),
-            ValueRange{op.getPanel(), block, place}, /*nontemporal=*/false,
+            ValueRange{op.getPanel(), block, place}, /*nontemporal=*/true,
             llvm::Align(std::max<int64_t>(1, perLoad * unit / 8)));
         for (int64_t i = 0; i < perLoad; ++i)
           words[share * perShare + first + i] =

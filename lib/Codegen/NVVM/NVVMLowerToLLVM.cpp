@@ -13,6 +13,7 @@
 #include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVM.h"
 #include "mlir/Conversion/GPUToNVVM/GPUToNVVMPass.h"
 #include "mlir/Conversion/LLVMCommon/ConversionTarget.h"
+#include "mlir/Conversion/LLVMCommon/Pattern.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
 #include "mlir/Conversion/MemRefToLLVM/MemRefToLLVM.h"
@@ -22,6 +23,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "runtime/abi/KernelABI.h"
 
@@ -35,6 +37,9 @@ using namespace mlir::gptq;
 
 /// Shared memory whose size the launch decides.
 static constexpr StringRef kSharedMemory = "workgroup_memory";
+/// Threads of a multiprocessor that plans count on: with these its registers
+/// are 128 for each.
+static constexpr int64_t kPlannedThreads = 512;
 static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
 
 /// Makes the grid function: one pointer per buffer, then one to the values of
@@ -56,8 +61,9 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
     threads = cast<IntegerAttr>(attr).getInt();
   entry->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
                  b.getDenseI32ArrayAttr({int32_t(threads), 1, 1}));
-  entry->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
-                 b.getI32IntegerAttr(1));
+  entry->setAttr(
+      NVVM::NVVMDialect::getMinctasmAttrName(),
+      b.getI32IntegerAttr(std::max<int64_t>(1, kPlannedThreads / threads)));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
@@ -82,6 +88,67 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
 }
 
 namespace {
+/// Loads that stream (`nontemporal`) or that were moved ahead as instructions
+/// of their own: the first with hints that suit what is read once, the others
+/// because LLVM would move a load whose value goes around a loop back to its
+/// use.
+struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
+  using ConvertOpToLLVMPattern::ConvertOpToLLVMPattern;
+
+  LogicalResult matchAndRewrite(vector::LoadOp op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &b) const override {
+    VectorType type = op.getVectorType();
+    MemRefType memref = op.getMemRefType();
+    const int64_t words =
+        type.getNumElements() * type.getElementTypeBitWidth() / 32;
+    const int64_t alignment = op.getAlignment().value_or(1);
+    if ((!op.getNontemporal() && !op->hasAttr(kPrefetchedAttr)) ||
+        memref.getMemorySpace() || type.getRank() != 1 ||
+        (words != 1 && words != 2 && words != 4) || alignment < 4 * words ||
+        type.getNumElements() * type.getElementTypeBitWidth() != 32 * words)
+      return failure();
+    Location loc = op.getLoc();
+    Value pointer = LLVM::AddrSpaceCastOp::create(
+        b, loc, LLVM::LLVMPointerType::get(b.getContext(), kGlobalSpace),
+        getStridedElementPtr(b, loc, memref, adaptor.getBase(),
+                             adaptor.getIndices()));
+    std::string results, constraints;
+    for (int64_t i = 0; i < words; ++i) {
+      results += (i ? ",$" : "$") + std::to_string(i);
+      constraints += "=r,";
+    }
+    if (words > 1)
+      results = "{" + results + "}";
+    std::string code = op.getNontemporal()
+                           ? "ld.global.nc.L1::no_allocate.L2::256B"
+                           : "ld.global";
+    if (words > 1)
+      code += ".v" + std::to_string(words);
+    code += ".b32 " + results + ",[$" + std::to_string(words) + "];";
+    Type i32 = b.getI32Type();
+    Type result = words == 1
+                      ? i32
+                      : Type(LLVM::LLVMStructType::getLiteral(
+                            b.getContext(), SmallVector<Type>(words, i32)));
+    Value loaded =
+        LLVM::InlineAsmOp::create(
+            b, loc, result, ValueRange{pointer}, code, constraints + "l",
+            /*has_side_effects=*/true, /*is_align_stack=*/false,
+            LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+            .getResult(0);
+    Value whole = loaded;
+    if (words > 1) {
+      whole = LLVM::PoisonOp::create(b, loc, VectorType::get({words}, i32));
+      for (int64_t i = 0; i < words; ++i)
+        whole = LLVM::InsertElementOp::create(
+            b, loc, whole, LLVM::ExtractValueOp::create(b, loc, loaded, i),
+            LLVM::ConstantOp::create(b, loc, i32, b.getI32IntegerAttr(i)));
+    }
+    b.replaceOp(op, LLVM::BitcastOp::create(b, loc, type, whole));
+    return success();
+  }
+};
+
 struct NVVMLowerToLLVMPass final
     : mlir::gptq::impl::NVVMLowerToLLVMPassBase<NVVMLowerToLLVMPass> {
   using Base::Base;
@@ -98,10 +165,14 @@ struct NVVMLowerToLLVMPass final
     arith::populateArithToLLVMConversionPatterns(converter, patterns);
     cf::populateControlFlowToLLVMConversionPatterns(converter, patterns);
     populateFuncToLLVMConversionPatterns(converter, patterns);
-    populateMathToLLVMConversionPatterns(converter, patterns);
+    // Before the patterns that call libdevice: kernels need no library.
+    populateMathToLLVMConversionPatterns(converter, patterns,
+                                         /*approximateLog1p=*/true,
+                                         /*benefit=*/2);
     populateFinalizeMemRefToLLVMConversionPatterns(converter, patterns);
     populateVectorToLLVMConversionPatterns(converter, patterns);
     populateGpuToNVVMConversionPatterns(converter, patterns);
+    patterns.add<LowerPlacedLoad>(converter, /*benefit=*/2);
     ub::populateUBToLLVMConversionPatterns(converter, patterns);
     LLVMConversionTarget target(getContext());
     target.addLegalOp<ModuleOp>();

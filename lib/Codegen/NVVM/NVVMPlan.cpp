@@ -33,6 +33,10 @@ static constexpr int64_t kStepRows = 128;
 /// are more workgroups.
 static constexpr int64_t kMaxRows = 32;
 
+/// Tiles whose sums leave room for the weights of two parts of K, 8 registers
+/// each.
+static constexpr int64_t kMaxPrefetchedTiles = 4;
+
 namespace {
 /// A plan, and why each field that is not the plain choice is as it is.
 struct ReasonedPlan {
@@ -60,19 +64,29 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const int64_t panels = llvm::divideCeil(n, kTileColumns);
     const int64_t mostPanels = std::max<int64_t>(
         1, unit.accumulators / (kSumsPerTile * (rows / kTileRows)));
-    // As few rounds over all multiprocessors as registers allow, all full.
-    const int64_t rounds =
-        llvm::divideCeil(panels, target.multiprocessors * mostPanels);
-    const int64_t taken =
-        llvm::divideCeil(panels, target.multiprocessors * rounds);
+    // Two row tiles leave registers for half as many panels: two smaller
+    // workgroups on each multiprocessor then, so that one multiplies while the
+    // other sums.
+    const int64_t perChip = rows > kTileRows ? 2 : 1;
+    const int64_t places = target.multiprocessors * perChip;
+    // As few rounds over all places as registers allow, all full.
+    const int64_t rounds = llvm::divideCeil(panels, places * mostPanels);
+    const int64_t taken = llvm::divideCeil(panels, places * rounds);
     because("tileN",
             llvm::formatv("{0} of {1} tiles of {2} columns: {3} workgroups "
-                          "on {4} multiprocessors; registers hold {5}",
+                          "for {4} places; registers hold {5}",
                           taken, panels, kTileColumns,
-                          llvm::divideCeil(panels, taken),
-                          target.multiprocessors, mostPanels));
-    const int64_t warps =
-        std::clamp<int64_t>(llvm::divideCeil(k, kStepRows), 2, kMaxWarps);
+                          llvm::divideCeil(panels, taken), places, mostPanels));
+    const int64_t warps = std::clamp<int64_t>(llvm::divideCeil(k, kStepRows), 2,
+                                              kMaxWarps / perChip);
+    // The weights of the next part wait in registers, where they fit beside
+    // those in use.
+    const bool fits = taken * (rows / kTileRows) <= kMaxPrefetchedTiles;
+    const int64_t stages = prefetch && fits ? 2 : 1;
+    because("stages", !prefetch ? "prefetching is off"
+                      : fits    ? "the weights of two parts fit registers"
+                                : "the weights of two parts do not fit "
+                                  "registers");
     because("threads", llvm::formatv("{0} warps share {1} parts of K", warps,
                                      llvm::divideCeil(k, kStepRows)));
     because(
@@ -99,7 +113,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           b.getStringAttr("direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
                           where(hoistScales), where(foldZeros),
-                          warps * kWarpThreads, loadBits),
+                          warps * kWarpThreads, stages, loadBits),
             why.getDictionary(&getContext())};
   }
 
@@ -112,7 +126,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          /*tileM=*/1, /*tileN=*/0, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
-                         b.getStringAttr("weight"), threads, loadBits);
+                         b.getStringAttr("weight"), threads, /*stages=*/1,
+                         loadBits);
   }
 
   void runOnOperation() override {

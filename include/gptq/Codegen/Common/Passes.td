@@ -136,6 +136,15 @@ def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInte
   let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
 }
 
+def PrefetchOperandsPass : InterfacePass<"gptq-prefetch-operands", "::mlir::FunctionOpInterface"> {
+  let summary = "Loads the operands of the next part of K while one is multiplied";
+  let description = [{
+    Before: a loop over parts of K, marked `gptq.stages = 2`, loads weights, scales and activations and multiplies them at once. After: it multiplies what the iteration before has loaded, and loads for the one after. The last iteration loads again
+    what the last part of K is, so no load needs a condition.
+  }];
+  let dependentDialects = ["scf::SCFDialect", "arith::ArithDialect"];
+}
+
 def FoldZeroPointsPass : InterfacePass<"gptq-fold-zero-points", "::mlir::FunctionOpInterface"> {
   let summary = "Subtracts zero points once per group instead of once per weight";
   let description = [{

@@ -23,6 +23,7 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"bufferPartials", "buffer-partials", "bool", "true", "Let plans add the sums of warps up in shared memory">,
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
+    Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];

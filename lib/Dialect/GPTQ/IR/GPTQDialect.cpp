@@ -92,7 +92,8 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t rows, int64_t columns, int64_t lanes,
                                StringAttr path, StringAttr partials,
                                StringAttr scale, StringAttr zero,
-                               int64_t threads, int64_t loadBits) {
+                               int64_t threads, int64_t stages,
+                               int64_t loadBits) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;
@@ -102,6 +103,8 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError()
            << "expects rows, columns and lanes to be at least 1, but found "
            << rows << ", " << columns << " and " << lanes;
+  if (stages < 1 || stages > 2)
+    return emitError() << "expects stages to be 1 or 2, but found " << stages;
   if (threads < 1 || loadBits < 8 || !llvm::isPowerOf2_64(loadBits))
     return emitError() << "expects threads to be at least 1 and loadBits to be "
                           "a power of two of at least 8, but found "

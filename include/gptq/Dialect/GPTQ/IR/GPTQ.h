@@ -62,6 +62,13 @@ inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 /// On a kernel: threads of one workgroup; 1 where there is none.
 inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 
+/// On a loop over parts of K: how many of them are on their way or in use.
+inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
+
+/// On a load that was moved in front of where its value is used, so that it is
+/// not moved back.
+inline constexpr llvm::StringLiteral kPrefetchedAttr = "gptq.prefetched";
+
 /// On arguments and results of an entry function: their name for users.
 inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
 
