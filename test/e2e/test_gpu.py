@@ -1,7 +1,9 @@
 """Whole models over the back end for GPUs, on the tests' own driver."""
 import json
 import os
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -139,3 +141,17 @@ def test_bench_matmul_refuses(layers, driver, tmp_path, change, message):
     done = harness.call("gptq-bench", "matmul", "--read", folder, "--m", 1)
     assert not harness.error_of(done, "gptq-bench", [], []), done.stderr
     assert message in done.stderr.decode()
+
+
+def test_installed_tools_bring_their_libraries(models, driver, tmp_path):
+    build = os.path.dirname(os.path.dirname(os.path.realpath(harness.binary("gptq-run"))))
+    subprocess.run(["cmake", "--install", build, "--component", "runtime", "--prefix", tmp_path, "--strip"],
+                   check=True, stdout=subprocess.DEVNULL)
+    for name in ("gptq-run", "gptq-bench"):
+        needed = subprocess.run(["ldd", tmp_path / "bin" / name], check=True, capture_output=True, text=True).stdout
+        paths = re.findall(r"(\S+) => (\S+)", needed)
+        elsewhere = [soname for soname, path in paths if not os.path.realpath(path).startswith(str(tmp_path))]
+        assert paths and set(elsewhere) <= {"libc.so.6", "libm.so.6"}, needed
+    made = subprocess.run([tmp_path / "bin" / "gptq-run", models[1], "--tokens", "1", "--max-tokens", "3",
+                           "--print-tokens"], check=True, capture_output=True)
+    assert made.stdout.count(b",") == 2
