@@ -108,7 +108,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     }
     t.stages = 1;
     for (int64_t step : kStepRows)
-      if (prefetch && t.stages == 1 &&
+      // Halves of parts pay where rows share what is unpacked only.
+      if (prefetch && t.stages == 1 && (rowTiles > 1 || step == kStepRows[0]) &&
           registers(t.panelsPerWarp, step, 2) <= kOperandRegisters) {
         t.stepK = step;
         t.stages = 2;
@@ -165,13 +166,17 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             ? "the sums of the warps meet in shared memory, and are written "
               "once"
             : "buffers for partials are off: warps add to the result");
+    const bool folds = foldZeros && rows <= kTileRows;
     if (isQuantized) {
       because("scale", hoistScales
                            ? "one multiplication for a group, not for a weight"
                            : "hoisting is off");
-      because("zero", foldZeros ? "z times the sum of a group's activations is "
-                                  "subtracted once for a group"
-                                : "folding is off");
+      because("zero", !foldZeros ? "folding is off"
+                      : folds
+                          ? "z times the sum of a group's activations is "
+                            "subtracted once for a group"
+                          : "several rows share a subtraction from a pair of "
+                            "codes, but each has a sum of its own");
     }
     auto where = [&](bool isHoisted) {
       return b.getStringAttr(isQuantized && isHoisted ? "accumulator"
@@ -182,7 +187,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           /*tileK=*/0, rows, tiles.panelsPerWarp * kTileColumns,
                           unit.lanes, b.getStringAttr("direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
-                          where(hoistScales), where(foldZeros),
+                          where(hoistScales), where(folds),
                           tiles.warps * kWarpThreads, tiles.stepK,
                           tiles.occupancy, tiles.stages, loadBits),
             why.getDictionary(&getContext())};
