@@ -122,6 +122,14 @@ struct NarrowActivationsPass final
           << type << "'";
       return signalPassFailure();
     }
+    // Keys and values are activations that stay.
+    getOperation().walk([&](Operation *op) {
+      if (auto state = dyn_cast<StateOp>(op))
+        state.setType(cast<MemRefType>(state.getType()).clone(narrow));
+      else if (auto load = dyn_cast<LoadStateOp>(op))
+        load.getResult().setType(
+            cast<MemRefType>(load.getType()).clone(narrow));
+    });
     DenseMap<Value, Value> converted;
     getOperation().walk([&](Operation *op) {
       OpOperand *lhs = activationsOf(op);
