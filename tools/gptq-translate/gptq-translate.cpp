@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "gptq/Export/TensorFile.h"
 #include "gptq/Import/Import.h"
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/Diagnostics.h"
@@ -47,6 +48,11 @@ static cl::opt<std::string> emitKernel(
     cl::cat(category),
     cl::desc("Write a lone linear layer; its random weights go beside the "
              "output, into a file that ends in .safetensors (bits 16: dense)"));
+static cl::opt<std::string>
+    writeWeightsTo("write-weights",
+                   cl::desc("Write the elements of every imported weight into "
+                            "a safetensors file, codes as bytes"),
+                   cl::value_desc("file"), cl::cat(category));
 static cl::opt<std::string> outputName("o", cl::desc("Output file"),
                                        cl::value_desc("file"), cl::init("-"),
                                        cl::cat(category));
@@ -95,8 +101,7 @@ static OwningOpRef<ModuleOp> makeKernel(MLIRContext *context,
       *shape, llvm::sys::path::parent_path(weightsName),
       llvm::sys::path::filename(weightsName), context, weights, error);
   if (module &&
-      !writeFile(
-          weightsName, [&](raw_ostream &os) { os << weights; }, error))
+      !writeFile(weightsName, [&](raw_ostream &os) { os << weights; }, error))
     return {};
   return module;
 }
@@ -129,6 +134,10 @@ int main(int argc, char **argv) {
   }
   if (!module)
     return fail(error);
+  if (!writeWeightsTo.empty())
+    if (abi::Status status = writeWeights(*module, writeWeightsTo);
+        !status.ok())
+      return fail(status.message());
   if (!writeFile(
           outputName, [&](raw_ostream &os) { os << *module << "\n"; }, error))
     return fail(error);
