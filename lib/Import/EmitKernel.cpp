@@ -7,6 +7,7 @@
 
 #include "gptq/Import/Import.h"
 #include "runtime/abi/Json.h"
+#include "runtime/abi/RandomLayer.h"
 #include "runtime/abi/SafeTensors.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -70,21 +71,6 @@ private:
   std::vector<abi::TensorInfo> infos;
   std::string data;
 };
-
-/// SplitMix64: the same numbers everywhere.
-class Random {
-public:
-  uint64_t next() {
-    uint64_t z = (state += 0x9E3779B97F4A7C15);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-    return z ^ (z >> 31);
-  }
-  uint32_t below(uint32_t bound) { return uint32_t((next() >> 32) % bound); }
-
-private:
-  uint64_t state = 0;
-};
 } // namespace
 
 static void append(std::string &bytes, uint64_t value, int width) {
@@ -92,61 +78,59 @@ static void append(std::string &bytes, uint64_t value, int width) {
     bytes.push_back(char(value >> (8 * i)));
 }
 
-/// Half-precision numbers 2^-e * [1, 2), positive or of either sign.
-static std::string randomHalves(Random &random, int64_t count, int e,
-                                bool isSigned) {
-  std::string bytes;
-  for (int64_t i = 0; i < count; ++i)
-    append(bytes,
-           (15 - e) << 10 | random.below(1024) |
-               (isSigned ? random.below(2) << 15 : 0),
-           2);
-  return bytes;
-}
-
 OwningOpRef<ModuleOp>
 mlir::gptq::emitKernelModule(const KernelShape &shape, StringRef folder,
                              StringRef file, MLIRContext *context,
                              std::string &weights, std::string &error) {
-  Random random;
   TensorWriter writer;
   MemoryFolder memory(folder.str());
   uint64_t n = shape.n, k = shape.k, bits = shape.bits;
+  const abi::RandomLayer layer{shape.n,           shape.k,
+                               shape.bits,        shape.group,
+                               shape.isSymmetric, shape.isActOrder};
+  std::string bytes;
   if (bits == 16) {
-    writer.add("layer.weight", DType::F16, {n, k},
-               randomHalves(random, n * k, /*e=*/5, /*isSigned=*/true));
+    for (uint64_t column = 0; column < n; ++column)
+      for (uint64_t row = 0; row < k; ++row)
+        append(bytes, layer.dense(row, column), 2);
+    writer.add("layer.weight", DType::F16, {n, k}, bytes);
   } else {
-    uint64_t group = shape.group < 0 ? k : std::min(uint64_t(shape.group), k);
-    uint64_t groups = llvm::divideCeil(k, group);
-    uint64_t rowWords = llvm::divideCeil(k * bits, 32);
-    uint64_t zeroWords = llvm::divideCeil(n * bits, 32);
-    std::string bytes;
-    for (uint64_t i = 0; i < rowWords * n; ++i)
-      append(bytes, random.next() >> 32, 4);
+    uint64_t groups = layer.groups(), fields = 32 / bits;
+    uint64_t rowWords = llvm::divideCeil(k, fields);
+    uint64_t zeroWords = llvm::divideCeil(n, fields);
+    /// A word of `fields` codes.
+    auto word = [&](auto code) {
+      uint32_t out = 0;
+      for (uint64_t i = 0; i < fields; ++i)
+        out |= code(i) << (i * bits);
+      return out;
+    };
+    for (uint64_t row = 0; row < rowWords; ++row)
+      for (uint64_t column = 0; column < n; ++column)
+        append(bytes, word([&](uint64_t i) {
+                 return layer.code(row * fields + i, column);
+               }),
+               4);
     writer.add("layer.qweight", DType::I32, {rowWords, n}, bytes);
 
-    // As version 2 stores them: the true zero points, from 1 up.
+    // As version 2 stores them: the true zero points.
     bytes.clear();
-    for (uint64_t i = 0; i < groups * zeroWords; ++i) {
-      uint32_t word = 0;
-      for (uint64_t shift = 0; shift < 32; shift += bits)
-        word |= (shape.isSymmetric ? 1u << (bits - 1)
-                                   : 1 + random.below((1u << bits) - 1))
-                << shift;
-      append(bytes, word, 4);
-    }
+    for (uint64_t g = 0; g < groups; ++g)
+      for (uint64_t column = 0; column < zeroWords; ++column)
+        append(bytes, word([&](uint64_t i) {
+                 return layer.zero(g, column * fields + i);
+               }),
+               4);
     writer.add("layer.qzeros", DType::I32, {groups, zeroWords}, bytes);
-    writer.add("layer.scales", DType::F16, {groups, n},
-               randomHalves(random, groups * n, /*e=*/int(bits) + 2,
-                            /*isSigned=*/false));
+
+    bytes.clear();
+    for (uint64_t g = 0; g < groups; ++g)
+      for (uint64_t column = 0; column < n; ++column)
+        append(bytes, layer.scale(g, column), 2);
+    writer.add("layer.scales", DType::F16, {groups, n}, bytes);
     if (shape.isActOrder) {
-      std::vector<uint32_t> index(k);
-      for (uint64_t row = 0; row < k; ++row)
-        index[row] = uint32_t(row / group);
-      for (uint64_t row = k; row > 1; --row)
-        std::swap(index[row - 1], index[random.below(uint32_t(row))]);
       bytes.clear();
-      for (uint32_t g : index)
+      for (uint32_t g : layer.groupOfRows())
         append(bytes, g, 4);
       writer.add("layer.g_idx", DType::I32, {k}, bytes);
     }

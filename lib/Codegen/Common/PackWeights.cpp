@@ -132,7 +132,10 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
-  LayoutAttr layout = getUnitLayout(ctx, *unit, op.getBits());
+  int64_t group = op.getGroupSize();
+  LayoutAttr layout = toAttr(
+      ctx, unit->weightLayout(op.getBits(), group < op.getK() ? group : 0),
+      op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
         bias = op.getBias();
   if (op.getEpilogue() == Epilogue::SiluMul) {
@@ -150,18 +153,10 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   }
   // Scales and zero points: one row of a panel per group.
   auto perGroup = [&](int64_t bits) {
-    ::gptq::WeightLayout rows = unit->weightLayout(bits);
-    SmallVector<std::string> order;
-    for (int64_t i = 0; i < int64_t(llvm::Log2_64(bits)); ++i)
-      order.push_back("b" + std::to_string(i));
-    for (int64_t i = 0; i < int64_t(llvm::Log2_64(layout.getBlockN())); ++i)
-      order.push_back("n" + std::to_string(i));
-    return LayoutAttr::get(ctx, bits, layout.getBlockN(), 1,
-                           StringAttr::get(ctx, llvm::join(order, " ")));
+    return toAttr(ctx, unit->rowLayout(bits), bits);
   };
   Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
   // Groups that fill whole blocks lie as they would without runs.
-  int64_t group = op.getGroupSize();
   int64_t run =
       group < op.getK() && group % layout.getBlockK() != 0 ? group : 0;
   op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
@@ -185,8 +180,9 @@ LogicalResult packMatmul(MatmulOp op, Packer &packer) {
     return op.emitOpError("expects its weight to be loaded from a symbol");
   OpBuilder b(op);
   Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
+  int64_t bits = element.getIntOrFloatBitWidth();
   LayoutAttr layout =
-      getUnitLayout(op.getContext(), *unit, element.getIntOrFloatBitWidth());
+      toAttr(op.getContext(), unit->weightLayout(bits, /*span=*/0), bits);
   Value weight = op.getWeight(), bias = op.getBias();
   if (op.getEpilogue() == Epilogue::SiluMul) {
     int64_t run = layout.getBlockN() / 2;
@@ -224,7 +220,9 @@ struct PackWeightsPass final
         WeightOp source = packer.weightOf(matmul.getWeight());
         if (!matmul.getLayout()) {
           packed = packMatmul(matmul, packer);
-          if (succeeded(packed))
+          // A row of a table is one column of the weight: it can be read where
+          // its elements lie one a block.
+          if (succeeded(packed) && matmul.getLayoutAttr().getBlockK() == 1)
             tied[source.getSymNameAttr()] = {
                 packer.weightOf(matmul.getWeight()).getSymNameAttr(),
                 matmul.getLayoutAttr()};

@@ -5,10 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Vectorize.h"
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
-#include "gptq/Codegen/Common/VectorBuilder.h"
-#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -21,19 +20,8 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-static int64_t columnsOf(Value buffer) {
-  return cast<MemRefType>(buffer.getType()).getDimSize(1);
-}
-
-static Value rowsOf(VectorBuilder &b, Value buffer) {
-  auto type = cast<MemRefType>(buffer.getType());
-  if (!type.isDynamicDim(0))
-    return b.index(type.getDimSize(0));
-  return memref::DimOp::create(b, buffer, 0);
-}
-
 /// silu(v) = v / (1 + exp(-v)) of every lane.
-static Value silu(VectorBuilder &b, Value v) {
+Value mlir::gptq::silu(VectorBuilder &b, Value v) {
   Value one = b.splat(b.f32(1.0), cast<VectorType>(v.getType()).getDimSize(0));
   Value e = math::ExpOp::create(b, arith::NegFOp::create(b, v));
   return arith::DivFOp::create(b, v, arith::AddFOp::create(b, one, e));
@@ -44,16 +32,6 @@ static Value silu(VectorBuilder &b, Value v) {
 //===----------------------------------------------------------------------===//
 
 namespace {
-
-/// A matmul on buffers, quantized or dense, as its lowering sees it.
-struct MatmulTile {
-  Value lhs, weight, scales, zeros, perm, bias, out;
-  LayoutAttr layout;
-  PlanAttr plan;
-  int64_t k, groupSize, zeroPoint;
-  Epilogue epilogue;
-  bool accumulate;
-};
 
 class MatmulVectorizer {
 public:
@@ -68,9 +46,6 @@ private:
                   ArrayRef<int64_t> columns);
   void finish(Value panel, Value row, ArrayRef<int64_t> columns, Value acc);
 
-  int64_t panelColumns() const {
-    return op.layout.getBlockN() / (op.epilogue == Epilogue::SiluMul ? 2 : 1);
-  }
   /// Columns of the weight that one register tile covers.
   int64_t chunkColumns() const {
     return std::min(op.plan.getColumns(), op.layout.getBlockN());
@@ -131,12 +106,12 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
   int64_t width = type.getDimSize(1) / columns.size();
   int64_t outColumns = columnsOf(op.out);
   bool ragged =
-      ShapedType::isDynamic(outColumns) || outColumns % panelColumns() != 0;
+      ShapedType::isDynamic(outColumns) || outColumns % op.panelColumns() != 0;
   Value outSize = !ragged ? Value()
                   : ShapedType::isDynamic(outColumns)
                       ? Value(memref::DimOp::create(b, op.out, 1))
                       : b.index(outColumns);
-  Value column = b.add(b.mul(panel, panelColumns()), columns.front());
+  Value column = b.add(b.mul(panel, op.panelColumns()), columns.front());
   auto left = [&](Value total, Value from) -> Value {
     return arith::SubIOp::create(b, total, from);
   };
@@ -248,13 +223,21 @@ void MatmulVectorizer::run() {
   });
 }
 
+static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
+  if (unitOf(tile.plan).kind == ::gptq::UnitInfo::Kind::Matrix)
+    return vectorizeOnWarps(tile, b);
+  MatmulVectorizer(b, tile).run();
+  return success();
+}
+
 static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                                PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
   if (!layout || op.getGIdx())
     return op.emitOpError("expects packed weights and no g_idx");
   int64_t groupSize = std::min<int64_t>(op.getGroupSize(), op.getK());
-  MatmulTile tile{op.getLhs(),
+  MatmulTile tile{op,
+                  op.getLhs(),
                   op.getCodes(),
                   op.getScales(),
                   op.getZeros(),
@@ -268,14 +251,14 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                   int64_t(op.getZeroPoint().value_or(0)),
                   op.getEpilogue(),
                   op.getAccumulate()};
-  MatmulVectorizer(b, tile).run();
-  return success();
+  return vectorize(tile, b);
 }
 
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
   if (!op.getLayout())
     return op.emitOpError("expects a packed weight");
-  MatmulTile tile{op.getLhs(),
+  MatmulTile tile{op,
+                  op.getLhs(),
                   op.getWeight(),
                   Value(),
                   Value(),
@@ -289,8 +272,7 @@ static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
                   0,
                   op.getEpilogue(),
                   op.getAccumulate()};
-  MatmulVectorizer(b, tile).run();
-  return success();
+  return vectorize(tile, b);
 }
 
 //===----------------------------------------------------------------------===//
@@ -404,13 +386,11 @@ static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
       });
       return;
     }
-    b.forEach(b.index(columnsOf(in)), [&](Value at) {
+    b.forEachElement(columnsOf(in), [&](Value at) {
       Value from = arith::IndexCastOp::create(
           b, b.getIndexType(),
           memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
-      memref::StoreOp::create(
-          b, memref::LoadOp::create(b, in, ValueRange{row, from}), out,
-          ValueRange{row, at});
+      b.store(b.splat(b.loadScalar(in, {row, from}), 1), out, {row, at});
     });
   });
   return success();
@@ -453,12 +433,12 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
             at2);
       });
     };
-    b.forEach(b.index(op.getHeads()), [&](Value head) {
+    b.forEachPart(op.getHeads(), [&](Value head) {
       rotate(op.getQ(), op.getQNorm(), head, [&](Value v, Value at) {
         b.store(v, op.getInits()[0], {row, b.add(b.mul(head, d), at)});
       });
     });
-    b.forEach(b.index(op.getKvHeads()), [&](Value head) {
+    b.forEachPart(op.getKvHeads(), [&](Value head) {
       rotate(op.getK(), op.getKNorm(), head, [&](Value v, Value at) {
         b.store(v, op.getKeys(), {head, p, at});
       });
@@ -480,6 +460,8 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
 static constexpr int64_t kHeadVectors = 8;
 
 static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
+  if (b.threads > 1)
+    return vectorizeOnWarps(op, b);
   int64_t d = op.getHeadDim(), groups = op.getHeads() / op.getKvHeads();
   int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
   if (ShapedType::isDynamic(context))
@@ -633,8 +615,17 @@ struct VectorizePass final
                              plan.getUnit(), plan.getTileM(), plan.getTileN(),
                              plan.getTileK(), plan.getRows(), plan.getColumns(),
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
-                             plan.getScale(), plan.getZero());
-      VectorBuilder b(op, plan.getLanes());
+                             plan.getScale(), plan.getZero(), plan.getThreads(),
+                             plan.getOccupancy(), plan.getStages(),
+                             plan.getLoadBits());
+      if (plan.getThreads() > 1) {
+        Builder attrs(&getContext());
+        getOperation()->setAttr(kThreadsAttr,
+                                attrs.getI64IntegerAttr(plan.getThreads()));
+        getOperation()->setAttr(kOccupancyAttr,
+                                attrs.getI64IntegerAttr(plan.getOccupancy()));
+      }
+      VectorBuilder b(op, plan.getLanes(), plan.getThreads());
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               AddOp, AddRMSNormOp, SiluMulOp, StageOp,
                               RotaryAppendOp, AttentionOp>(op, b, plan)))

@@ -240,16 +240,24 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
     | `rows`, `columns` | shape of one register tile | gptq-vectorize |
-    | `lanes` | elements of one vector | gptq-vectorize |
+    | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
+    | `threads` | threads of one workgroup | gptq-vectorize |
+    | `occupancy` | workgroups that share a core at a time | the target's lowering |
+    | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
+    | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
     | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
                         "int64_t":$tileK, "int64_t":$rows, "int64_t":$columns, "int64_t":$lanes, "::mlir::StringAttr":$path,
-                        "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero);
+                        "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero,
+                        DefaultValuedParameter<"int64_t", "1">:$threads, DefaultValuedParameter<"int64_t", "1">:$occupancy,
+                        DefaultValuedParameter<"int64_t", "1">:$stages,
+                        DefaultValuedParameter<"int64_t", "128">:$loadBits);
   let assemblyFormat = [{
-    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero) `>`
+    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero, $threads,
+               $occupancy, $stages, $loadBits) `>`
   }];
   let genVerifyDecl = 1;
 }

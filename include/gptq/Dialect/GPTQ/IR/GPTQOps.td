@@ -162,7 +162,7 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let summary = "Multiplies activations by a dense weight, as linear layers store it";
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
-    `layout` the weight is packed: [panels, K, blockN]. With `accumulate` the product is added to `init`.
+    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`.
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
                        Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
@@ -324,7 +324,9 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
     `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it. Without `perm` column k0 + k of x is read;
     without `zero` and `scale` the codes themselves are multiplied (for a layout of floating-point elements always).
-    Its lowering is the target's inner loop.
+
+    Where the plan's `lanes` threads hold a tile together, they all execute the op with the same `row`, `k0`, `panel` and `block`, and R and N
+    count a thread's own rows and columns: which ones, the unit says (`Target`); `columns` is then [0]. Its lowering is the target's inner loop.
   }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
                        MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, Index:$block, DenseI64ArrayAttr:$columns,
@@ -342,9 +344,12 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
 
 def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
   let summary = "Sums the activations of one group";
-  let description = "result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding.";
+  let description = [{
+    result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding. Rows are
+    those of the `gptq.group_dot` it corrects.
+  }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0, Optional<MemRefRankOf<[I32], [1]>>:$perm,
-                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, ConfinedAttr<I64Attr, [IntPositive]>:$lanes);
+                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[1], [F32]>:$result);
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)
