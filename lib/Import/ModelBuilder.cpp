@@ -178,7 +178,8 @@ static View getRotary(const ModelConfig &config, int64_t context,
       b.getF64FloatAttr(scaling.lowFreqFactor),
       b.getF64FloatAttr(scaling.highFreqFactor), scaling.originalContext);
   return {RankedTensorType::get({context, config.headDim}, b.getF32Type()),
-          init};
+          init,
+          {}};
 }
 
 abi::Expected<ModelBuilder::Model>

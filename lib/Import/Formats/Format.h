@@ -38,6 +38,8 @@ struct LinearViews {
   /// Neither of these two: a dense layer. Exactly one: a quantized one.
   View zeros;
   std::optional<int64_t> zeroPoint;
+  /// How it was found what the stored zero points mean; for people.
+  std::string zeroEvidence;
   /// The group of each row, where it is not row / groupSize.
   View groupIndex;
   View bias;

@@ -23,6 +23,7 @@
 #include "lib/Import/Config.h"
 #include "lib/Import/Formats/Format.h"
 #include "mlir/IR/Builders.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MathExtras.h"
 
 #include <numeric>
@@ -317,6 +318,11 @@ Status GPTQFormat::readZeros(Checkpoint &checkpoint,
                         ", but the zero points are stored as in " +
                         (isV2 ? "gptq_v2" : "gptq") + ", which is used");
       linear.zeroPoint = half;
+      linear.zeroEvidence =
+          std::string("qzeros repeats ") +
+          llvm::utohexstr(
+              uint32_t(repeatField(isV2 ? half : half - 1, bits)[0])) +
+          ", symmetric as stored in " + (isV2 ? "gptq_v2" : "gptq");
       return Status::success();
     }
   } else if (bits == 3 && arePattern(qzeros, n, bits, kSwappedWords)) {
@@ -328,13 +334,16 @@ Status GPTQFormat::readZeros(Checkpoint &checkpoint,
     checkpoint.warn("the 3-bit zero points are those of a faulty writer that "
                     "swapped words; sym is true, so they are taken to be 4");
     linear.zeroPoint = half;
+    linear.zeroEvidence = "qzeros repeats the words of a faulty writer";
     return Status::success();
   } else if (settings.isSymmetric) {
     warnOfSym();
   }
 
   int64_t wordAdd = 0, fieldAdd = 0;
+  linear.zeroEvidence = "stored as they are, as checkpoint_format says";
   if (!storesTrueZeros) {
+    linear.zeroEvidence = "stored less one, as checkpoint_format says";
     // Writers subtract one from every field: of 3 bits, which straddle words,
     // from each alone, otherwise from a whole word at once.
     if (bits == 3)
