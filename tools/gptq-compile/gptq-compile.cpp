@@ -383,6 +383,14 @@ int main(int argc, char **argv) {
   applyDefaultTimingManagerCLOptions(timing);
   TimingScope timer = timing.getRootScope();
 
+  PipelineOptions options;
+  if (activations != "f16" && activations != "bf16")
+    return failClean("--activations takes f16 or bf16, but found '" +
+                     activations + "'");
+  if (!llvm::to_integer(loadBits, options.loadBits) ||
+      !llvm::is_contained({32, 64, 128}, options.loadBits))
+    return failClean("--load-bits takes 32, 64 or 128, but found '" + loadBits +
+                     "'");
   progress.step("reading " + input);
   TimingScope importTimer = timer.nest("Import");
   OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
@@ -396,19 +404,11 @@ int main(int argc, char **argv) {
     return failClean(error);
 
   if (!isFinal(*module)) {
-    PipelineOptions options;
     options.target = info->name;
     options.fuse = !noFuse;
     options.activations = activations;
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
-    if (activations != "f16" && activations != "bf16")
-      return failClean("--activations takes f16 or bf16, but found '" +
-                       activations + "'");
-    if (!llvm::to_integer(loadBits, options.loadBits) ||
-        !llvm::is_contained({32, 64, 128}, options.loadBits))
-      return failClean("--load-bits takes 32, 64 or 128, but found '" +
-                       loadBits + "'");
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;
