@@ -335,9 +335,12 @@ void Explanation::print(raw_ostream &os) const {
   const Storage &s = *storage;
   os << "plans for " << s.target.name << "; floors: packed weights at "
      << llvm::formatv("{0:f1}", s.bytesPerSecond / 1e9) << " GB/s, "
-     << (s.isOwnBandwidth ? "about what one core of such a processor reads "
-                            "(--bandwidth to change)"
-                          : "as asked for")
+     << (!s.isOwnBandwidth ? "as asked for"
+         : s.target.kind == ::gptq::TargetInfo::Kind::CPU
+             ? "about what one core of such a processor reads (--bandwidth to "
+               "change)"
+             : "what the memory of the largest such GPU is specified for "
+               "(--bandwidth to change)")
      << "\n";
   os << "entries: ";
   for (auto [i, entry] : llvm::enumerate(s.entries))

@@ -230,8 +230,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<bool> foldZeros{*this, "fold-zeros", llvm::cl::init(true),
                          llvm::cl::desc("Subtract zero points once per group")};
   Option<std::string> activations{
-      *this, "activations", llvm::cl::init("f16"),
-      llvm::cl::desc("GPUs: what matmuls read activations as, f16 or bf16")};
+      *this, "activations", llvm::cl::init("auto"),
+      llvm::cl::desc(
+          "GPUs: what matmuls read activations as: f16, bf16, auto")};
   Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
                         llvm::cl::desc("GPUs: load weights ahead of time")};
   Option<bool> overlap{*this, "overlap", llvm::cl::init(true),

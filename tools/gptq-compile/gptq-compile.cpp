@@ -96,10 +96,10 @@ static cl::opt<bool> noFoldZeros(
     cl::desc("Subtract zero points from each weight, not from each group"),
     cl::cat(category));
 
-static cl::opt<std::string>
-    activations("activations", cl::init("f16"), cl::value_desc("type"),
-                cl::desc("GPUs: what matmuls read activations as, f16 or bf16"),
-                cl::cat(category));
+static cl::opt<std::string> activations(
+    "activations", cl::init("auto"), cl::value_desc("type"),
+    cl::desc("GPUs: what matmuls read activations as: f16, bf16, auto"),
+    cl::cat(category));
 static cl::opt<bool>
     noOverlap("no-overlap",
               cl::desc("GPUs: start a kernel when the one in front has ended"),
@@ -384,8 +384,8 @@ int main(int argc, char **argv) {
   TimingScope timer = timing.getRootScope();
 
   PipelineOptions options;
-  if (activations != "f16" && activations != "bf16")
-    return failClean("--activations takes f16 or bf16, but found '" +
+  if (!llvm::is_contained({"f16", "bf16", "auto"}, StringRef(activations)))
+    return failClean("--activations takes f16, bf16 or auto, but found '" +
                      activations + "'");
   if (!llvm::to_integer(loadBits, options.loadBits) ||
       !llvm::is_contained({32, 64, 128}, options.loadBits))

@@ -33,9 +33,10 @@ struct PipelineOptions {
   bool vectorize = true;
   bool hoistScales = true;
   bool foldZeros = true;
-  /// GPUs: element type of what matmuls read, "f16" or "bf16"; and the bits of
+  /// GPUs: element type of what matmuls read, "f16", "bf16" or "auto" (as
+  /// dense weights have it); and the bits of
   /// packed weights that a thread loads at once, at most.
-  std::string activations = "f16";
+  std::string activations = "auto";
   bool prefetch = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;

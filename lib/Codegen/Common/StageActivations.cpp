@@ -114,11 +114,17 @@ struct NarrowActivationsPass final
 
   void runOnOperation() override {
     Builder types(&getContext());
-    Type narrow = StringRef(type) == "f16"    ? Type(types.getF16Type())
-                  : StringRef(type) == "bf16" ? Type(types.getBF16Type())
-                                              : Type();
+    // The unit multiplies operands of one type, and dense weights have theirs.
+    bool isBF16 = type == "bf16";
+    if (type == "auto")
+      getOperation().walk([&](MatmulOp op) {
+        isBF16 |= getElementTypeOrSelf(op.getWeight()).isBF16();
+      });
+    Type narrow = isBF16                            ? Type(types.getBF16Type())
+                  : type == "auto" || type == "f16" ? Type(types.getF16Type())
+                                                    : Type();
     if (!narrow) {
-      getOperation().emitError("expects type f16 or bf16, but found '")
+      getOperation().emitError("expects type auto, f16 or bf16, but found '")
           << type << "'";
       return signalPassFailure();
     }

@@ -258,9 +258,6 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
     return op.emitOpError(
                "expects weights of the activations' type, but found ")
            << element << " and " << type;
-  if (op.getScale())
-    return op.emitOpError("expects scales that are applied to groups: run "
-                          "gptq-hoist-scales first");
 
   // A thread's share of a block lies together, once or several times; threads
   // follow each other as k3 k4 n0 n1 n2.
@@ -304,16 +301,23 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
 
   // Zero points that were not folded are subtracted from each pair of codes,
   // together with what unpacking added: small integers, so this is exact.
-  Value minus[2];
-  if (op.getZero())
-    for (int64_t h = 0; h < 2; ++h) {
-      Value zero = arith::AddFOp::create(
-          b, vector::ExtractOp::create(b, op.getZero(), h), b.f32(added[h]));
-      minus[h] =
-          vector::BroadcastOp::create(b, VectorType::get({2}, type),
-                                      arith::TruncFOp::create(b, type, zero));
+  // Scales that were not hoisted then multiply it, which rounds.
+  Value minus[2], times[2];
+  auto pairOf = [&](Value perColumn, int64_t h, double add) -> Value {
+    Value one = perColumn ? Value(vector::ExtractOp::create(b, perColumn, h))
+                          : b.f32(0);
+    one = arith::AddFOp::create(b, one, b.f32(add));
+    return vector::BroadcastOp::create(b, VectorType::get({2}, type),
+                                       arith::TruncFOp::create(b, type, one));
+  };
+  for (int64_t h = 0; h < 2; ++h) {
+    if (op.getZero() || (op.getScale() && added[h] != 0)) {
+      minus[h] = pairOf(op.getZero(), h, added[h]);
       added[h] = 0;
     }
+    if (op.getScale())
+      times[h] = pairOf(op.getScale(), h, 0);
+  }
 
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
@@ -400,6 +404,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
       for (int64_t i = 0; i < 4; ++i)
         if (minus[i % 2])
           a[i] = arith::SubFOp::create(b, a[i], minus[i % 2]);
+      for (int64_t i = 0; i < 4; ++i)
+        if (times[i % 2])
+          a[i] = arith::MulFOp::create(b, a[i], times[i % 2]);
       for (int64_t tile = 0; tile < rowTiles; ++tile)
         multiply(a, x.steps[step][tile], sums[tile]);
     }

@@ -2,7 +2,7 @@
 // RUN: gptq-opt %s -split-input-file -gptq-narrow-activations | FileCheck %s --check-prefix=NARROW
 // RUN: gptq-opt %s -split-input-file -gptq-narrow-activations=type=bf16 | FileCheck %s --check-prefix=BF16
 // RUN: not gptq-opt %s -split-input-file -gptq-narrow-activations=type=f8 2>&1 | FileCheck %s --check-prefix=TYPE
-// TYPE: error: expects type f16 or bf16, but found 'f8'
+// TYPE: error: expects type auto, f16 or bf16, but found 'f8'
 
 // STAGE-LABEL: func @permuted
 //       STAGE:   %[[X:.+]] = gptq.stage ins(%arg0 perm %arg3

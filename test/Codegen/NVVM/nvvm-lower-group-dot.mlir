@@ -59,6 +59,16 @@ func.func @zeros(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2
   return %0 : vector<2x2xf32>
 }
 
+// Scales that were not hoisted multiply pairs, too.
+// CHECK-LABEL: func @scales
+//       CHECK:   arith.subf %{{.+}}, %{{.+}} : vector<2xf16>
+//       CHECK:   arith.mulf %{{.+}}, %{{.+}} : vector<2xf16>
+func.func @scales(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>, %s: vector<2xf32>) -> vector<2x2xf32> {
+  %i = arith.constant 0 : index
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<1x64xf16>, memref<1x1x128xi32>, vector<2x2xf32> scale vector<2xf32>
+  return %0 : vector<2x2xf32>
+}
+
 // K that ends inside a load: what is past it is zero, not read.
 // CHECK-LABEL: func @ragged
 //       CHECK:   scf.if %{{.+}} -> (f16)

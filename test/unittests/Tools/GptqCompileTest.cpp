@@ -165,7 +165,7 @@ TEST_F(GptqCompileTest, Errors) {
        "cpu:x86-64-v3, cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
        "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--activations=f8"},
-       "--activations takes f16 or bf16, but found 'f8'"},
+       "--activations takes f16, bf16 or auto, but found 'f8'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--load-bits=8"},
        "--load-bits takes 32, 64 or 128, but found '8'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--layer=a"},
@@ -177,8 +177,8 @@ TEST_F(GptqCompileTest, Errors) {
        path("bad.mlir") + ":1:14: expected ':'"},
       {{path("wrong.mlir"), "-o", path("m.gptqm")},
        path("wrong.mlir") +
-           ":1:1: 'gptq.weight' op expects an element type of 4 bits that "
-           "divides 32, but found 'f16'"},
+           ":1:1: 'gptq.weight' op expects elements of 4 bits, but found "
+           "'f16'"},
       {{path("m.mlir"), "--target=cpu:x86-64-v3", "-o", path("no/m.gptqm")},
        "cannot write '" + path("no/m.gptqm") + "': No such file or directory"},
   };

@@ -27,7 +27,7 @@ def NarrowActivationsPass : Pass<"gptq-narrow-activations", "::mlir::ModuleOp"> 
     have that type, too. Sums and residuals stay f32.
   }];
   let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
-  let options = [Option<"type", "type", "std::string", "\"f16\"", "Element type: f16, bf16">];
+  let options = [Option<"type", "type", "std::string", "\"auto\"", "Element type: f16, bf16, or auto: bf16 where dense weights are">];
 }
 
 def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
