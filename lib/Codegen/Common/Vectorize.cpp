@@ -224,7 +224,7 @@ void MatmulVectorizer::run() {
 }
 
 static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
-  if (unitOf(tile.plan).kind == ::gptq::UnitInfo::Kind::Matrix)
+  if (usesMatrixUnit(tile.plan))
     return vectorizeOnWarps(tile, b);
   MatmulVectorizer(b, tile).run();
   return success();
@@ -610,7 +610,7 @@ struct VectorizePass final
         return signalPassFailure();
       }
       PlanAttr plan = getPlan(op);
-      if (scalar)
+      if (scalar && plan.getThreads() == 1)
         plan = PlanAttr::get(&getContext(), plan.getMMin(), plan.getMMax(),
                              plan.getUnit(), plan.getTileM(), plan.getTileN(),
                              plan.getTileK(), plan.getRows(), plan.getColumns(),

@@ -237,7 +237,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | --- | --- | --- |
     | `mMin`, `mMax` | rows of the activations this kernel is used for | gptq-form-dispatches |
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
-    | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
+    | `tileM`, `tileN` | rows and columns (queries of one cache head, for attention) of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
     | `rows`, `columns` | shape of one register tile, a thread's or a warp's | gptq-vectorize |
     | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
