@@ -128,12 +128,6 @@ Status QuantizedLayer::addTensors(StringRef name, bool isVersion1,
                              "bits, which GPTQ streams, found %lld",
                              name.str().c_str(), (long long)width);
   WeightOp scales = weightOf(matmul.getScales());
-  WeightOp zeros = weightOf(matmul.getZeros());
-  if (zeros && !zeros.getTensorType().getElementType().isInteger())
-    return model::makeStatus(StatusCode::Unsupported,
-                             "module '%s': expected zero points that are "
-                             "whole numbers, found fractions",
-                             name.str().c_str());
   const uint64_t n = matmul.getN(), k = matmul.getK();
   const uint64_t groups = matmul.getNumGroups();
   auto words = [&](uint64_t codes) {
