@@ -147,35 +147,44 @@ inline uint32_t loadWord(const uint8_t *p, int64_t i) {
   return word;
 }
 
-/// #gptq.codes with the fields of a word along rows.
+/// #gptq.codes along rows.
 struct RowCodes final : RowSource {
   RowCodes(Matrix m, const uint8_t *words, unsigned bits, uint32_t add)
       : RowSource(m.rows, m.columns, 1), words(words), bits(bits), add(add) {}
   void readRow(int64_t row, uint8_t *out) override {
-    const int64_t fields = 32 / bits;
-    const uint8_t *from = words + row / fields * columns * 4;
-    const unsigned shift = row % fields * bits;
+    const int64_t word = row * bits / 32;
+    const uint8_t *from = words + word * columns * 4;
+    const unsigned shift = row * bits % 32;
     const uint32_t mask = (1u << bits) - 1, increment = add;
     for (int64_t c = 0, e = columns; c < e; ++c)
       out[c] = (loadWord(from, c) + increment) >> shift & mask;
+    if (shift + bits <= 32)
+      return;
+    // A code that ends in the next word.
+    from += columns * 4;
+    for (int64_t c = 0, e = columns; c < e; ++c)
+      out[c] |= loadWord(from, c) << (32 - shift) & mask;
   }
   const uint8_t *words;
   unsigned bits;
   uint32_t add;
 };
 
-/// #gptq.codes with the fields of a word along columns.
+/// #gptq.codes along columns.
 struct ColumnCodes final : RowSource {
   ColumnCodes(Matrix m, const uint8_t *words, unsigned bits, uint32_t add)
       : RowSource(m.rows, m.columns, 1), words(words), bits(bits), add(add) {}
   void readRow(int64_t row, uint8_t *out) override {
-    const int64_t fields = 32 / bits;
-    const uint8_t *from = words + row * llvm::divideCeil(columns, fields) * 4;
+    const uint8_t *from =
+        words + row * llvm::divideCeil(columns * bits, 32) * 4;
     const uint32_t mask = (1u << bits) - 1;
-    for (int64_t c = 0; c < columns; c += fields) {
-      uint32_t word = loadWord(from, c / fields) + add;
-      for (int64_t f = 0, e = std::min(fields, columns - c); f < e; ++f)
-        out[c + f] = word >> (f * bits) & mask;
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t word = c * bits / 32;
+      const unsigned shift = c * bits % 32;
+      uint32_t code = (loadWord(from, word) + add) >> shift;
+      if (shift + bits > 32)
+        code |= loadWord(from, word + 1) << (32 - shift);
+      out[c] = code & mask;
     }
   }
   const uint8_t *words;
@@ -607,7 +616,7 @@ Status WeightReader::readPacked(WeightOp weight, PackedAttr packed, Sink sink) {
   Expected<Packer> packer = Packer::create(
       packed.getLayout(), sourceType.getDimSize(transposed ? 1 : 0),
       sourceType.getDimSize(transposed ? 0 : 1), asMatrix(sourceType).width,
-      transposed);
+      transposed, packed.getGroup());
   if (!packer)
     return packer.status().withContext("weight '" + weight.getSymName().str() +
                                        "'");

@@ -362,8 +362,9 @@ static abi::Expected<QuantConfig> parseQuantConfig(const JsonView &config) {
 
   StringRef bitsKey = firstKey(config, {"bits", "w_bit", "wbits"});
   GPTQ_ASSIGN(quant.bits, readInteger(config, bitsKey, 1, 16));
-  if (quant.bits != 4 && quant.bits != 8)
-    return unsupported(config, bitsKey, std::to_string(quant.bits), "4 or 8");
+  if (quant.bits != 2 && quant.bits != 4 && quant.bits != 8)
+    return unsupported(config, bitsKey, std::to_string(quant.bits),
+                       "2, 4 or 8");
 
   StringRef groupKey = firstKey(config, {"group_size", "q_group_size"});
   GPTQ_ASSIGN(quant.groupSize, readInteger(config, groupKey, -1, kMaxWidth));

@@ -6,7 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Import/Import.h"
-#include "runtime/abi/Json.h"
+#include "lib/Import/ModelBuilder.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "runtime/abi/SafeTensors.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -24,7 +26,7 @@ abi::Expected<KernelShape> KernelShape::parse(StringRef text) {
   auto invalid = [&] {
     return abi::makeStatus(
         StatusCode::InvalidArgument,
-        "kernel shape: expected N,K,bits,group with bits 4, 8 or 16, then "
+        "kernel shape: expected N,K,bits,group with bits 2 to 8 or 16, then "
         "perhaps ,asym or ,act-order, found %s",
         abi::quoteForMessage(text).c_str());
   };
@@ -46,8 +48,8 @@ abi::Expected<KernelShape> KernelShape::parse(StringRef text) {
       return invalid();
   }
   if (shape.n < 1 || shape.k < 1 || shape.n > kMaxElements / shape.k ||
-      !llvm::is_contained({4, 8, 16}, shape.bits) || shape.group < -1 ||
-      shape.group == 0)
+      !llvm::is_contained({2, 3, 4, 5, 6, 7, 8, 16}, shape.bits) ||
+      shape.group < -1 || shape.group == 0)
     return invalid();
   return shape;
 }
@@ -104,63 +106,148 @@ static std::string randomHalves(Random &random, int64_t count, int e,
   return bytes;
 }
 
+namespace {
+/// The made-up layer, of any width: codes and zero points are streams of bits,
+/// zero points as they are.
+class MadeUpFormat final : public Format {
+public:
+  explicit MadeUpFormat(const KernelShape &shape) : shape(shape) {}
+
+  std::string describe() const override { return "made up"; }
+  bool holds(const Checkpoint &, StringRef) const override { return true; }
+  abi::Expected<LinearViews> read(Checkpoint &checkpoint, StringRef module,
+                                  std::optional<LinearShape>,
+                                  MLIRContext *context) const override {
+    auto codes = [&](const CheckpointTensor &tensor, int64_t rows,
+                     Packing packing) {
+      auto type = RankedTensorType::get({rows, shape.n},
+                                        IntegerType::get(context, shape.bits));
+      return View{type, CodesAttr::get(context, getData(tensor, context),
+                                       shape.bits, packing, /*wordAdd=*/0)};
+    };
+    auto get = [&](StringRef part, int64_t rank = 2) {
+      return checkpoint.get((module + "." + part).str(),
+                            {DType::I32, DType::F16},
+                            SmallVector<int64_t>(rank, -1));
+    };
+    LinearViews linear;
+    linear.n = shape.n;
+    linear.k = shape.k;
+    linear.bits = shape.bits;
+    linear.groupSize =
+        shape.group < 0 ? shape.k : std::min(shape.group, shape.k);
+    GPTQ_ASSIGN(CheckpointTensor qweight, get("qweight"));
+    linear.codes = codes(qweight, shape.k, Packing::Rows);
+    GPTQ_ASSIGN(CheckpointTensor scales, get("scales"));
+    linear.scales = getDataView(scales, context);
+    if (shape.isSymmetric) {
+      linear.zeroPoint = int64_t(1) << (shape.bits - 1);
+    } else {
+      GPTQ_ASSIGN(CheckpointTensor zeros, get("qzeros"));
+      linear.zeros = codes(zeros, llvm::divideCeil(shape.k, linear.groupSize),
+                           Packing::Columns);
+    }
+    if (shape.isActOrder) {
+      GPTQ_ASSIGN(CheckpointTensor groupIndex, get("g_idx", 1));
+      linear.groupIndex = getDataView(groupIndex, context);
+    }
+    return linear;
+  }
+
+private:
+  KernelShape shape;
+};
+} // namespace
+
+/// One row of zero points of `bits` bits from 1 up, as a stream of words.
+static std::string randomZeros(Random &random, int64_t count, int64_t bits) {
+  std::string bytes;
+  uint64_t pending = 0;
+  int64_t filled = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    pending |= uint64_t(1 + random.below((1u << bits) - 1)) << filled;
+    filled += bits;
+    if (filled >= 32 || i + 1 == count) {
+      append(bytes, pending & 0xFFFFFFFF, 4);
+      pending >>= 32;
+      filled -= 32;
+      if (filled > 0 && i + 1 == count)
+        append(bytes, pending, 4);
+    }
+  }
+  return bytes;
+}
+
+/// Writes the tensors of a quantized layer.
+static void addQuantized(TensorWriter &writer, Random &random,
+                         const KernelShape &shape) {
+  uint64_t n = shape.n, k = shape.k, bits = shape.bits;
+  uint64_t group = shape.group < 0 ? k : std::min(uint64_t(shape.group), k);
+  uint64_t groups = llvm::divideCeil(k, group);
+  uint64_t rowWords = llvm::divideCeil(k * bits, 32);
+  uint64_t zeroWords = llvm::divideCeil(n * bits, 32);
+  std::string bytes;
+  for (uint64_t i = 0; i < rowWords * n; ++i)
+    append(bytes, random.next() >> 32, 4);
+  writer.add("layer.qweight", DType::I32, {rowWords, n}, bytes);
+  if (!shape.isSymmetric) {
+    bytes.clear();
+    for (uint64_t i = 0; i < groups; ++i)
+      bytes += randomZeros(random, n, bits);
+    writer.add("layer.qzeros", DType::I32, {groups, zeroWords}, bytes);
+  }
+  writer.add("layer.scales", DType::F16, {groups, n},
+             randomHalves(random, groups * n, /*e=*/int(bits) + 2,
+                          /*isSigned=*/false));
+  if (!shape.isActOrder)
+    return;
+  std::vector<uint32_t> index(k);
+  for (uint64_t row = 0; row < k; ++row)
+    index[row] = uint32_t(row / group);
+  for (uint64_t row = k; row > 1; --row)
+    std::swap(index[row - 1], index[random.below(uint32_t(row))]);
+  bytes.clear();
+  for (uint32_t g : index)
+    append(bytes, g, 4);
+  writer.add("layer.g_idx", DType::I32, {k}, bytes);
+}
+
+/// Builds the module of the layer whose tensors `folder` holds.
+static abi::Expected<OwningOpRef<ModuleOp>>
+buildLayer(Folder &folder, const Format *format, MLIRContext *context) {
+  context->loadDialect<GPTQDialect, func::FuncDialect, tensor::TensorDialect>();
+  GPTQ_ASSIGN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::open(folder));
+  ModelBuilder builder(*checkpoint, format, context);
+  GPTQ_TRY(builder.addLayer("layer"));
+  builder.getModule()->setAttr(kFolderAttr,
+                               StringAttr::get(context, folder.path()));
+  return builder.take();
+}
+
 OwningOpRef<ModuleOp>
 mlir::gptq::emitKernelModule(const KernelShape &shape, StringRef folder,
                              StringRef file, MLIRContext *context,
                              std::string &weights, std::string &error) {
   Random random;
   TensorWriter writer;
-  MemoryFolder memory(folder.str());
-  uint64_t n = shape.n, k = shape.k, bits = shape.bits;
-  if (bits == 16) {
-    writer.add("layer.weight", DType::F16, {n, k},
-               randomHalves(random, n * k, /*e=*/5, /*isSigned=*/true));
+  std::unique_ptr<Format> format;
+  if (shape.bits == 16) {
+    writer.add("layer.weight", DType::F16,
+               {uint64_t(shape.n), uint64_t(shape.k)},
+               randomHalves(random, shape.n * shape.k, /*e=*/5,
+                            /*isSigned=*/true));
   } else {
-    uint64_t group = shape.group < 0 ? k : std::min(uint64_t(shape.group), k);
-    uint64_t groups = llvm::divideCeil(k, group);
-    uint64_t rowWords = llvm::divideCeil(k * bits, 32);
-    uint64_t zeroWords = llvm::divideCeil(n * bits, 32);
-    std::string bytes;
-    for (uint64_t i = 0; i < rowWords * n; ++i)
-      append(bytes, random.next() >> 32, 4);
-    writer.add("layer.qweight", DType::I32, {rowWords, n}, bytes);
-
-    // As version 2 stores them: the true zero points, from 1 up.
-    bytes.clear();
-    for (uint64_t i = 0; i < groups * zeroWords; ++i) {
-      uint32_t word = 0;
-      for (uint64_t shift = 0; shift < 32; shift += bits)
-        word |= (shape.isSymmetric ? 1u << (bits - 1)
-                                   : 1 + random.below((1u << bits) - 1))
-                << shift;
-      append(bytes, word, 4);
-    }
-    writer.add("layer.qzeros", DType::I32, {groups, zeroWords}, bytes);
-    writer.add("layer.scales", DType::F16, {groups, n},
-               randomHalves(random, groups * n, /*e=*/int(bits) + 2,
-                            /*isSigned=*/false));
-    if (shape.isActOrder) {
-      std::vector<uint32_t> index(k);
-      for (uint64_t row = 0; row < k; ++row)
-        index[row] = uint32_t(row / group);
-      for (uint64_t row = k; row > 1; --row)
-        std::swap(index[row - 1], index[random.below(uint32_t(row))]);
-      bytes.clear();
-      for (uint32_t g : index)
-        append(bytes, g, 4);
-      writer.add("layer.g_idx", DType::I32, {k}, bytes);
-    }
-    abi::Json config = {{"bits", bits},
-                        {"group_size", shape.group},
-                        {"sym", shape.isSymmetric},
-                        {"desc_act", shape.isActOrder},
-                        {"quant_method", "gptq"},
-                        {"checkpoint_format", "gptq_v2"}};
-    memory.add("quantize_config.json", config.dump());
+    addQuantized(writer, random, shape);
+    format = std::make_unique<MadeUpFormat>(shape);
   }
   weights = writer.take();
+  MemoryFolder memory(folder.str());
   memory.add(file, weights);
-  ImportOptions options;
-  options.layer = "layer";
-  return importCheckpoint(memory, options, context, error);
+  abi::Expected<OwningOpRef<ModuleOp>> module =
+      buildLayer(memory, format.get(), context);
+  if (!module) {
+    error = module.status().message();
+    return {};
+  }
+  return module.take();
 }

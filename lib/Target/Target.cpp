@@ -14,19 +14,42 @@
 using namespace gptq;
 
 WeightLayout UnitInfo::weightLayout(int64_t bits) const {
-  // A vector holds one word of each of its lanes' columns; codes that are
-  // narrower than a word are consecutive rows of that column. So one load
-  // feeds `32 / bits` steps along K without a shuffle.
   WeightLayout layout;
   layout.blockN = lanes * vectorsPerPanel;
-  layout.blockK = bits < 16 ? 32 / bits : 1;
-  auto append = [&](char dim, int64_t count) {
-    for (int64_t i = 0, e = llvm::Log2_64(count); i < e; ++i)
+  auto append = [&](char dim, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i)
       layout.order.push_back(dim + std::to_string(i));
   };
-  append('b', bits);
-  append('k', layout.blockK);
-  append('n', layout.blockN);
+  const int64_t bitsN = llvm::Log2_64(layout.blockN);
+  if (bits > 8) {
+    layout.blockK = 1;
+    append('b', 0, llvm::Log2_64(bits));
+    append('n', 0, bitsN);
+    return layout;
+  }
+  // A vector holds one word of each of its lanes' columns, so that one load
+  // feeds many steps along K without a shuffle. Widths that are no power of two
+  // are planes, widest first: 3 = 2 + 1, 7 = 4 + 2 + 1; a block has as many
+  // rows as fill a word of the narrowest. Words are cut into slots that hold an
+  // element each, and a plane of narrower fields has several fields in each
+  // slot: one shift and one mask put a field of all slots of a word in place.
+  // Four consecutive rows lie in the four bytes of a word.
+  const int64_t slot = llvm::PowerOf2Ceil(bits), narrowest = bits & -bits;
+  layout.blockK = 32 / narrowest;
+  const int64_t firstField = 2 + llvm::Log2_64(8 / slot);
+  for (int64_t width = slot; width > 0; width /= 2) {
+    if (!(bits & width))
+      continue;
+    const int64_t firstWord = firstField + llvm::Log2_64(slot / width);
+    if (!layout.order.empty())
+      layout.order.push_back("|");
+    append('b', 0, llvm::Log2_64(width));
+    append('k', firstField, firstWord);
+    append('k', 2, firstField);
+    append('k', 0, 2);
+    append('n', 0, bitsN);
+    append('k', firstWord, llvm::Log2_64(layout.blockK));
+  }
   return layout;
 }
 

@@ -2,8 +2,16 @@
 // Each function is named for the rule it breaks.
 
 // expected-error @+2 {{'gptq.weight' op expects its words to have shape 8x32, but found}}
-// expected-note @+1 {{each word holds 8 codes along dimension 0}}
+// expected-note @+1 {{codes of 4 bits fill words of 32 along dimension 0}}
 gptq.weight @words_match_rows : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<9x32xi32>>, bits = 4, packing = rows>
+
+// -----
+// expected-error @+1 {{'gptq.weight' op expects codes of 1 to 8 bits, but found 9}}
+gptq.weight @codes_are_narrow : tensor<64x32xi9> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<18x32xi32>>, bits = 9, packing = rows>
+
+// -----
+// expected-error @+1 {{'gptq.weight' op expects wordAdd for codes that divide a word only, but found codes of 3 bits}}
+gptq.weight @fields_of_a_word_are_whole : tensor<32x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<3x32xi32>>, bits = 3, packing = rows, wordAdd = 1>
 
 // -----
 // expected-error @+1 {{expects the type of its data}}
@@ -22,11 +30,27 @@ gptq.weight @init_is_a_view : tensor<2xf16> = dense<0.0> : tensor<2xf16>
 #missing = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1">
 
 // -----
-// expected-error @+1 {{expects bits, blockN and blockK to be powers of two, but found 3, 8 and 8}}
-#powers = #gptq.layout<bits = 3, blockN = 8, blockK = 8, order = "b0">
+// expected-error @+1 {{expects blockN and blockK to be powers of two, but found 12 and 8}}
+#powers = #gptq.layout<bits = 4, blockN = 12, blockK = 8, order = "b0">
 
 // -----
-// expected-error @+1 {{expects path to be one of direct, promote, but found "fast"}}
+// expected-error @+1 {{expects planes of 3 bits together, but they have 2}}
+#too_narrow = #gptq.layout<bits = 3, blockN = 8, blockK = 16, order = "b0 k0 k1 k2 k3 n0 n1 n2">
+
+// -----
+// expected-error @+1 {{expects planes of 3 bits together, but they have 4}}
+#too_wide = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b0 k0 k1 k2 k3 | b0 k0 k1 k2 k3">
+
+// -----
+// expected-error @+1 {{expects order to name 4 address bits, but it names 3}}
+#plane_misses_a_row = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b0 k0 k1 k2 k3 | k0 k1 k2">
+
+// -----
+// expected-error @+1 {{expects a plane to name its bits from b0 up, but found 'b1' among 1}}
+#plane_starts_at_0 = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b1 k0 k1 k2 k3 | k0 k1 k2 k3">
+
+// -----
+// expected-error @+1 {{expects path to be one of direct, promote, split, but found "fast"}}
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----
@@ -85,9 +109,30 @@ func.func @weight_exists() {
 // -----
 func.func @columns_inside_a_panel(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<1x16xf32>) {
   // expected-error @+1 {{expects columns 24 to 40 to lie inside a panel of 32}}
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc {columns = array<i64: 24>, depth = 64 : i64,
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 24>, depth = 64 : i64,
       layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">,
       plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">}
       : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
+  return
+}
+
+// -----
+func.func @split_has_three_bytes(%x: tensor<?x64xf32>, %b: tensor<?x128xi8>, %u: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects three times at least 64 columns of bytes, but found 128}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%b, %u : tensor<?x128xi8>, tensor<?x2xf32>) {group_size = 32} -> tensor<?x128xi8>, tensor<?x2xf32>
+  return
+}
+
+// -----
+func.func @split_has_a_unit_for_each_group(%x: tensor<?x64xf32>, %b: tensor<?x192xi8>, %u: tensor<?x3xf32>) {
+  // expected-error @+1 {{expects dimension 1 of units to be 2 (ceil(K / group_size)), but found 3}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%b, %u : tensor<?x192xi8>, tensor<?x3xf32>) {group_size = 32} -> tensor<?x192xi8>, tensor<?x3xf32>
+  return
+}
+
+// -----
+func.func @split_writes_bytes_first(%x: tensor<?x64xf32>, %b: tensor<?x192xi8>, %u: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects to write bytes, then units, but found}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%u, %b : tensor<?x2xf32>, tensor<?x192xi8>) {group_size = 32} -> tensor<?x2xf32>, tensor<?x192xi8>
   return
 }

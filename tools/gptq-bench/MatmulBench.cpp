@@ -144,10 +144,10 @@ static void runTool(const fs::path &binDir, const fs::path &folder,
 
 /// Compiles one matmul to `out`.
 static void compileMatmul(const MatmulOptions &options, const Shape &shape,
-                          const fs::path &binDir, const fs::path &folder,
-                          const fs::path &out) {
+                          int bits, const fs::path &binDir,
+                          const fs::path &folder, const fs::path &out) {
   std::string kernel = std::to_string(shape.n) + "," + std::to_string(shape.k) +
-                       "," + std::to_string(options.bits) + "," +
+                       "," + std::to_string(bits) + "," +
                        std::to_string(options.group);
   if (options.asym)
     kernel += ",asym";
@@ -196,17 +196,19 @@ static void repeatEntry(const gptq::runtime::Artifact &artifact, int64_t count,
 
 namespace {
 
-/// One shape: its copies, and what was measured on them.
+/// One shape and width: its copies, and what was measured on them.
 class MatmulBench {
 public:
-  MatmulBench(const MatmulOptions &options, const Machine &machine, Shape shape)
-      : options(options), machine(machine), shape(std::move(shape)) {}
+  MatmulBench(const MatmulOptions &options, const Machine &machine, Shape shape,
+              int bits)
+      : options(options), machine(machine), shape(std::move(shape)),
+        bits(bits) {}
 
   void prepare(const fs::path &binDir) {
     TempFolder folder;
     const std::string one = (folder.path / "one.gptqm").string();
     const std::string all = (folder.path / "all.gptqm").string();
-    compileMatmul(options, shape, binDir, folder.path, one);
+    compileMatmul(options, shape, bits, binDir, folder.path, one);
     {
       auto file = take(gptq::abi::MappedFile::open(one));
       auto artifact = take(gptq::runtime::readArtifact(file.bytes()));
@@ -238,7 +240,8 @@ public:
     }
   }
 
-  void measure() {
+  /// Runs everything once: page tables and threads' memory come into being.
+  void warmUp() {
     int64_t mostRows =
         *std::max_element(options.rows.begin(), options.rows.end());
     x.resize(size_t(mostRows * shape.k));
@@ -251,24 +254,21 @@ public:
       for (int threads : options.threads)
         measurements.push_back({rows, threads, {}});
 
-    // Page tables and threads' memory come into being now.
     for (size_t i = 0; i < copies; ++i)
       for (int threads : options.threads)
         call(threads, 1);
     for (const Measurement &m : measurements)
       call(m.threads, m.rows);
-    // Taking turns, so that what disturbs the machine disturbs all alike.
-    Stopwatch watch;
-    size_t wanted = std::max(fewestSamples, size_t(options.samples));
-    for (size_t round = 0; round < wanted; ++round) {
-      if (round >= fewestSamples && watch.seconds() > options.seconds)
-        break;
-      for (Measurement &m : measurements)
-        m.seconds.push_back(call(m.threads, m.rows));
-    }
-    // One shape's copies at a time are enough memory.
-    teams.clear();
   }
+
+  size_t numMeasurements() const { return measurements.size(); }
+  void measure(size_t which) {
+    Measurement &m = measurements[which];
+    m.seconds.push_back(call(m.threads, m.rows));
+  }
+
+  /// One shape's copies at a time are enough memory.
+  void close() { teams.clear(); }
 
   void report(const std::vector<Limits> &limits,
               nlohmann::ordered_json &out) const {
@@ -279,7 +279,7 @@ public:
                                                      : "cache";
     std::printf("\n%s, %d-bit, group %lld%s%s, for %s: %s packed, weights from "
                 "%s (%zu copies, %.1f times the cache)\n",
-                shape.text.c_str(), options.bits, (long long)options.group,
+                shape.text.c_str(), bits, (long long)options.group,
                 options.asym ? ", asymmetric" : "",
                 options.actOrder ? ", act-order" : "", target.c_str(),
                 gptq::run::bytesText(weightBytes).c_str(), source, copies,
@@ -304,7 +304,7 @@ public:
                                     {"n", shape.n},
                                     {"k", shape.k},
                                     {"m", m.rows},
-                                    {"bits", options.bits},
+                                    {"bits", bits},
                                     {"group", options.group},
                                     {"asym", options.asym},
                                     {"act_order", options.actOrder},
@@ -352,6 +352,7 @@ private:
   const MatmulOptions &options;
   const Machine &machine;
   Shape shape;
+  int bits;
   std::string target;
   int64_t weightBytes = 0;
   size_t copies = 0;
@@ -381,11 +382,26 @@ void gptq::bench::benchMatmul(const MatmulOptions &options,
   Machine machine = describeMachine();
   std::vector<Limits> limits = measureLimits(machine, options.threads);
   std::vector<MatmulBench> benches;
-  benches.reserve(shapes.size());
+  benches.reserve(shapes.size() * options.bits.size());
   for (const Shape &shape : shapes) {
-    MatmulBench &bench = benches.emplace_back(options, machine, shape);
-    bench.prepare(binDir);
-    bench.measure();
+    const size_t first = benches.size();
+    for (int bits : options.bits) {
+      MatmulBench &bench = benches.emplace_back(options, machine, shape, bits);
+      bench.prepare(binDir);
+      bench.warmUp();
+    }
+    // Taking turns, so that what disturbs the machine disturbs all alike.
+    Stopwatch watch;
+    size_t wanted = std::max(fewestSamples, size_t(options.samples));
+    for (size_t round = 0; round < wanted; ++round) {
+      if (round >= fewestSamples && watch.seconds() > options.seconds)
+        break;
+      for (size_t which = 0; which < benches[first].numMeasurements(); ++which)
+        for (size_t i = first; i < benches.size(); ++i)
+          benches[i].measure(which);
+    }
+    for (size_t i = first; i < benches.size(); ++i)
+      benches[i].close();
     // The machine may have been busy before.
     improve(limits, measureLimits(machine, options.threads));
   }

@@ -77,7 +77,7 @@ static cl::opt<bool> noFuse("no-fuse", cl::desc("Leave layers as they are"),
                             cl::cat(category));
 static cl::opt<bool>
     noPromote("no-promote",
-              cl::desc("Read permuted activations where they lie"),
+              cl::desc("Read activations where they lie"),
               cl::cat(category));
 static cl::opt<bool>
     noBufferPartials("no-buffer-partials",

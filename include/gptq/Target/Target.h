@@ -26,7 +26,8 @@ namespace gptq {
 /// `#gptq.layout`.
 struct WeightLayout {
   int64_t blockN = 0, blockK = 0;
-  /// Address bits from the lowest up: "b<i>", "k<i>", "n<i>".
+  /// Address bits from the lowest up: "b<i>", "k<i>", "n<i>"; "|" between
+  /// planes.
   std::vector<std::string> order;
 };
 

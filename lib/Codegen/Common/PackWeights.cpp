@@ -33,21 +33,21 @@ public:
   }
 
   /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
-  /// elements of `element`.
+  /// elements of `element`, each `group` of rows in blocks of its own.
   Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
-             bool transposed = false) {
+             bool transposed = false,
+             int64_t group = std::numeric_limits<int64_t>::max()) {
     WeightOp source = weightOf(value);
     ArrayRef<int64_t> shape = source.getTensorType().getShape();
     int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
-    int64_t bitsPerBlock =
-        layout.getBits() * layout.getBlockN() * layout.getBlockK();
-    auto type =
-        RankedTensorType::get({int64_t(llvm::divideCeil(n, layout.getBlockN())),
-                               int64_t(llvm::divideCeil(k, layout.getBlockK())),
-                               bitsPerBlock / element.getIntOrFloatBitWidth()},
-                              element);
+    auto type = RankedTensorType::get(
+        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
+         layout.getBlocksAlongK(k, group),
+         layout.getBlockBits() / element.getIntOrFloatBitWidth()},
+        element);
+    bool isWhole = group >= k || group % layout.getBlockK() == 0;
     auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                                layout, transposed);
+                                layout, transposed, isWhole ? 0 : group);
     return load(b, value.getLoc(), declare(source, ".packed", type, view));
   }
 
@@ -149,7 +149,6 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   }
   // Scales and zero points: one row of a panel per group.
   auto perGroup = [&](int64_t bits) {
-    ::gptq::WeightLayout rows = unit->weightLayout(bits);
     SmallVector<std::string> order;
     for (int64_t i = 0; i < int64_t(llvm::Log2_64(bits)); ++i)
       order.push_back("b" + std::to_string(i));
@@ -159,7 +158,9 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
                            StringAttr::get(ctx, llvm::join(order, " ")));
   };
   Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
-  op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type()));
+  op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
+                                          /*transposed=*/false,
+                                          op.getGroupSize()));
   op.getScalesMutable().assign(packer.pack(
       b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
   if (zeros)

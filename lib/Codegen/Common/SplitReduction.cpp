@@ -39,12 +39,14 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
                                   int64_t depth, Value init, bool first,
                                   bool last) {
   Location loc = op.getLoc();
-  int64_t blockK = op.getLayout()->getBlockK(), group = op.getGroupSize();
+  LayoutAttr layout = op.getLayoutAttr();
+  int64_t group = op.getGroupSize();
   int64_t g0 = k0 / group, groups = llvm::divideCeil(k0 + depth, group) - g0;
   auto part = cast<DequantMatmulOp>(b.clone(*op));
   part.getLhsMutable().assign(slice(b, loc, op.getLhs(), 1, k0, depth));
-  part.getCodesMutable().assign(slice(b, loc, op.getCodes(), 1, k0 / blockK,
-                                      llvm::divideCeil(depth, blockK)));
+  part.getCodesMutable().assign(slice(b, loc, op.getCodes(), 1,
+                                      layout.getBlocksAlongK(k0, group),
+                                      layout.getBlocksAlongK(depth, group)));
   part.getScalesMutable().assign(slice(b, loc, op.getScales(), 1, g0, groups));
   if (op.getZeros())
     part.getZerosMutable().assign(slice(b, loc, op.getZeros(), 1, g0, groups));
@@ -77,14 +79,14 @@ struct SplitReductionPass final
         return missed("the epilogue needs the whole sum");
       if (op.getPerm())
         return missed("the activations are read through a permutation");
+      if (op.getBytes())
+        return missed("the activations are split into bytes");
       // Parts start at whole groups, so each has its own rows of scales.
       int64_t k = op.getK(), group = op.getGroupSize();
       int64_t step = group >= k ? op.getLayout()->getBlockK() : group;
       int64_t depth = llvm::alignTo(plan.getTileK(), step);
       if (depth >= k)
         return;
-      if (depth % op.getLayout()->getBlockK() != 0)
-        return missed("a group does not end at a whole packed word");
 
       OpBuilder b(op);
       Value sum = op.getInits()[0];

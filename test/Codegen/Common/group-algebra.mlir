@@ -27,7 +27,7 @@
 //        BOTH:   %[[P:.+]] = gptq.group_dot {{.*}} acc %[[START]] {columns
 //        BOTH:   vector.fma %[[P]], %{{.+}}, %[[ACC]]
 func.func @dot(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<2x16xf32>, %s: vector<16xf32>, %z: vector<16xf32>) -> vector<2x16xf32> {
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc scale %s zero %z {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #both} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> zero vector<16xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s zero %z {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #both} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> zero vector<16xf32>
   return %0 : vector<2x16xf32>
 }
 
@@ -36,6 +36,6 @@ func.func @dot(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: ve
 //       CHECK:   gptq.group_dot {{.*}} acc %{{.+}} scale %{{.+}} zero %
 //   CHECK-NOT:   vector.fma
 func.func @per_weight(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<2x16xf32>, %s: vector<16xf32>, %z: vector<16xf32>) -> vector<2x16xf32> {
-  %0 = gptq.group_dot %x[%i, %i], %w[%i] acc %acc scale %s zero %z {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #none} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> zero vector<16xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s zero %z {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #none} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> zero vector<16xf32>
   return %0 : vector<2x16xf32>
 }

@@ -255,7 +255,7 @@ TEST(QuantConfig, RefusesByName) {
   refuse({{"checkpoint_format", "bitblas"}}, "'bitblas' is not supported");
   refuse({{"checkpoint_format", "marlin"}}, "'marlin' is not supported");
   refuse({{"is_marlin_format", true}}, "is_marlin_format");
-  refuse({{"bits", 3}}, "'3' is not supported, expected 4 or 8");
+  refuse({{"bits", 3}}, "'3' is not supported, expected 2, 4 or 8");
   refuse({{"bits", 2}}, "'2' is not supported");
   refuse({{"group_size", 0}}, "expected -1 or a positive number");
   refuse({{"group_size", -2}}, "group_size");

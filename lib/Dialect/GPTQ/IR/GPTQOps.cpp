@@ -103,11 +103,16 @@ LogicalResult WeightOp::verify() {
     if (!dataType.getElementType().isInteger(32) || dataType.getRank() != 2 ||
         type.getRank() != 2)
       return emitOpError("expects codes to come from a matrix of i32 words");
-    if (!type.getElementType().isInteger(codes.getBits()) ||
-        32 % codes.getBits() != 0)
+    if (codes.getBits() < 1 || codes.getBits() > 8)
+      return emitOpError("expects codes of 1 to 8 bits, but found ")
+             << codes.getBits();
+    if (!type.getElementType().isInteger(codes.getBits()))
       return emitOpError("expects an element type of ")
-             << codes.getBits() << " bits that divides 32, but found "
-             << type.getElementType();
+             << codes.getBits() << " bits, but found " << type.getElementType();
+    if (codes.getWordAdd() != 0 && 32 % codes.getBits() != 0)
+      return emitOpError("expects wordAdd for codes that divide a word only, "
+                         "but found codes of ")
+             << codes.getBits() << " bits";
     int64_t dim = codes.getPacking() == Packing::Rows ? 0 : 1;
     int64_t words =
         llvm::divideCeil(type.getDimSize(dim) * codes.getBits(), 32);
@@ -119,8 +124,8 @@ LogicalResult WeightOp::verify() {
       else
         diag << type.getDimSize(0) << "x" << words;
       diag << ", but found " << dataType;
-      diag.attachNote() << "each word holds " << 32 / codes.getBits()
-                        << " codes along dimension " << dim;
+      diag.attachNote() << "codes of " << codes.getBits()
+                        << " bits fill words of 32 along dimension " << dim;
       return diag;
     }
     return success();
@@ -194,6 +199,17 @@ int64_t MatmulOp::getN() {
   return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
 }
 
+/// Checks activations of `k` columns that were split into bytes.
+static LogicalResult checkSplit(Operation *op, Value bytes, Value units,
+                                int64_t k, int64_t group) {
+  int64_t columns = shaped(bytes).getDimSize(1);
+  if (columns % 3 != 0 || columns / 3 < k)
+    return op->emitOpError("expects three times at least ")
+           << k << " columns of bytes, but found " << columns;
+  return checkDim(op, "units", units, 1, llvm::divideCeil(k, group),
+                  "ceil(K / group_size)");
+}
+
 LogicalResult DequantMatmulOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
@@ -215,12 +231,11 @@ LogicalResult DequantMatmulOp::verify() {
     if (layout.getBits() != int64_t(getBits()))
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
-    int64_t words =
-        layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
     if (failed(checkDim(op, "codes", getCodes(), 1,
-                        llvm::divideCeil(k, layout.getBlockK()),
+                        layout.getBlocksAlongK(k, getGroupSize()),
                         "blocks along K")) ||
-        failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
+        failed(checkDim(op, "codes", getCodes(), 2, layout.getBlockBits() / 32,
+                        "words of a block")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
@@ -260,6 +275,9 @@ LogicalResult DequantMatmulOp::verify() {
       failed(checkDim(op, "perm", getPerm(), 0, k, "K, as in lhs")) ||
       failed(checkDim(op, "init", getInits()[0], 0,
                       shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+    return failure();
+  if (getBytes() &&
+      failed(checkSplit(op, getBytes(), getUnits(), k, getGroupSize())))
     return failure();
   return success();
 }
@@ -392,6 +410,26 @@ LogicalResult StageOp::verify() {
                   "K, as in input");
 }
 
+LogicalResult StageSplitOp::verify() {
+  if (failed(checkInits(*this, 2)))
+    return failure();
+  Value bytes = getInits()[0], units = getInits()[1];
+  int64_t k = shaped(getInput()).getDimSize(1);
+  if (!shaped(bytes).getElementType().isInteger(8) ||
+      !shaped(units).getElementType().isF32())
+    return emitOpError("expects to write bytes, then units, but found ")
+           << bytes.getType() << " and " << units.getType();
+  if (ShapedType::isDynamic(k))
+    return emitOpError("expects a static number of columns");
+  for (Value init : getInits())
+    if (failed(checkDim(*this, "init", init, 0,
+                        shaped(getInput()).getDimSize(0), "M, as in input")))
+      return failure();
+  if (failed(checkDim(*this, "perm", getPerm(), 0, k, "K, as in input")))
+    return failure();
+  return checkSplit(*this, bytes, units, k, getGroupSize());
+}
+
 /// Checks the caches of rotary_append and attention.
 static LogicalResult checkCaches(Operation *op, Value keys, Value values,
                                  int64_t heads, int64_t kvHeads,
@@ -460,6 +498,7 @@ GPTQ_ROW_OP_METHODS(SiluMulOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
 GPTQ_ROW_OP_METHODS(StageOp)
+GPTQ_ROW_OP_METHODS(StageSplitOp)
 #undef GPTQ_ROW_OP_METHODS
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
@@ -468,6 +507,7 @@ void AddOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void SiluMulOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void RotaryAppendOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
@@ -522,6 +562,11 @@ LogicalResult GroupDotOp::verify() {
              << name << " to have " << acc.getDimSize(1)
              << " elements, one per column of acc, but found "
              << value.getType();
+  if (getUnit() &&
+      cast<VectorType>(getUnit().getType()).getDimSize(0) != acc.getDimSize(0))
+    return emitOpError("expects unit to have ")
+           << acc.getDimSize(0) << " elements, one per row of acc, but found "
+           << getUnit().getType();
   int64_t n = acc.getDimSize(1), runs = getColumns().size();
   if (runs == 0 || n % runs != 0)
     return emitOpError("expects runs of equal length to make up ")

@@ -48,10 +48,10 @@ def GPTQ_Packing : I32EnumAttr<"Packing", "which dimension the fields of one wor
 def GPTQ_CodesAttr : GPTQ_Attr<"Codes", "codes"> {
   let summary = "Unsigned codes unpacked from 32-bit words";
   let description = [{
-    A view of an i32 `data` as unsigned codes of `bits` bits: with f = 32 / bits, field j of a word (bits b·j … b·j + b − 1, lowest
-    first) holds element f·r + j, where r counts words along the packed dimension: dimension 0 for `rows` (GPTQ's `qweight`),
-    dimension 1 for `columns` (its `qzeros`). Before fields are taken apart, `wordAdd` is added to each word modulo
-    2^32: the exact inverse of the published v1 writers, who subtract one from every field with a single word subtraction.
+    A view of an i32 `data` as unsigned codes of `bits` bits, 1 to 8: the words along the packed dimension — dimension 0 for `rows`
+    (GPTQ's `qweight`), dimension 1 for `columns` (its `qzeros`) — are one stream of bits, lowest first, and element i is bits
+    b·i … b·i + b − 1 of it. Before fields are taken apart, `wordAdd` is added to each word modulo 2^32 (for widths that divide a
+    word): the exact inverse of the published v1 writers, who subtract one from every field with a single word subtraction.
     Trailing fields beyond the weight's own shape are padding.
 
     ```mlir
@@ -109,7 +109,7 @@ def GPTQ_RotaryAttr : GPTQ_Attr<"Rotary", "rotary"> {
 //===----------------------------------------------------------------------===//
 
 def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
-  let summary = "Where the bits of a packed weight go, as a permutation of address bits";
+  let summary = "Where the bits of a packed weight go, as permutations of address bits";
   let description = [{
     A weight [K, N] of `bits`-bit elements is cut into blocks of `blockN` × `blockK` (powers of two, the last ones padded with
     zeros); blocks lie panel by panel: all blocks along K of the first `blockN` columns, then the next columns. Inside a block, the
@@ -122,10 +122,26 @@ def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
     ```
     Every order is a bijection by construction; the verifier checks that each bit occurs exactly once. (A 4-bit
     element has bits b0, b1: the address *inside* an element of 2^2 bits.)
+
+    A block of elements of another width is several *planes*, one behind the other: with `|` between them `order` holds a
+    permutation for each, lowest bits of the elements first. A plane of a names b0 … has 2^a bits of every element; together
+    they have `bits`. Three-bit elements as two low bits (64 words of them), then the high bit (32 words):
+    ```mlir
+    #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">
+    ```
   }];
   let parameters = (ins "int64_t":$bits, "int64_t":$blockN, "int64_t":$blockK, "::mlir::StringAttr":$order);
   let assemblyFormat = "`<` struct($bits, $blockN, $blockK, $order) `>`";
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Bits of a block.
+    int64_t getBlockBits() const { return getBits() * getBlockN() * getBlockK(); }
+    /// Blocks along K that `k` rows take where each `group` of them starts with a block of its own.
+    int64_t getBlocksAlongK(int64_t k, int64_t group) const {
+      auto blocks = [&](int64_t rows) { return (rows + getBlockK() - 1) / getBlockK(); };
+      return k / group * blocks(group) + blocks(k % group);
+    }
+  }];
 }
 
 def GPTQ_PackedAttr : GPTQ_Attr<"Packed", "packed"> {
@@ -133,10 +149,12 @@ def GPTQ_PackedAttr : GPTQ_Attr<"Packed", "packed"> {
   let description = [{
     The elements of weight `source`, [K, N] (or [N, K] with `transposed`), packed by `layout`. The packed weight has type
     `tensor<panels x (K / blockK) x words x i32>` for quantized codes, or of the element type for elements of 8 bits and more.
+    With `group` each group of so many rows starts with a block of its own, its last block being filled up with zeros: for groups
+    that are no whole number of blocks.
   }];
   let parameters = (ins "::mlir::FlatSymbolRefAttr":$source, "::mlir::gptq::LayoutAttr":$layout,
-                        DefaultValuedParameter<"bool", "false">:$transposed);
-  let assemblyFormat = "`<` $source `,` struct($layout, $transposed) `>`";
+                        DefaultValuedParameter<"bool", "false">:$transposed, DefaultValuedParameter<"int64_t", "0">:$group);
+  let assemblyFormat = "`<` $source `,` struct($layout, $transposed, $group) `>`";
 }
 
 //===----------------------------------------------------------------------===//
@@ -157,7 +175,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
     | `rows`, `columns` | shape of one register tile | gptq-vectorize |
     | `lanes` | elements of one vector | gptq-vectorize |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first | gptq-promote-activations |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as numbers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
