@@ -77,9 +77,10 @@ nb::ndarray<nb::numpy, T> owned(std::unique_ptr<T[]> data,
 
 class Model {
 public:
-  Model(const std::string &path, int threads, bool verify) {
+  Model(const std::string &path, int threads, int device, bool verify) {
     gptq_model_options options = gptq_model_default_options();
     options.threads = threads;
+    options.device = device;
     options.verify = verify;
     checkReleased([&](gptq_error *e) {
       return gptq_model_open(path.c_str(), &options, &handle, e);
@@ -339,8 +340,8 @@ private:
 NB_MODULE(_gptq, m) {
   m.def("version", &gptq_version);
   nb::class_<Model>(m, "Model")
-      .def(nb::init<const std::string &, int, bool>(), nb::arg("path"),
-           nb::arg("threads"), nb::arg("verify"))
+      .def(nb::init<const std::string &, int, int, bool>(), nb::arg("path"),
+           nb::arg("threads"), nb::arg("device"), nb::arg("verify"))
       .def_prop_ro("manifest", &Model::manifest)
       .def_prop_ro("eos_ids", &Model::eosIds)
       .def_prop_ro("threads", [](const Model &m) { return m.info().threads; })

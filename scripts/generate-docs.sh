@@ -30,7 +30,7 @@ if [ "${1:-}" = --check ]; then
 fi
 
 generate -gen-dialect-doc -dialect=gptq include/gptq/Dialect/GPTQ/IR/GPTQOps.td | page Dialect.md
-for room in Dialect/GPTQ/Transforms Codegen/Common Codegen/CPU; do
+for room in Dialect/GPTQ/Transforms Codegen/Common Codegen/CPU Codegen/NVVM; do
   printf '\n## %s\n' "$room"
   generate -gen-pass-doc "include/gptq/$room/Passes.td"
 done | page Passes.md "# Passes" \

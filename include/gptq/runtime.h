@@ -50,7 +50,9 @@ typedef enum gptq_status {
   /// The machine ran out of memory, descriptors or threads.
   GPTQ_RESOURCE_EXHAUSTED = 5,
   /// The call does not fit the session's state, e.g. its context is full.
-  GPTQ_OUT_OF_RANGE = 6
+  GPTQ_OUT_OF_RANGE = 6,
+  /// A GPU or its driver reported an error.
+  GPTQ_DEVICE_FAILED = 7
 } gptq_status;
 
 /// Where a failing call explains itself: one sentence, zero-terminated, cut if
@@ -72,6 +74,8 @@ typedef struct gptq_model_options {
   /// Threads that compute, the caller's included. 0: one for each core this
   /// process may run on.
   int32_t threads;
+  /// Which of several GPUs, for models that are compiled for one.
+  int32_t device;
   /// Compare every tensor with its checksum.
   bool verify;
   /// Only look inside: the code is neither loaded nor is its processor needed,
@@ -79,7 +83,7 @@ typedef struct gptq_model_options {
   bool inspect_only;
 } gptq_model_options;
 
-/// threads = 0, verify = true, inspect_only = false.
+/// threads = 0, device = 0, verify = true, inspect_only = false.
 GPTQ_API gptq_model_options gptq_model_default_options(void);
 
 /// Maps and checks the compiled model at `path`. `options` may be null. The
@@ -110,6 +114,10 @@ typedef struct gptq_model_info {
   bool has_chat_template;
   /// True if every row's logits can be computed (gptq_session_score).
   bool has_score;
+  /// True if the device can choose the most likely tokens by itself
+  /// (gptq_session_next).
+  bool has_next;
+  /// Threads of the host that compute.
   int32_t threads;
   int64_t file_bytes;
   int64_t weight_bytes;
@@ -124,6 +132,24 @@ typedef struct gptq_model_info {
 
 GPTQ_API void gptq_model_get_info(const gptq_model *model,
                                   gptq_model_info *info);
+
+/// Where a model runs. Strings belong to the model.
+typedef struct gptq_device_info {
+  /// "cpu", or the name of a GPU.
+  const char *name;
+  /// Which of the model's code runs there.
+  const char *code;
+  /// On a GPU: what the model and its sessions take of its memory, and what is
+  /// free of how much. 0 where the host's memory is used.
+  int64_t model_bytes;
+  int64_t free_bytes;
+  int64_t total_bytes;
+} gptq_device_info;
+
+/// Fails for a model opened for inspection only.
+GPTQ_API gptq_status gptq_model_get_device(const gptq_model *model,
+                                           gptq_device_info *info,
+                                           gptq_error *error);
 
 /// The manifest, as JSON text. Belongs to the model.
 GPTQ_API const char *gptq_model_manifest(const gptq_model *model);
@@ -192,8 +218,14 @@ GPTQ_API gptq_status gptq_session_eval(gptq_session *session,
 
 /// Logits of the last token of the last gptq_session_eval, [vocab_size].
 /// Belongs to the session and changes with the next call; null before the
-/// first.
+/// first and after gptq_session_next.
 GPTQ_API const float *gptq_session_logits(const gptq_session *session);
+
+/// Appends `token` and writes the most likely next one to `chosen`, the lowest
+/// id among equals. For models with `has_next`. The device goes on with that
+/// token before it is asked to; appending it is what is fast.
+GPTQ_API gptq_status gptq_session_next(gptq_session *session, int32_t token,
+                                       int32_t *chosen, gptq_error *error);
 
 /// Appends `count` >= 1 tokens and writes the logits of each to `logits`,
 /// [count, vocab_size]. On failure the session is as before, `logits`

@@ -29,7 +29,8 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   auto addSection = [&](const std::string &name, int64_t bytes) {
     manifest.sections.push_back({name, bytes, 0});
   };
-  addSection("code.elf", code.size());
+  const bool isPtx = target->kind == ::gptq::TargetInfo::Kind::NVVM;
+  addSection(isPtx ? "code.ptx" : "code.elf", code.size());
   for (auto [i, weight] : llvm::enumerate(program.weights)) {
     GPTQ_ASSIGN(int64_t bytes, storedBytes(weight));
     addSection("w." + std::to_string(i), bytes);

@@ -9,6 +9,7 @@
 #include "lld/Common/Driver.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/AsmParser/Parser.h"
@@ -33,8 +34,12 @@ using model::Expected;
 using model::Status;
 using model::StatusCode;
 
-/// Code may be compiled on any machine; it runs on Linux on x86-64.
-static constexpr StringRef kTriple = "x86_64-unknown-linux-gnu";
+/// Code may be compiled on any machine; on CPUs it runs on Linux on x86-64.
+static StringRef tripleOf(const ::gptq::TargetInfo &target) {
+  return target.kind == ::gptq::TargetInfo::Kind::NVVM
+             ? "nvptx64-nvidia-cuda"
+             : "x86_64-unknown-linux-gnu";
+}
 
 /// Where the code generator calls them although no kernel did: copies and fills
 /// whose length is not a constant. String instructions are fast on every
@@ -84,16 +89,24 @@ static std::string firstLine(StringRef text) {
 void mlir::gptq::registerObjectCodeTranslations(DialectRegistry &registry) {
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
+  registerNVVMDialectTranslation(registry);
 }
 
 static Expected<std::unique_ptr<llvm::TargetMachine>>
 createMachine(const ::gptq::TargetInfo &target) {
-  LLVMInitializeX86TargetInfo();
-  LLVMInitializeX86Target();
-  LLVMInitializeX86TargetMC();
-  LLVMInitializeX86AsmPrinter();
-  LLVMInitializeX86AsmParser();
-  llvm::Triple triple(kTriple);
+  if (target.kind == ::gptq::TargetInfo::Kind::NVVM) {
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
+  } else {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInitializeX86AsmParser();
+  }
+  llvm::Triple triple(tripleOf(target));
   std::string error;
   const llvm::Target *llvmTarget =
       llvm::TargetRegistry::lookupTarget(triple, error);
@@ -111,7 +124,7 @@ createMachine(const ::gptq::TargetInfo &target) {
       triple, target.llvmCpu, features, options, llvm::Reloc::PIC_,
       llvm::CodeModel::Small, llvm::CodeGenOptLevel::Aggressive));
   if (!machine)
-    return codeError("LLVM has no code generator for " + kTriple);
+    return codeError("LLVM has no code generator for " + tripleOf(target));
   return machine;
 }
 
@@ -125,6 +138,8 @@ static Status prepare(llvm::Module &module, ArrayRef<std::string> kernels,
   for (llvm::GlobalValue &value : module.global_values())
     if (!value.isDeclaration() && !exported.contains(value.getName()))
       value.setLinkage(llvm::GlobalValue::InternalLinkage);
+  if (machine.getTargetTriple().isNVPTX())
+    return {};
 
   llvm::SMDiagnostic diagnostic;
   std::unique_ptr<llvm::Module> memory = llvm::parseAssemblyString(
@@ -158,6 +173,9 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   tuning.LoopVectorization = false;
   tuning.SLPVectorization = false;
   tuning.LoopInterleaving = false;
+  // What a GPU's registers hold at a time is planned.
+  if (machine.getTargetTriple().isNVPTX())
+    tuning.LoopUnrolling = false;
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager components;
@@ -179,7 +197,8 @@ static Expected<SmallString<0>> emit(llvm::Module &module,
   llvm::raw_svector_ostream stream(bytes);
   llvm::legacy::PassManager passes;
   if (machine.addPassesToEmitFile(passes, stream, nullptr, kind))
-    return codeError("LLVM cannot write object code for " + kTriple);
+    return codeError("LLVM cannot write object code for " +
+                     machine.getTargetTriple().str());
   passes.run(module);
   return bytes;
 }
@@ -286,6 +305,14 @@ mlir::gptq::compileKernels(ModuleOp module, ArrayRef<std::string> kernels,
   if (options.llvmIR) {
     llvm::raw_string_ostream stream(*options.llvmIR);
     code->print(stream, nullptr);
+  }
+  if (target.kind == ::gptq::TargetInfo::Kind::NVVM) {
+    // The driver of the machine it runs on assembles it.
+    GPTQ_ASSIGN(SmallString<0> ptx,
+                emit(*code, *machine, llvm::CodeGenFileType::AssemblyFile));
+    if (options.assembly)
+      *options.assembly = ptx.str().str();
+    return ptx.str().str();
   }
   if (options.assembly) {
     // Writing code changes the module.

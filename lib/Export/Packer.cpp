@@ -108,8 +108,7 @@ Packer::PlaneTables Packer::tablesOf(const Layout::Part &part) const {
 }
 
 model::Expected<Packer> Packer::create(LayoutAttr attr, int64_t k, int64_t n,
-                                       unsigned width, bool transposed,
-                                       int64_t group) {
+                                       unsigned width, bool transposed) {
   Packer p{Layout(attr)};
   const Layout &layout = p.layout;
   for (const Layout::Part &part : layout.getParts())
@@ -125,19 +124,12 @@ model::Expected<Packer> Packer::create(LayoutAttr attr, int64_t k, int64_t n,
         "a layout of %lld-bit elements cannot hold elements "
         "of %u bytes",
         (long long)layout.bits(), width);
-  if (group < 0 || (transposed && group > 0))
-    return model::makeStatus(model::StatusCode::Unsupported,
-                             "groups of %lld rows cannot have blocks of their "
-                             "own in %s matrix",
-                             (long long)group,
-                             transposed ? "a transposed" : "a");
   p.k = k;
   p.n = n;
-  p.group = std::max<int64_t>(group > 0 ? std::min(group, k) : k, 1);
   p.width = width;
   p.transposed = transposed;
   p.panels = llvm::divideCeil(n, layout.blockN());
-  p.blocksK = attr.getBlocksAlongK(k, p.group);
+  p.blocksK = llvm::divideCeil(k, layout.blockK());
   p.blockBytes = layout.blockBits() / 8;
 
   // Rows of a power of two bytes would share one set of the cache.
@@ -157,21 +149,15 @@ void Packer::packBlock(const uint8_t *src, uint8_t *out) const {
 void Packer::pack(RowSource &source, int64_t begin, int64_t end, uint8_t *out,
                   llvm::function_ref<void(int64_t)> afterSlab) const {
   const int64_t slabRows = transposed ? layout.blockN() : layout.blockK();
-  // A slab never has rows of two groups.
-  const int64_t groupRows = transposed ? n : group;
-  const int64_t slabsPerGroup = llvm::divideCeil(groupRows, slabRows);
   const int64_t sourceRows = transposed ? n : k;
   const int64_t strideBytes = stride * width;
   // Zeroed once: rows are overwritten up to their length only, so the padding
   // at their ends stays zero.
   std::vector<uint8_t> slab(slabRows * strideBytes);
   for (int64_t s = begin; s < end; ++s) {
-    const int64_t inGroup = s % slabsPerGroup * slabRows;
-    const int64_t first = s / slabsPerGroup * groupRows + inGroup;
-    const int64_t rows =
-        std::min({slabRows, groupRows - inGroup, sourceRows - first});
+    const int64_t rows = std::min(slabRows, sourceRows - s * slabRows);
     for (int64_t r = 0; r < rows; ++r)
-      source.readRow(first + r, slab.data() + r * strideBytes);
+      source.readRow(s * slabRows + r, slab.data() + r * strideBytes);
     std::fill(slab.begin() + rows * strideBytes, slab.end(), 0);
     if (transposed) {
       uint8_t *panel = out + s * blocksK * blockBytes;

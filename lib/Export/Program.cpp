@@ -159,12 +159,13 @@ Expected<model::ManifestPort> EntryBuilder::port(Type type, StringAttr name,
   auto tensor = dyn_cast<RankedTensorType>(type);
   model::ManifestPort result;
   result.name = name ? name.str() : defaultName.str();
-  if (!tensor || !(tensor.getElementType().isF32() ||
-                   tensor.getElementType().isInteger(32)))
-    return error(entry, "expects inputs and outputs to be tensors of f32 or "
-                        "i32, but found " +
+  Type element = tensor ? tensor.getElementType() : Type();
+  if (!element || !(element.isF32() || element.isF16() || element.isBF16() ||
+                    element.isInteger(32)))
+    return error(entry, "expects inputs and outputs to be tensors of f32, f16, "
+                        "bf16 or i32, but found " +
                             text(type));
-  result.dtype = tensor.getElementType().isF32() ? "f32" : "i32";
+  result.dtype = element.isInteger(32) ? "i32" : text(element);
   for (auto [i, size] : llvm::enumerate(tensor.getShape())) {
     if (ShapedType::isDynamic(size) && i > 0)
       return error(entry, "expects only the first dimension to be dynamic, but "
@@ -294,8 +295,13 @@ EntryBuilder::variants(DispatchOp dispatch) {
     model::ManifestVariant variant;
     variant.mMax = isFixed ? result.maxM : std::min(bound, result.maxM);
     variant.symbol = fn.getSymName().str();
-    if (auto scratch = fn->getAttrOfType<IntegerAttr>(kScratchAttr))
-      variant.scratchBytes = scratch.getInt();
+    auto threads = fn->getAttrOfType<IntegerAttr>(kThreadsAttr);
+    if (threads)
+      variant.threads = threads.getInt();
+    variant.overlap = fn->hasAttr(kOverlapAttr);
+    // Workgroup memory is a thread's own on a CPU, shared on a GPU.
+    if (auto bytes = fn->getAttrOfType<IntegerAttr>(kScratchAttr))
+      (threads ? variant.sharedBytes : variant.scratchBytes) = bytes.getInt();
     auto grid = fn->getAttrOfType<ArrayAttr>(kGridAttr);
     if (!grid)
       return error(dispatch,
@@ -494,7 +500,8 @@ static Status readAttributes(ModuleOp module, ModuleOp kernels,
                   targetName.empty()
                       ? "the kernels do not say for which target they are"
                       : "target '" + targetName.str() + "' is not known");
-  manifest.target = {"cpu", target->name, target->features};
+  const bool isNVVM = target->kind == ::gptq::TargetInfo::Kind::NVVM;
+  manifest.target = {isNVVM ? "nvvm" : "cpu", target->name, target->features};
 
   if (auto dict = module->getAttrOfType<DictionaryAttr>(kModelAttr)) {
     model::ManifestModel m;

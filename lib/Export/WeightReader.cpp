@@ -192,6 +192,24 @@ struct ColumnCodes final : RowSource {
   uint32_t add;
 };
 
+/// The rows of a source in runs, each filled up with zeros to whole blocks.
+struct PaddedRuns final : RowSource {
+  PaddedRuns(std::unique_ptr<RowSource> source, int64_t run, LayoutAttr layout)
+      : RowSource(layout.blocksOf(source->rows, run) * layout.getBlockK(),
+                  source->columns, source->width),
+        source(std::move(source)), run(run),
+        to(llvm::alignTo(run, layout.getBlockK())) {}
+  void readRow(int64_t row, uint8_t *out) override {
+    int64_t from = row / to * run + row % to;
+    if (row % to < run && from < source->rows)
+      source->readRow(from, out);
+    else
+      std::memset(out, 0, rowBytes());
+  }
+  std::unique_ptr<RowSource> source;
+  int64_t run, to;
+};
+
 /// One row of 32-bit integers: #gptq.argsort.
 struct OrderSource final : RowSource {
   explicit OrderSource(Order order)
@@ -613,10 +631,14 @@ Status WeightReader::readPacked(WeightOp weight, PackedAttr packed, Sink sink) {
                        "a layout of %lld-bit elements cannot hold those of %s",
                        (long long)layoutBits, text(sourceType).c_str());
   const bool transposed = packed.getTransposed();
-  Expected<Packer> packer = Packer::create(
-      packed.getLayout(), sourceType.getDimSize(transposed ? 1 : 0),
-      sourceType.getDimSize(transposed ? 0 : 1), asMatrix(sourceType).width,
-      transposed, packed.getGroup());
+  const LayoutAttr layout = packed.getLayout();
+  const int64_t run = packed.getRun();
+  int64_t k = sourceType.getDimSize(transposed ? 1 : 0);
+  if (run > 0)
+    k = layout.blocksOf(k, run) * layout.getBlockK();
+  Expected<Packer> packer =
+      Packer::create(layout, k, sourceType.getDimSize(transposed ? 0 : 1),
+                     asMatrix(sourceType).width, transposed);
   if (!packer)
     return packer.status().withContext("weight '" + weight.getSymName().str() +
                                        "'");
@@ -645,6 +667,8 @@ Status WeightReader::readPacked(WeightOp weight, PackedAttr packed, Sink sink) {
   std::vector<std::unique_ptr<RowSource>> sources;
   for (int64_t t = 0; t < threads; ++t) {
     GPTQ_ASSIGN(std::unique_ptr<RowSource> source, open(it->second, 1));
+    if (run > 0)
+      source = std::make_unique<PaddedRuns>(std::move(source), run, layout);
     sources.push_back(std::move(source));
   }
   mlir::parallelFor(context, 0, threads, [&](size_t t) {

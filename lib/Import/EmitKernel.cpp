@@ -9,6 +9,7 @@
 #include "lib/Import/ModelBuilder.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "runtime/abi/RandomLayer.h"
 #include "runtime/abi/SafeTensors.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -72,21 +73,6 @@ private:
   std::vector<abi::TensorInfo> infos;
   std::string data;
 };
-
-/// SplitMix64: the same numbers everywhere.
-class Random {
-public:
-  uint64_t next() {
-    uint64_t z = (state += 0x9E3779B97F4A7C15);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-    return z ^ (z >> 31);
-  }
-  uint32_t below(uint32_t bound) { return uint32_t((next() >> 32) % bound); }
-
-private:
-  uint64_t state = 0;
-};
 } // namespace
 
 static void append(std::string &bytes, uint64_t value, int width) {
@@ -94,21 +80,34 @@ static void append(std::string &bytes, uint64_t value, int width) {
     bytes.push_back(char(value >> (8 * i)));
 }
 
-/// Half-precision numbers 2^-e * [1, 2), positive or of either sign.
-static std::string randomHalves(Random &random, int64_t count, int e,
-                                bool isSigned) {
-  std::string bytes;
-  for (int64_t i = 0; i < count; ++i)
-    append(bytes,
-           (15 - e) << 10 | random.below(1024) |
-               (isSigned ? random.below(2) << 15 : 0),
-           2);
-  return bytes;
-}
-
 namespace {
-/// The made-up layer, of any width: codes and zero points are streams of bits,
-/// zero points as they are.
+/// Words of a stream of elements of `bits` bits, lowest first.
+class BitStream {
+public:
+  explicit BitStream(int64_t bits) : bits(bits) {}
+  void add(uint32_t element) {
+    pending |= uint64_t(element) << filled;
+    filled += bits;
+    if (filled < 32)
+      return;
+    words.push_back(uint32_t(pending));
+    pending >>= 32;
+    filled -= 32;
+  }
+  std::vector<uint32_t> take() {
+    if (filled > 0)
+      words.push_back(uint32_t(pending));
+    return std::move(words);
+  }
+
+private:
+  int64_t bits, filled = 0;
+  uint64_t pending = 0;
+  std::vector<uint32_t> words;
+};
+
+/// A layer of any width: codes and zero points are streams of bits, zero points
+/// as they are.
 class MadeUpFormat final : public Format {
 public:
   explicit MadeUpFormat(const KernelShape &shape) : shape(shape) {}
@@ -159,55 +158,45 @@ private:
 };
 } // namespace
 
-/// One row of zero points of `bits` bits from 1 up, as a stream of words.
-static std::string randomZeros(Random &random, int64_t count, int64_t bits) {
-  std::string bytes;
-  uint64_t pending = 0;
-  int64_t filled = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    pending |= uint64_t(1 + random.below((1u << bits) - 1)) << filled;
-    filled += bits;
-    if (filled >= 32 || i + 1 == count) {
-      append(bytes, pending & 0xFFFFFFFF, 4);
-      pending >>= 32;
-      filled -= 32;
-      if (filled > 0 && i + 1 == count)
-        append(bytes, pending, 4);
-    }
-  }
-  return bytes;
-}
-
 /// Writes the tensors of a quantized layer.
-static void addQuantized(TensorWriter &writer, Random &random,
-                         const KernelShape &shape) {
-  uint64_t n = shape.n, k = shape.k, bits = shape.bits;
-  uint64_t group = shape.group < 0 ? k : std::min(uint64_t(shape.group), k);
-  uint64_t groups = llvm::divideCeil(k, group);
-  uint64_t rowWords = llvm::divideCeil(k * bits, 32);
-  uint64_t zeroWords = llvm::divideCeil(n * bits, 32);
-  std::string bytes;
-  for (uint64_t i = 0; i < rowWords * n; ++i)
-    append(bytes, random.next() >> 32, 4);
-  writer.add("layer.qweight", DType::I32, {rowWords, n}, bytes);
-  if (!shape.isSymmetric) {
-    bytes.clear();
-    for (uint64_t i = 0; i < groups; ++i)
-      bytes += randomZeros(random, n, bits);
-    writer.add("layer.qzeros", DType::I32, {groups, zeroWords}, bytes);
+static void addQuantized(TensorWriter &writer, const abi::RandomLayer &layer) {
+  uint64_t n = layer.n, k = layer.k, groups = layer.groups();
+  uint64_t rowWords = llvm::divideCeil(k * layer.bits, 32);
+  std::vector<std::vector<uint32_t>> columns;
+  for (uint64_t column = 0; column < n; ++column) {
+    BitStream stream(layer.bits);
+    for (uint64_t row = 0; row < k; ++row)
+      stream.add(layer.code(row, column));
+    columns.push_back(stream.take());
   }
-  writer.add("layer.scales", DType::F16, {groups, n},
-             randomHalves(random, groups * n, /*e=*/int(bits) + 2,
-                          /*isSigned=*/false));
-  if (!shape.isActOrder)
-    return;
-  std::vector<uint32_t> index(k);
-  for (uint64_t row = 0; row < k; ++row)
-    index[row] = uint32_t(row / group);
-  for (uint64_t row = k; row > 1; --row)
-    std::swap(index[row - 1], index[random.below(uint32_t(row))]);
+  std::string bytes;
+  for (uint64_t row = 0; row < rowWords; ++row)
+    for (uint64_t column = 0; column < n; ++column)
+      append(bytes, columns[column][row], 4);
+  writer.add("layer.qweight", DType::I32, {rowWords, n}, bytes);
+
+  if (!layer.isSymmetric) {
+    bytes.clear();
+    for (uint64_t g = 0; g < groups; ++g) {
+      BitStream stream(layer.bits);
+      for (uint64_t column = 0; column < n; ++column)
+        stream.add(layer.zero(g, column));
+      for (uint32_t word : stream.take())
+        append(bytes, word, 4);
+    }
+    writer.add("layer.qzeros", DType::I32,
+               {groups, llvm::divideCeil(n * layer.bits, 32)}, bytes);
+  }
+
   bytes.clear();
-  for (uint32_t g : index)
+  for (uint64_t g = 0; g < groups; ++g)
+    for (uint64_t column = 0; column < n; ++column)
+      append(bytes, layer.scale(g, column), 2);
+  writer.add("layer.scales", DType::F16, {groups, n}, bytes);
+  if (!layer.isActOrder)
+    return;
+  bytes.clear();
+  for (uint32_t g : layer.groupOfRows())
     append(bytes, g, 4);
   writer.add("layer.g_idx", DType::I32, {k}, bytes);
 }
@@ -228,16 +217,20 @@ OwningOpRef<ModuleOp>
 mlir::gptq::emitKernelModule(const KernelShape &shape, StringRef folder,
                              StringRef file, MLIRContext *context,
                              std::string &weights, std::string &error) {
-  Random random;
   TensorWriter writer;
+  const abi::RandomLayer layer{shape.n,           shape.k,
+                               shape.bits,        shape.group,
+                               shape.isSymmetric, shape.isActOrder};
   std::unique_ptr<Format> format;
   if (shape.bits == 16) {
+    std::string bytes;
+    for (int64_t column = 0; column < shape.n; ++column)
+      for (int64_t row = 0; row < shape.k; ++row)
+        append(bytes, layer.dense(row, column), 2);
     writer.add("layer.weight", DType::F16,
-               {uint64_t(shape.n), uint64_t(shape.k)},
-               randomHalves(random, shape.n * shape.k, /*e=*/5,
-                            /*isSigned=*/true));
+               {uint64_t(shape.n), uint64_t(shape.k)}, bytes);
   } else {
-    addQuantized(writer, random, shape);
+    addQuantized(writer, layer);
     format = std::make_unique<MadeUpFormat>(shape);
   }
   weights = writer.take();

@@ -249,7 +249,9 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
                                        plan.getRows(), plan.getColumns(),
                                        plan.getLanes(), plan.getPath(),
                                        plan.getPartials(), plan.getScale(),
-                                       plan.getZero())
+                                       plan.getZero(), plan.getThreads(),
+                                       plan.getOccupancy(), plan.getStages(),
+                                       plan.getLoadBits())
                        : plan);
   }
   LayerKind &kind = kinds[key];

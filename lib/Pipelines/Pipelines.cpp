@@ -8,9 +8,11 @@
 #include "gptq/Pipelines/Pipelines.h"
 #include "gptq/Codegen/CPU/Passes.h"
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/BufferizableOpInterfaceImpl.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
+#include "gptq/Target/Target.h"
 #include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
 #include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -23,6 +25,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
@@ -66,7 +69,29 @@ static void buildNormalized(OpPassManager &pm, const PipelineOptions &options) {
   addCleanup(pm);
 }
 
+static bool isForNVVM(const PipelineOptions &options) {
+  const ::gptq::TargetInfo *target = ::gptq::findTarget(options.target);
+  return target && target->kind == ::gptq::TargetInfo::Kind::NVVM;
+}
+
 static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
+  if (isForNVVM(options)) {
+    pm.addPass(createStagePermutationsPass());
+    NarrowActivationsPassOptions narrow;
+    narrow.type = options.activations;
+    pm.addPass(createNarrowActivationsPass(narrow));
+    addCleanup(pm);
+    NVVMPlanPassOptions plan;
+    plan.chip = options.target;
+    plan.bufferPartials = options.bufferPartials;
+    plan.hoistScales = options.hoistScales;
+    plan.foldZeros = options.foldZeros;
+    plan.prefetch = options.prefetch;
+    plan.loadBits = options.loadBits;
+    plan.reasons = options.reasons;
+    pm.addPass(createNVVMPlanPass(plan));
+    return;
+  }
   CPUPlanPassOptions plan;
   plan.cpu = options.target;
   plan.promote = options.promote;
@@ -109,20 +134,30 @@ static void buildVector(OpPassManager &pm, const PipelineOptions &options) {
   addCleanup(kernels);
 }
 
-static void buildTarget(OpPassManager &pm) {
+static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
+  const bool nvvm = isForNVVM(options);
   OpPassManager &kernels = pm.nest<ModuleOp>();
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
-  kernel.addPass(createCPULowerGroupDotPass());
+  kernel.addPass(nvvm ? createNVVMLowerGroupDotPass()
+                      : createCPULowerGroupDotPass());
+  // Acts where the plan asks for it.
+  kernel.addPass(createPrefetchOperandsPass());
   kernel.addPass(createAssignWorkgroupMemoryPass());
   kernel.addPass(memref::createExpandStridedMetadataPass());
   kernel.addPass(createLowerAffinePass());
   addCleanup(kernel);
   kernel.addPass(createLoopInvariantCodeMotionPass());
   // Last: canonicalization would turn inserts back into broadcasts.
-  kernel.addPass(createCPUExpandVectorsPass());
+  ExpandVectorsPassOptions expand;
+  expand.base2 = nvvm;
+  kernel.addPass(createExpandVectorsPass(expand));
   kernel.addPass(createCSEPass());
+  if (nvvm && options.overlap &&
+      ::gptq::findTarget(options.target)->launchesOverlap)
+    kernel.addPass(createNVVMOverlapLaunchesPass());
   kernel.addPass(createSCFToControlFlowPass());
-  kernels.addPass(createCPULowerToLLVMPass());
+  kernels.addPass(nvvm ? createNVVMLowerToLLVMPass()
+                       : createCPULowerToLLVMPass());
   addCleanup(kernels);
 }
 
@@ -141,16 +176,16 @@ void mlir::gptq::buildStage(OpPassManager &pm, StringRef stage,
   else if (stage == "vector")
     buildVector(pm, options);
   else if (stage == "target")
-    buildTarget(pm);
+    buildTarget(pm, options);
 }
 
 void mlir::gptq::registerAllDialects(DialectRegistry &registry) {
-  registry
-      .insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
-              bufferization::BufferizationDialect, cf::ControlFlowDialect,
-              func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
-              math::MathDialect, memref::MemRefDialect, scf::SCFDialect,
-              tensor::TensorDialect, ub::UBDialect, vector::VectorDialect>();
+  registry.insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
+                  bufferization::BufferizationDialect, cf::ControlFlowDialect,
+                  func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
+                  math::MathDialect, memref::MemRefDialect, NVVM::NVVMDialect,
+                  scf::SCFDialect, tensor::TensorDialect, ub::UBDialect,
+                  vector::VectorDialect>();
   registerBufferizableOpInterfaceExternalModels(registry);
   arith::registerBufferizableOpInterfaceExternalModels(registry);
   scf::registerBufferizableOpInterfaceExternalModels(registry);
@@ -163,6 +198,7 @@ void mlir::gptq::registerAllPasses() {
   registerGPTQTransformsPasses();
   registerGPTQCodegenCommonPasses();
   registerGPTQCodegenCPUPasses();
+  registerGPTQCodegenNVVMPasses();
   mlir::registerTransformsPasses();
   bufferization::registerBufferizationPasses();
 }
@@ -171,7 +207,7 @@ namespace {
 struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<std::string> target{
       *this, "target", llvm::cl::init("x86-64-v3"),
-      llvm::cl::desc("Name of the CPU target: x86-64-v3, x86-64-v4")};
+      llvm::cl::desc("Name of the target: x86-64-v3, x86-64-v4, sm_90a, …")};
   Option<bool> fuse{
       *this, "fuse", llvm::cl::init(true),
       llvm::cl::desc("Fuse residual and norm, parallel matmuls, silu and mul")};
@@ -188,10 +224,31 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
                            llvm::cl::desc("Apply scales once per group")};
   Option<bool> foldZeros{*this, "fold-zeros", llvm::cl::init(true),
                          llvm::cl::desc("Subtract zero points once per group")};
+  Option<std::string> activations{
+      *this, "activations", llvm::cl::init("f16"),
+      llvm::cl::desc("GPUs: what matmuls read activations as, f16 or bf16")};
+  Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
+                        llvm::cl::desc("GPUs: load weights ahead of time")};
+  Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
+                       llvm::cl::desc("GPUs: let kernels start early")};
+  Option<int64_t> loadBits{
+      *this, "load-bits", llvm::cl::init(128),
+      llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
 
   PipelineOptions get() const {
-    return {target,    fuse,        promote,  bufferPartials,
-            vectorize, hoistScales, foldZeros, /*reasons=*/false};
+    PipelineOptions options;
+    options.target = target;
+    options.fuse = fuse;
+    options.promote = promote;
+    options.bufferPartials = bufferPartials;
+    options.vectorize = vectorize;
+    options.hoistScales = hoistScales;
+    options.foldZeros = foldZeros;
+    options.activations = activations;
+    options.prefetch = prefetch;
+    options.overlap = overlap;
+    options.loadBits = loadBits;
+    return options;
   }
 };
 } // namespace
@@ -210,5 +267,14 @@ void mlir::gptq::registerPipelines() {
       [](OpPassManager &pm, const TextOptions &options) {
         for (StringRef stage : stageNames())
           buildStage(pm, stage, options.get());
+      });
+  PassPipelineRegistration<TextOptions>(
+      "gptq-nvvm", "Lowers an imported model to the NVVM dialect for a GPU",
+      [](OpPassManager &pm, const TextOptions &text) {
+        PipelineOptions options = text.get();
+        if (!isForNVVM(options))
+          options.target = "sm_90a";
+        for (StringRef stage : stageNames())
+          buildStage(pm, stage, options);
       });
 }

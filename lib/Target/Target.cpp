@@ -10,21 +10,99 @@
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/TargetParser/Host.h"
+#include <cstdlib>
 
 using namespace gptq;
 
-WeightLayout UnitInfo::weightLayout(int64_t bits) const {
+/// Appends bits `from` to `to` of positions along `dim`.
+static void appendBits(WeightLayout &layout, char dim, int64_t from,
+                       int64_t to) {
+  for (int64_t i = from; i < to; ++i)
+    layout.order.push_back(dim + std::to_string(i));
+}
+
+/// Appends the bits of `count` positions along `dim`.
+static void append(WeightLayout &layout, char dim, int64_t count) {
+  appendBits(layout, dim, 0, llvm::Log2_64(count));
+}
+
+/// The fragments of the 16 x 16 operand of m16n8k16, a tile of weights: thread
+/// l = 4 g + t holds, for h, j, e < 2, element (n = g + 8 h, k(t, j, e)), two
+/// of each register being those of e = 0 and 1. K may be permuted as long as
+/// activations are permuted alike: with k = 8 t + 4 s + 2 j + e for two steps s
+/// a thread finds its 8 activations side by side.
+///
+/// Codes lie so that few instructions turn a word into registers: e is the
+/// half of the word (one mask for both), h the lowest place in a half, so that
+/// what the unpacking adds to a code depends on h alone, which is one
+/// correction for a row of sums.
+static WeightLayout matrixLayout(int64_t bits, int64_t span) {
+  WeightLayout layout;
+  layout.blockN = 16;
+  append(layout, 'b', bits);
+  auto add = [&](std::initializer_list<const char *> names) {
+    layout.order.insert(layout.order.end(), names.begin(), names.end());
+  };
+  // Above the two steps that one load of activations feeds, up to 16 bytes of
+  // codes for a thread.
+  auto steps = [&](int64_t most) {
+    layout.blockK = 32;
+    while (layout.blockK < most && span % (2 * layout.blockK) == 0)
+      layout.blockK *= 2;
+    for (int64_t i = 5; (int64_t(1) << i) < layout.blockK; ++i)
+      layout.order.push_back("k" + std::to_string(i));
+  };
+  switch (bits) {
+  case 2:
+    add({"n3", "k1", "k2", "k0"});
+    steps(128);
+    add({"k3", "k4"});
+    break;
+  case 4:
+    add({"n3", "k1", "k0", "k2"});
+    steps(64);
+    add({"k3", "k4"});
+    break;
+  case 8:
+    add({"k1", "k0", "n3", "k2"});
+    steps(32);
+    add({"k3", "k4"});
+    break;
+  default:
+    // Nothing to unpack: 16 bytes are one step.
+    add({"k0", "n3", "k1"});
+    steps(32);
+    add({"k3", "k4"});
+    break;
+  }
+  add({"n0", "n1", "n2"});
+  if (bits > 8)
+    add({"k2"});
+  return layout;
+}
+
+WeightLayout UnitInfo::rowLayout(int64_t bits) const {
+  WeightLayout layout;
+  layout.blockN = panelColumns();
+  layout.blockK = 1;
+  append(layout, 'b', bits);
+  if (kind == Kind::Matrix)
+    // The two columns of one thread lie side by side.
+    layout.order.insert(layout.order.end(), {"n3", "n0", "n1", "n2"});
+  else
+    append(layout, 'n', layout.blockN);
+  return layout;
+}
+
+WeightLayout UnitInfo::weightLayout(int64_t bits, int64_t span) const {
+  if (kind == Kind::Matrix)
+    return matrixLayout(bits, span);
   WeightLayout layout;
   layout.blockN = lanes * vectorsPerPanel;
-  auto append = [&](char dim, int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i)
-      layout.order.push_back(dim + std::to_string(i));
-  };
-  const int64_t bitsN = llvm::Log2_64(layout.blockN);
   if (bits > 8) {
     layout.blockK = 1;
-    append('b', 0, llvm::Log2_64(bits));
-    append('n', 0, bitsN);
+    append(layout, 'b', bits);
+    append(layout, 'n', layout.blockN);
     return layout;
   }
   // A vector holds one word of each of its lanes' columns, so that one load
@@ -43,12 +121,12 @@ WeightLayout UnitInfo::weightLayout(int64_t bits) const {
     const int64_t firstWord = firstField + llvm::Log2_64(slot / width);
     if (!layout.order.empty())
       layout.order.push_back("|");
-    append('b', 0, llvm::Log2_64(width));
-    append('k', firstField, firstWord);
-    append('k', 2, firstField);
-    append('k', 0, 2);
-    append('n', 0, bitsN);
-    append('k', firstWord, llvm::Log2_64(layout.blockK));
+    append(layout, 'b', width);
+    appendBits(layout, 'k', firstField, firstWord);
+    appendBits(layout, 'k', 2, firstField);
+    appendBits(layout, 'k', 0, 2);
+    append(layout, 'n', layout.blockN);
+    appendBits(layout, 'k', firstWord, llvm::Log2_64(layout.blockK));
   }
   return layout;
 }
@@ -66,26 +144,72 @@ llvm::ArrayRef<TargetInfo> gptq::cpuTargets() {
   // Bandwidth: what benchmarks/read_bandwidth shows with one thread on server
   // processors of these levels (10 to 20 GB/s; desktops reach twice that).
   static const std::vector<TargetInfo> targets = {
-      {"x86-64-v3",
+      {TargetInfo::Kind::CPU,
+       "x86-64-v3",
        "x86-64-v3",
        {"avx2", "fma", "f16c"},
-       {{"fma_f32", /*lanes=*/8, /*vectorsPerPanel=*/4, /*accumulators=*/12}},
+       {{"fma_f32", UnitInfo::Kind::Vector, /*lanes=*/8, /*vectorsPerPanel=*/4,
+         /*accumulators=*/12}},
        /*workgroupMemory=*/512 << 10,
        /*coreBandwidth=*/15'000'000'000},
-      {"x86-64-v4",
+      {TargetInfo::Kind::CPU,
+       "x86-64-v4",
        "x86-64-v4",
        {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq"},
-       {{"fma_f32", /*lanes=*/16, /*vectorsPerPanel=*/4, /*accumulators=*/24}},
+       {{"fma_f32", UnitInfo::Kind::Vector, /*lanes=*/16, /*vectorsPerPanel=*/4,
+         /*accumulators=*/24}},
        /*workgroupMemory=*/1 << 20,
        /*coreBandwidth=*/15'000'000'000},
   };
   return targets;
 }
 
+llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
+  // Sums of one thread: 128 registers (16 warps fill a multiprocessor) less
+  // activations, codes on their way, scales and addresses.
+  static const std::vector<TargetInfo> targets = [] {
+    struct Chip {
+      const char *name, *ptx;
+      int64_t multiprocessors, sharedKilobytes, gigabytesPerSecond;
+    };
+    // The largest chip of each: T4, A100, A10, L40, H200, B200, RTX PRO 6000.
+    static const Chip chips[] = {
+        {"sm_75", "ptx63", 40, 64, 320},
+        {"sm_80", "ptx70", 108, 163, 1555},
+        {"sm_86", "ptx71", 84, 99, 600},
+        {"sm_89", "ptx78", 142, 99, 864},
+        {"sm_90a", "ptx80", 132, 227, 4800},
+        {"sm_100a", "ptx86", 148, 227, 8000},
+        {"sm_120a", "ptx87", 188, 99, 1792},
+    };
+    std::vector<TargetInfo> result;
+    for (const Chip &chip : chips) {
+      const int sm = std::atoi(chip.name + 3);
+      TargetInfo target;
+      target.kind = TargetInfo::Kind::NVVM;
+      target.name = target.llvmCpu = chip.name;
+      target.features = {chip.ptx};
+      // Before sm_80 the unit takes 8 steps of K at a time: the same fragments
+      // in two halves.
+      target.units = {{sm < 80 ? "mma_m16n8k8" : "mma_m16n8k16",
+                       UnitInfo::Kind::Matrix, /*lanes=*/32,
+                       /*vectorsPerPanel=*/1, /*accumulators=*/56}};
+      target.workgroupMemory = chip.sharedKilobytes << 10;
+      target.coreBandwidth = chip.gigabytesPerSecond * 1'000'000'000;
+      target.multiprocessors = chip.multiprocessors;
+      target.launchesOverlap = sm >= 90;
+      result.push_back(target);
+    }
+    return result;
+  }();
+  return targets;
+}
+
 const TargetInfo *gptq::findTarget(llvm::StringRef name) {
-  for (const TargetInfo &target : cpuTargets())
-    if (name == target.name)
-      return &target;
+  for (llvm::ArrayRef<TargetInfo> targets : {cpuTargets(), nvvmTargets()})
+    for (const TargetInfo &target : targets)
+      if (name == target.name)
+        return &target;
   return nullptr;
 }
 

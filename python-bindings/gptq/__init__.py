@@ -19,11 +19,12 @@ class Model:
     """A compiled model, mapped into memory.
 
     path: the `.gptqm` file. threads: threads that compute, 0 for one a core.
-    verify: compare every tensor with its checksum.
+    verify: compare every tensor with its checksum. device: which of several GPUs,
+    for models that are compiled for one.
     """
 
-    def __init__(self, path, threads=0, verify=True):
-        self._model = _gptq.Model(str(path), threads, verify)
+    def __init__(self, path, threads=0, verify=True, device=0):
+        self._model = _gptq.Model(str(path), threads, device, verify)
         self.manifest = json.loads(self._model.manifest)
 
     @property
@@ -35,7 +36,7 @@ class Model:
         """Names of the entries that `run` takes."""
         names = [entry["name"] for entry in self.manifest["entries"]]
         if self.manifest["model"] is not None:
-            names = [n for n in names if n not in ("generate", "score")]
+            names = [n for n in names if n not in ("generate", "score", "next")]
         return names
 
     def encode(self, text, add_bos=True, parse_special=True):

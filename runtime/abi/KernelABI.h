@@ -27,6 +27,10 @@ extern "C" {
 /// is aligned to this many bytes: a cache line, and the widest vector register.
 #define GPTQ_ALIGNMENT 64
 
+/// The same for a device with memory of its own: the widest transaction.
+/// Offsets into the arena keep GPTQ_ALIGNMENT.
+#define GPTQ_DEVICE_ALIGNMENT 256
+
 /// Indices into `dims`.
 enum { GPTQ_DIM_M = 0, GPTQ_DIM_P = 1, GPTQ_NUM_DIMS = 2 };
 
@@ -35,6 +39,11 @@ enum { GPTQ_DIM_M = 0, GPTQ_DIM_P = 1, GPTQ_NUM_DIMS = 2 };
 /// thread alone.
 typedef void (*gptq_cpu_kernel)(void *const *args, const int64_t *dims,
                                 int64_t workgroup, void *scratch);
+
+// A kernel for the target `nvvm` is a PTX entry instead. Its parameters are one
+// 64-bit global pointer per argument, then one to `dims` in device memory; its
+// grid has one dimension, the workgroups. M is a constant of a recorded graph,
+// P is not: a workgroup that the actual P does not need does nothing.
 
 #ifdef __cplusplus
 }

@@ -61,6 +61,14 @@ Status readAt(const JsonView &view, const char *key, T &out) {
   return read(member, out);
 }
 
+/// Reads the member `key`; without it `out` stays as it is.
+template <typename T>
+Status readIfThere(const JsonView &view, const char *key, T &out) {
+  if (std::optional<JsonView> member = view.find(key))
+    return read(*member, out);
+  return {};
+}
+
 Status read(const JsonView &view, ManifestSection &out) {
   GPTQ_TRY(readAt(view, "tensor", out.tensor));
   GPTQ_TRY(readAt(view, "bytes", out.bytes));
@@ -141,7 +149,10 @@ Status read(const JsonView &view, ManifestVariant &out) {
   GPTQ_TRY(readAt(view, "m_max", out.mMax));
   GPTQ_TRY(readAt(view, "symbol", out.symbol));
   GPTQ_TRY(readAt(view, "grid", out.grid));
-  return readAt(view, "scratch_bytes", out.scratchBytes);
+  GPTQ_TRY(readAt(view, "scratch_bytes", out.scratchBytes));
+  GPTQ_TRY(readIfThere(view, "threads", out.threads));
+  GPTQ_TRY(readIfThere(view, "shared_bytes", out.sharedBytes));
+  return readIfThere(view, "overlap", out.overlap);
 }
 
 Status read(const JsonView &view, ManifestDispatch &out) {
@@ -201,10 +212,10 @@ Status checkName(const std::string &where, const std::string &name) {
 Status checkPort(const std::string &where, const ManifestPort &port,
                  int64_t maxM) {
   GPTQ_TRY(checkName(where + ".name", port.name));
-  if (port.dtype != "f32" && port.dtype != "i32")
-    return invalid(where + ".dtype",
-                   "expected f32 or i32, found " + quoteForMessage(port.dtype));
-  // Four bytes an element; the product is bounded step by step.
+  if (port.dtype != "f32" && port.dtype != "i32" && !port.isHalf())
+    return invalid(where + ".dtype", "expected f32, i32, f16 or bf16, found " +
+                                         quoteForMessage(port.dtype));
+  // At most four bytes an element; the product is bounded step by step.
   int64_t elements = 1;
   for (ManifestDim dim : port.shape) {
     GPTQ_TRY(checkRange(where + ".shape", dim.at(maxM), 0, limits::count));
@@ -257,10 +268,17 @@ Status checkArgument(const std::string &where, const ManifestArgument &arg,
 }
 
 Status checkVariant(const std::string &where, const ManifestVariant &variant,
-                    int64_t maxM, int64_t maxContext) {
+                    int64_t maxM, int64_t maxContext, bool isGpu) {
   GPTQ_TRY(checkName(where + ".symbol", variant.symbol));
   GPTQ_TRY(checkRange(where + ".scratch_bytes", variant.scratchBytes, 0,
-                      limits::scratchBytes));
+                      isGpu ? 0 : limits::scratchBytes));
+  GPTQ_TRY(checkRange(where + ".threads", variant.threads, isGpu ? 1 : 0,
+                      isGpu ? limits::gpuThreads : 0));
+  GPTQ_TRY(checkRange(where + ".shared_bytes", variant.sharedBytes, 0,
+                      isGpu ? limits::gpuSharedBytes : 0));
+  if (variant.overlap && !isGpu)
+    return invalid(where + ".overlap", "is for kernels of a GPU");
+  int64_t most = isGpu ? limits::gpuWorkgroups : limits::workgroups;
   int64_t product = 1;
   for (const GridFactor &f : variant.grid) {
     std::string factor = where + ".grid";
@@ -276,10 +294,9 @@ Status checkVariant(const std::string &where, const ManifestVariant &variant,
         __builtin_add_overflow(am, bp, &sum) ||
         __builtin_add_overflow(sum, f.c + f.d, &sum) ||
         __builtin_mul_overflow(product, f.at(maxM, maxContext), &product) ||
-        product > limits::workgroups)
-      return invalid(factor, "can exceed " +
-                                 std::to_string(limits::workgroups) +
-                                 " workgroups");
+        product > most)
+      return invalid(factor,
+                     "can exceed " + std::to_string(most) + " workgroups");
     // A factor that is 0 for the largest M is 0 always; keep later factors
     // checked all the same.
     product = std::max<int64_t>(product, 1);
@@ -290,6 +307,7 @@ Status checkVariant(const std::string &where, const ManifestVariant &variant,
 Status checkEntry(const std::string &where, const ManifestEntry &entry,
                   const Manifest &manifest) {
   int64_t maxContext = manifest.model ? manifest.model->maxContext : 0;
+  bool isGpu = manifest.target.kind == "nvvm";
   GPTQ_TRY(checkName(where + ".name", entry.name));
   GPTQ_TRY(checkRange(where + ".max_m", entry.maxM, 1, limits::count));
   GPTQ_TRY(
@@ -317,7 +335,7 @@ Status checkEntry(const std::string &where, const ManifestEntry &entry,
                                          std::to_string(previous) + ", found " +
                                          std::to_string(variant.mMax));
       previous = variant.mMax;
-      GPTQ_TRY(checkVariant(v, variant, entry.maxM, maxContext));
+      GPTQ_TRY(checkVariant(v, variant, entry.maxM, maxContext, isGpu));
     }
     if (previous < entry.maxM)
       return invalid(at + ".variants", "cover " + std::to_string(previous) +
@@ -327,11 +345,13 @@ Status checkEntry(const std::string &where, const ManifestEntry &entry,
   return {};
 }
 
-/// `generate` and `score` take the tokens of the call and give logits.
+/// `generate` and `score` take the tokens of the call and give logits, `next`
+/// takes one token and gives another.
 Status checkLanguageModelEntry(const std::string &where,
                                const ManifestEntry &entry,
-                               const ManifestModel &model) {
-  bool isScore = entry.name == "score";
+                               const ManifestModel &model,
+                               const ManifestTarget &target) {
+  bool isScore = entry.name == "score", isNext = entry.name == "next";
   auto matches = [](const ManifestPort &port, const char *dtype,
                     std::vector<int64_t> shape) {
     if (port.dtype != dtype || port.shape.size() != shape.size())
@@ -343,6 +363,14 @@ Status checkLanguageModelEntry(const std::string &where,
   };
   if (entry.inputs.size() != 1 || !matches(entry.inputs[0], "i32", {-1}))
     return invalid(where + ".inputs", "expected one input i32[M]");
+  if (isNext) {
+    if (entry.outputs.size() != 1 || !matches(entry.outputs[0], "i32", {1}))
+      return invalid(where + ".outputs", "expected one output i32[1]");
+    if (target.kind == "cpu")
+      return invalid(where, "'next' is for targets that keep the position in "
+                            "the memory of a device");
+    return checkRange(where + ".max_m", entry.maxM, 1, 1);
+  }
   if (entry.outputs.size() != 1 ||
       !matches(entry.outputs[0], "f32", {isScore ? -1 : 1, model.vocabSize}))
     return invalid(where + ".outputs", std::string("expected one output f32[") +
@@ -362,6 +390,10 @@ Status checkLanguageModelEntry(const std::string &where,
 Status gptq::abi::checkManifest(const Manifest &m) {
   if (m.target.kind.empty())
     return invalid("target.kind", "is empty");
+  if (m.target.kind == "nvvm" && !ComputeCapability::parse(m.target.name))
+    return invalid("target.name", "expected an architecture like sm_90a, "
+                                  "found " +
+                                      quoteForMessage(m.target.name));
   const std::string &kind = m.tokenizer.kind;
   if (kind != "sentencepiece" && kind != "bpe" && kind != "none")
     return invalid("tokenizer.kind",
@@ -408,8 +440,8 @@ Status gptq::abi::checkManifest(const Manifest &m) {
     GPTQ_TRY(checkEntry(where, entry, m));
     if (!names.insert(entry.name).second)
       return invalid(where, "is a second entry " + quoteForMessage(entry.name));
-    if (m.model && (entry.name == "generate" || entry.name == "score"))
-      GPTQ_TRY(checkLanguageModelEntry(where, entry, *m.model));
+    if (m.model && isLanguageModelEntry(entry.name))
+      GPTQ_TRY(checkLanguageModelEntry(where, entry, *m.model, m.target));
   }
   if (m.model && !m.findEntry("generate"))
     return invalid("entries", "a language model needs the entry 'generate'");
@@ -445,8 +477,7 @@ Expected<Manifest> gptq::abi::parseManifest(std::string_view json) {
     }
     GPTQ_ASSIGN(JsonView tokenizer, root.at("tokenizer"));
     GPTQ_TRY(readAt(tokenizer, "kind", m.tokenizer.kind));
-    if (std::optional<JsonView> files = tokenizer.find("files"))
-      GPTQ_TRY(read(*files, m.tokenizer.files));
+    GPTQ_TRY(readIfThere(tokenizer, "files", m.tokenizer.files));
     GPTQ_TRY(readAt(root, "chat_template", m.chatTemplate));
 
     std::string algorithm;
@@ -507,10 +538,17 @@ static OrderedJson toJson(const ManifestVariant &variant) {
   OrderedJson grid = OrderedJson::array();
   for (const GridFactor &f : variant.grid)
     grid.push_back(OrderedJson::array({f.a, f.b, f.c, f.d}));
-  return {{"m_max", variant.mMax},
-          {"symbol", variant.symbol},
-          {"grid", grid},
-          {"scratch_bytes", variant.scratchBytes}};
+  OrderedJson out = {{"m_max", variant.mMax},
+                     {"symbol", variant.symbol},
+                     {"grid", grid},
+                     {"scratch_bytes", variant.scratchBytes}};
+  if (variant.threads)
+    out["threads"] = variant.threads;
+  if (variant.sharedBytes)
+    out["shared_bytes"] = variant.sharedBytes;
+  if (variant.overlap)
+    out["overlap"] = true;
+  return out;
 }
 
 template <typename T> static OrderedJson toJson(const std::vector<T> &list) {
@@ -573,6 +611,46 @@ std::string gptq::abi::serializeManifest(const Manifest &m) {
 //===----------------------------------------------------------------------===//
 // Queries
 //===----------------------------------------------------------------------===//
+
+std::optional<ComputeCapability>
+ComputeCapability::parse(std::string_view name) {
+  if (name.substr(0, 3) != "sm_")
+    return std::nullopt;
+  name.remove_prefix(3);
+  ComputeCapability out;
+  if (!name.empty() && (name.back() == 'a' || name.back() == 'f')) {
+    out.suffix = name.back();
+    name.remove_suffix(1);
+  }
+  // The last digit is the minor version: sm_90, sm_120.
+  if (name.size() < 2 || name.size() > 4 || name[0] == '0')
+    return std::nullopt;
+  int number = 0;
+  for (char c : name) {
+    if (c < '0' || c > '9')
+      return std::nullopt;
+    number = number * 10 + (c - '0');
+  }
+  out.major = number / 10;
+  out.minor = number % 10;
+  return out;
+}
+
+bool ComputeCapability::ptxRunsOn(const ComputeCapability &other) const {
+  if (suffix == 'a')
+    return major == other.major && minor == other.minor;
+  if (suffix == 'f')
+    return major == other.major && minor <= other.minor;
+  return major < other.major || (major == other.major && minor <= other.minor);
+}
+
+bool ComputeCapability::cubinRunsOn(const ComputeCapability &other) const {
+  return major == other.major && ptxRunsOn(other);
+}
+
+bool gptq::abi::isLanguageModelEntry(std::string_view name) {
+  return name == "generate" || name == "score" || name == "next";
+}
 
 int64_t ManifestPort::elements(int64_t m) const {
   int64_t n = 1;

@@ -32,15 +32,37 @@ inline constexpr int64_t scratchBytes = int64_t(1) << 30;
 inline constexpr int64_t count = int64_t(1) << 31;
 /// Workgroups of one dispatch.
 inline constexpr int64_t workgroups = int64_t(1) << 40;
+/// The same on a GPU, and the threads and memory of one workgroup there: what
+/// the CUDA driver can be asked for.
+inline constexpr int64_t gpuWorkgroups = (int64_t(1) << 31) - 1;
+inline constexpr int64_t gpuThreads = 1024;
+inline constexpr int64_t gpuSharedBytes = int64_t(1) << 20;
 /// Characters of a name.
 inline constexpr size_t nameLength = 1024;
 } // namespace limits
 
 struct ManifestTarget {
+  /// `cpu` or `nvvm`.
   std::string kind = "cpu";
+  /// A processor, or an architecture like `sm_90a`.
   std::string name;
   /// Instruction sets the code needs, as LLVM spells them.
   std::vector<std::string> features;
+};
+
+/// What `sm_90a` says: the compute capability that code was compiled for.
+struct ComputeCapability {
+  int major = 0;
+  int minor = 0;
+  /// `a`: that capability only; `f`: its family only; 0: it and later ones.
+  char suffix = 0;
+
+  /// Nothing if `name` is not the name of an architecture.
+  static std::optional<ComputeCapability> parse(std::string_view name);
+  /// Whether PTX for this runs on a device of the capability `other`.
+  bool ptxRunsOn(const ComputeCapability &other) const;
+  /// Whether a cubin for this does; it is not compiled again.
+  bool cubinRunsOn(const ComputeCapability &other) const;
 };
 
 struct ManifestModel {
@@ -86,9 +108,12 @@ struct ManifestDim {
 /// An input or output of an entry.
 struct ManifestPort {
   std::string name;
-  /// `f32` or `i32`; both are 4 bytes wide.
+  /// `f32`, `i32`, `f16` or `bf16`.
   std::string dtype = "f32";
   std::vector<ManifestDim> shape;
+
+  bool isHalf() const { return dtype == "f16" || dtype == "bf16"; }
+  int64_t elementBytes() const { return isHalf() ? 2 : 4; }
 
   /// Elements in a call of `m` rows.
   int64_t elements(int64_t m) const;
@@ -129,6 +154,12 @@ struct ManifestVariant {
   std::string symbol;
   std::vector<GridFactor> grid;
   int64_t scratchBytes = 0;
+  /// On a GPU: threads and dynamic shared memory of a workgroup, and whether
+  /// the kernel itself waits for the dispatch before it, so that it may start
+  /// earlier.
+  int64_t threads = 0;
+  int64_t sharedBytes = 0;
+  bool overlap = false;
 
   /// The product of the factors; at most limits::workgroups in a checked
   /// manifest.
@@ -163,10 +194,15 @@ struct Manifest {
   const ManifestEntry *findEntry(std::string_view name) const;
 };
 
+/// Whether `name` is one of the entries of a language model, which run on
+/// tokens: `generate`, `score`, `next`.
+bool isLanguageModelEntry(std::string_view name);
+
 /// Checks everything that can be checked without the file's other tensors:
 /// ranges, arena bounds, indices of inputs, outputs and states, the order of
-/// variants, grids that cannot overflow, the ports of `generate` and `score`.
-/// Weight indices and sections are checked against the file by its loader.
+/// variants, grids that cannot overflow, the ports of a language model's
+/// entries. Weight indices and sections are checked against the file by its
+/// loader.
 Status checkManifest(const Manifest &manifest);
 
 /// Parses and checks.

@@ -39,6 +39,8 @@ enum class StatusCode : int {
   ResourceExhausted = 5,
   /// The call does not fit the session's state, e.g. its context is full.
   OutOfRange = 6,
+  /// A GPU or its driver reported an error.
+  DeviceFailed = 7,
 };
 
 class [[nodiscard]] Status {

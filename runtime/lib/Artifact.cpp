@@ -112,8 +112,8 @@ Expected<Artifact> gptq::runtime::readArtifact(ByteSpan file) {
                      " is not listed in the manifest's sections");
     ByteSpan bytes = st.bytes(info);
     int64_t index = weightIndex(name);
-    if (name == "code.elf") {
-      artifact.code = bytes;
+    if (startsWith(name, "code.")) {
+      artifact.codes.emplace_back(name.substr(5), bytes);
     } else if (startsWith(name, "file.")) {
       artifact.files.emplace_back(name.substr(5), bytes);
     } else if (index >= 0) {
@@ -127,7 +127,7 @@ Expected<Artifact> gptq::runtime::readArtifact(ByteSpan file) {
       artifact.weights[index] = bytes;
     } else {
       return invalid("tensor " + quoteForMessage(name) +
-                     " is none of manifest.json, code.elf, w.<i>, "
+                     " is none of manifest.json, code.<kind>, w.<i>, "
                      "file.<name> and pad.<i>");
     }
   }
@@ -135,8 +135,9 @@ Expected<Artifact> gptq::runtime::readArtifact(ByteSpan file) {
     if (!artifact.weights[i].data)
       return invalid("weights are not numbered without gaps: 'w." +
                      std::to_string(i) + "' is missing");
-  if (manifest.target.kind == "cpu" && !artifact.code.data)
-    return invalid("the tensor 'code.elf' is missing");
+  for (auto [kind, code] : {std::pair("cpu", "elf"), {"nvvm", "ptx"}})
+    if (manifest.target.kind == kind && !artifact.findCode(code))
+      return invalid(std::string("the tensor 'code.") + code + "' is missing");
 
   for (const ManifestEntry &entry : manifest.entries)
     for (const ManifestDispatch &dispatch : entry.dispatches)
@@ -155,18 +156,28 @@ Expected<Artifact> gptq::runtime::readArtifact(ByteSpan file) {
   return artifact;
 }
 
-std::optional<ByteSpan> Artifact::findFile(std::string_view name) const {
-  for (const auto &[fileName, bytes] : files)
-    if (fileName == name)
+static std::optional<ByteSpan>
+find(const std::vector<std::pair<std::string, ByteSpan>> &list,
+     std::string_view name) {
+  for (const auto &[itsName, bytes] : list)
+    if (itsName == name)
       return bytes;
   return std::nullopt;
+}
+
+std::optional<ByteSpan> Artifact::findFile(std::string_view name) const {
+  return find(files, name);
+}
+
+std::optional<ByteSpan> Artifact::findCode(std::string_view name) const {
+  return find(codes, name);
 }
 
 Status gptq::runtime::verifyArtifact(const Artifact &artifact, int threads) {
   const std::vector<ManifestSection> &sections = artifact.manifest.sections;
   auto bytesOf = [&](const std::string &tensor) {
-    if (tensor == "code.elf")
-      return artifact.code;
+    if (startsWith(tensor, "code."))
+      return *artifact.findCode(std::string_view(tensor).substr(5));
     if (startsWith(tensor, "file."))
       return *artifact.findFile(std::string_view(tensor).substr(5));
     return artifact.weights[weightIndex(tensor)];

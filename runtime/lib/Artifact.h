@@ -19,12 +19,16 @@ namespace gptq::runtime {
 struct Artifact {
   abi::Manifest manifest;
   std::string manifestText;
-  abi::ByteSpan code;
   std::vector<abi::ByteSpan> weights;
+
+  /// The tensor `code.<name>`, e.g. of `elf`; nothing if absent.
+  std::optional<abi::ByteSpan> findCode(std::string_view name) const;
 
   /// The carried file `name`, e.g. `tokenizer.json`; nothing if absent.
   std::optional<abi::ByteSpan> findFile(std::string_view name) const;
 
+  /// All of `code.<name>`, without the `code.`.
+  std::vector<std::pair<std::string, abi::ByteSpan>> codes;
   /// All of `file.<name>`, without the `file.`.
   std::vector<std::pair<std::string, abi::ByteSpan>> files;
 };

@@ -9,6 +9,7 @@
 
 #include "runtime/abi/Json.h"
 #include "runtime/abi/MappedFile.h"
+#include "runtime/lib/Half.h"
 
 #include <cerrno>
 #include <cstdio>
@@ -31,12 +32,6 @@ static Expected<std::string_view> field(std::string_view header,
   if (at == std::string_view::npos)
     return invalid("the header's '" + key + "' has no value");
   return header.substr(at);
-}
-
-static float widenHalf(uint16_t half) {
-  _Float16 value;
-  std::memcpy(&value, &half, sizeof(value));
-  return float(value);
 }
 
 Expected<NpyArray> gptq::runtime::parseNpy(ByteSpan file) {
@@ -112,7 +107,7 @@ Expected<NpyArray> gptq::runtime::parseNpy(ByteSpan file) {
   for (int64_t i = 0; isF2 && i < elements; ++i) {
     uint16_t half;
     std::memcpy(&half, data + 2 * i, 2);
-    array.floats[i] = widenHalf(half);
+    array.floats[i] = widenF16(half);
   }
   for (int64_t i = 0; isI8 && i < elements; ++i) {
     int64_t value;

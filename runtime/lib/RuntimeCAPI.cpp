@@ -23,6 +23,8 @@ using namespace gptq::runtime;
 
 struct gptq_model {
   std::unique_ptr<Model> impl;
+  /// What does not change of it.
+  DeviceInfo device;
 };
 
 struct gptq_session {
@@ -74,7 +76,7 @@ const char *gptq_version(void) { return GPTQ_VERSION; }
 //===----------------------------------------------------------------------===//
 
 gptq_model_options gptq_model_default_options(void) {
-  return {/*threads=*/0, /*verify=*/true, /*inspect_only=*/false};
+  return {/*threads=*/0, /*device=*/0, /*verify=*/true, /*inspect_only=*/false};
 }
 
 gptq_status gptq_model_open(const char *path, const gptq_model_options *options,
@@ -83,9 +85,14 @@ gptq_status gptq_model_open(const char *path, const gptq_model_options *options,
     REQUIRE(path);
     REQUIRE(model);
     gptq_model_options o = options ? *options : gptq_model_default_options();
-    GPTQ_ASSIGN(std::unique_ptr<Model> impl,
-                Model::open(path, {o.threads, o.verify, o.inspect_only}));
-    *model = new gptq_model{std::move(impl)};
+    GPTQ_ASSIGN(
+        std::unique_ptr<Model> impl,
+        Model::open(path, {o.threads, o.device, o.verify, o.inspect_only}));
+    DeviceInfo device;
+    if (impl->canRun()) {
+      GPTQ_ASSIGN(device, impl->device().info());
+    }
+    *model = new gptq_model{std::move(impl), std::move(device)};
     return {};
   });
 }
@@ -112,16 +119,33 @@ void gptq_model_get_info(const gptq_model *model, gptq_model_info *info) {
   info->has_tokenizer = manifest.tokenizer.kind != "none";
   info->has_chat_template = !manifest.chatTemplate.empty();
   info->has_score = manifest.findEntry("score") != nullptr;
-  info->threads = m.threads();
+  info->has_next = manifest.findEntry("next") != nullptr;
+  info->threads = model->device.threads;
   info->file_bytes = m.fileBytes();
   for (ByteSpan weight : m.artifact().weights)
     info->weight_bytes += int64_t(weight.size);
-  info->code_bytes = int64_t(m.artifact().code.size);
+  for (const auto &[name, code] : m.artifact().codes)
+    info->code_bytes += int64_t(code.size);
   for (const ManifestState &state : manifest.state)
     info->state_bytes += state.bytes;
-  info->arena_bytes = m.arenaBytes();
-  info->scratch_bytes = m.scratchBytes();
+  info->arena_bytes = arenaBytesOf(manifest);
+  info->scratch_bytes = scratchBytesOf(manifest);
   info->entry_count = manifest.entries.size();
+}
+
+gptq_status gptq_model_get_device(const gptq_model *model,
+                                  gptq_device_info *info, gptq_error *error) {
+  return guarded(error, [&]() -> Status {
+    REQUIRE(model);
+    REQUIRE(info);
+    if (!model->impl->canRun())
+      return Status(StatusCode::InvalidArgument,
+                    "the model was opened for inspection only");
+    GPTQ_ASSIGN(DeviceInfo now, model->impl->device().info());
+    *info = {model->device.name.c_str(), model->device.code.c_str(),
+             now.modelBytes, now.freeBytes, now.totalBytes};
+    return {};
+  });
 }
 
 const char *gptq_model_manifest(const gptq_model *model) {
@@ -179,6 +203,7 @@ gptq_status gptq_model_get_port(const gptq_model *model, const char *entry,
                         quoteForMessage(port.name).c_str(), port.shape.size(),
                         GPTQ_MAX_RANK);
     *info = {port.name.c_str(),
+             // Half precision comes and goes as f32.
              port.dtype == "i32" ? GPTQ_I32 : GPTQ_F32,
              port.shape.size(),
              {}};
@@ -228,6 +253,16 @@ gptq_status gptq_session_eval(gptq_session *session, const int32_t *tokens,
 
 const float *gptq_session_logits(const gptq_session *session) {
   return session->impl->logits();
+}
+
+gptq_status gptq_session_next(gptq_session *session, int32_t token,
+                              int32_t *chosen, gptq_error *error) {
+  return guarded(error, [&]() -> Status {
+    REQUIRE(session);
+    REQUIRE(chosen);
+    GPTQ_ASSIGN(*chosen, session->impl->next(token));
+    return {};
+  });
 }
 
 gptq_status gptq_session_score(gptq_session *session, const int32_t *tokens,

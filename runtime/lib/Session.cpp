@@ -8,6 +8,7 @@
 #include "runtime/lib/Session.h"
 
 #include "runtime/abi/Json.h"
+#include "runtime/lib/Half.h"
 
 #include <algorithm>
 #include <cstring>
@@ -15,30 +16,12 @@
 using namespace gptq::abi;
 using namespace gptq::runtime;
 
-static constexpr int64_t elementBytes = 4;
-
-static int64_t aligned(int64_t bytes) {
-  return (bytes + GPTQ_ALIGNMENT - 1) / GPTQ_ALIGNMENT * GPTQ_ALIGNMENT;
-}
-
-/// Makes `buffer` at least `bytes` large; its content is lost if it grows.
-static Status reserve(PageBuffer &buffer, int64_t bytes) {
-  if (buffer.size() >= bytes)
-    return {};
-  GPTQ_ASSIGN(buffer, PageBuffer::allocate(bytes));
-  return {};
-}
-
 Expected<std::unique_ptr<Session>> Session::create(Model &model) {
   if (!model.canRun())
     return Status(StatusCode::InvalidArgument,
                   "the model was opened for inspection only");
   std::unique_ptr<Session> session(new Session(model));
-  for (const ManifestState &state : model.manifest().state) {
-    GPTQ_ASSIGN(PageBuffer buffer, PageBuffer::allocate(state.bytes));
-    session->statePointers.push_back(buffer.data());
-    session->states.push_back(std::move(buffer));
-  }
+  GPTQ_ASSIGN(session->memory, model.device().createSession());
   return session;
 }
 
@@ -48,19 +31,18 @@ Status Session::rewind(int64_t count) {
                       "expected a position of 0 to %lld to go back to, found "
                       "%lld",
                       (long long)tokens, (long long)count);
-  tokens = count;
   if (count == 0)
-    for (PageBuffer &state : states)
-      state.clear();
+    GPTQ_TRY(memory->clear());
+  tokens = count;
   return {};
 }
 
-Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
+Expected<const ManifestEntry *>
+Session::entryFor(const char *name, const int32_t *ids, int64_t count) const {
   const Manifest &manifest = model.manifest();
   if (!manifest.model)
     return Status(StatusCode::InvalidArgument,
                   "the model holds lone functions, not a language model");
-  const char *name = allLogits ? "score" : "generate";
   const ManifestEntry *entry = manifest.findEntry(name);
   if (!entry)
     return makeStatus(StatusCode::Unsupported,
@@ -83,27 +65,45 @@ Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
                         "token %lld of the call: expected an id of 0 to %lld, "
                         "found %d",
                         (long long)i, (long long)vocab - 1, ids[i]);
+  return entry;
+}
 
-  int64_t rowsOut = allLogits ? std::min(count, entry->maxM) : 1;
-  GPTQ_TRY(reserve(inputBuffer, std::min(count, entry->maxM) * elementBytes));
+Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
+  GPTQ_ASSIGN(const ManifestEntry *entry,
+              entryFor(allLogits ? "score" : "generate", ids, count));
+  int64_t vocab = model.manifest().model->vocabSize;
   lastLogits = nullptr;
-  GPTQ_TRY(reserve(outputBuffer, rowsOut * vocab * elementBytes));
-  const void *input = inputBuffer.data();
-  void *output = outputBuffer.data();
+  const float *logits = nullptr;
   for (int64_t done = 0; done < count;) {
     int64_t rows = std::min(count - done, entry->maxM);
-    std::memcpy(inputBuffer.data(), ids + done, rows * elementBytes);
-    model.run(*entry, rows, tokens + done,
-              {statePointers.data(), &input, &output});
+    GPTQ_ASSIGN(CallBuffers buffers, memory->prepare(*entry, rows));
+    std::memcpy(buffers.inputs[0], ids + done, rows * sizeof(int32_t));
+    GPTQ_TRY(memory->run(*entry, rows, tokens + done));
+    logits = reinterpret_cast<const float *>(buffers.outputs[0]);
     if (allLogits)
-      std::memcpy(allLogits + done * vocab, output,
-                  rows * vocab * elementBytes);
+      std::memcpy(allLogits + done * vocab, logits,
+                  rows * vocab * sizeof(float));
     done += rows;
   }
   tokens += count;
   if (!allLogits)
-    lastLogits = reinterpret_cast<const float *>(output);
+    lastLogits = logits;
   return {};
+}
+
+Expected<int32_t> Session::next(int32_t token) {
+  GPTQ_ASSIGN(const ManifestEntry *entry, entryFor("next", &token, 1));
+  const ManifestModel &m = *model.manifest().model;
+  lastLogits = nullptr;
+  GPTQ_ASSIGN(int32_t chosen,
+              memory->next(*entry, token, tokens, tokens + 1 < m.maxContext));
+  if (chosen < 0 || chosen >= m.vocabSize)
+    return makeStatus(StatusCode::InvalidFile,
+                      "the entry 'next' chose the token %d, expected an id of "
+                      "0 to %lld",
+                      chosen, (long long)m.vocabSize - 1);
+  ++tokens;
+  return chosen;
 }
 
 /// `f32[2, M]`
@@ -115,11 +115,16 @@ static std::string typeText(const std::string &dtype,
   return text + "]";
 }
 
+/// What a host hands over for `port`.
+static std::string hostDtype(const ManifestPort &port) {
+  return port.isHalf() ? "f32" : port.dtype;
+}
+
 static std::string typeText(const ManifestPort &port) {
   std::vector<int64_t> shape;
   for (ManifestDim dim : port.shape)
     shape.push_back(dim.size);
-  return typeText(port.dtype, shape);
+  return typeText(hostDtype(port), shape);
 }
 
 /// Checks an array against its port; learns the number of rows where `rows`
@@ -128,7 +133,7 @@ static Status checkArray(const char *what, const ManifestPort &port,
                          const HostArray &array, int64_t maxRows,
                          int64_t &rows) {
   bool matches =
-      port.dtype == array.dtype && port.shape.size() == array.shape.size();
+      hostDtype(port) == array.dtype && port.shape.size() == array.shape.size();
   for (size_t i = 0; matches && i < port.shape.size(); ++i) {
     int64_t found = array.shape[i];
     if (port.shape[i].isRows() && rows == 0 && found >= 1 && found <= maxRows)
@@ -148,6 +153,42 @@ static Status checkArray(const char *what, const ManifestPort &port,
                     typeText(array.dtype, array.shape));
 }
 
+/// Writes the array of a host as `port` holds it.
+static void toDevice(const ManifestPort &port, int64_t rows, const void *from,
+                     uint8_t *to) {
+  int64_t count = port.elements(rows);
+  if (!port.isHalf()) {
+    if (count > 0)
+      std::memcpy(to, from, count * port.elementBytes());
+    return;
+  }
+  auto narrow = port.dtype == "f16" ? narrowToF16 : narrowToBF16;
+  for (int64_t i = 0; i < count; ++i) {
+    float value;
+    std::memcpy(&value, static_cast<const char *>(from) + i * 4, 4);
+    uint16_t half = narrow(value);
+    std::memcpy(to + i * 2, &half, 2);
+  }
+}
+
+/// The inverse of toDevice, but for rounding.
+static void toHost(const ManifestPort &port, int64_t rows, const uint8_t *from,
+                   void *to) {
+  int64_t count = port.elements(rows);
+  if (!port.isHalf()) {
+    if (count > 0)
+      std::memcpy(to, from, count * port.elementBytes());
+    return;
+  }
+  auto widen = port.dtype == "f16" ? widenF16 : widenBF16;
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t half;
+    std::memcpy(&half, from + i * 2, 2);
+    float value = widen(half);
+    std::memcpy(static_cast<char *>(to) + i * 4, &value, 4);
+  }
+}
+
 Status Session::run(const std::string &name,
                     const std::vector<HostArray> &inputs,
                     const std::vector<HostArray> &outputs) {
@@ -155,7 +196,7 @@ Status Session::run(const std::string &name,
   if (!entry)
     return Status(StatusCode::NotFound,
                   "the model has no function " + quoteForMessage(name));
-  if (model.manifest().model && (name == "generate" || name == "score"))
+  if (model.manifest().model && isLanguageModelEntry(name))
     return Status(StatusCode::InvalidArgument,
                   "the entry " + quoteForMessage(name) +
                       " runs on tokens, not as a lone function");
@@ -167,44 +208,20 @@ Status Session::run(const std::string &name,
                       quoteForMessage(name).c_str(), entry->inputs.size(),
                       entry->outputs.size(), inputs.size(), outputs.size());
   int64_t rows = 0;
-  int64_t inputBytes = 0, outputBytes = 0;
-  for (size_t i = 0; i < inputs.size(); ++i) {
+  for (size_t i = 0; i < inputs.size(); ++i)
     GPTQ_TRY(
         checkArray("input", entry->inputs[i], inputs[i], entry->maxM, rows));
-    inputBytes += aligned(entry->inputs[i].elements(rows) * elementBytes);
-  }
   rows = std::max<int64_t>(rows, 1);
-  for (size_t i = 0; i < outputs.size(); ++i) {
+  for (size_t i = 0; i < outputs.size(); ++i)
     GPTQ_TRY(
         checkArray("output", entry->outputs[i], outputs[i], entry->maxM, rows));
-    outputBytes += aligned(entry->outputs[i].elements(rows) * elementBytes);
-  }
 
   lastLogits = nullptr;
-  GPTQ_TRY(reserve(inputBuffer, inputBytes));
-  GPTQ_TRY(reserve(outputBuffer, outputBytes));
-  std::vector<const void *> inputPointers;
-  std::vector<void *> outputPointers;
-  uint8_t *at = inputBuffer.data();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    int64_t bytes = entry->inputs[i].elements(rows) * elementBytes;
-    if (bytes > 0)
-      std::memcpy(at, inputs[i].data, bytes);
-    inputPointers.push_back(at);
-    at += aligned(bytes);
-  }
-  at = outputBuffer.data();
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    outputPointers.push_back(at);
-    at += aligned(entry->outputs[i].elements(rows) * elementBytes);
-  }
-  model.run(
-      *entry, rows, /*position=*/0,
-      {statePointers.data(), inputPointers.data(), outputPointers.data()});
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    int64_t bytes = entry->outputs[i].elements(rows) * elementBytes;
-    if (bytes > 0)
-      std::memcpy(outputs[i].data, outputPointers[i], bytes);
-  }
+  GPTQ_ASSIGN(CallBuffers buffers, memory->prepare(*entry, rows));
+  for (size_t i = 0; i < inputs.size(); ++i)
+    toDevice(entry->inputs[i], rows, inputs[i].data, buffers.inputs[i]);
+  GPTQ_TRY(memory->run(*entry, rows, /*position=*/0));
+  for (size_t i = 0; i < outputs.size(); ++i)
+    toHost(entry->outputs[i], rows, buffers.outputs[i], outputs[i].data);
   return {};
 }

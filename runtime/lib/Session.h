@@ -12,8 +12,8 @@
 
 namespace gptq::runtime {
 
-/// An array that a lone function reads or writes. Both element types are four
-/// bytes wide.
+/// An array that a lone function reads or writes, f32 or i32. Ports of half
+/// precision take and give f32.
 struct HostArray {
   std::string dtype;
   std::vector<int64_t> shape;
@@ -32,8 +32,12 @@ public:
   /// Appends tokens and computes the last one's logits, or with `allLogits`,
   /// [count, vocab], everyone's.
   abi::Status eval(const int32_t *ids, int64_t count, float *allLogits);
-  /// Null before the first eval without `allLogits`.
+  /// Null before the first eval without `allLogits`, and behind `next`.
   const float *logits() const { return lastLogits; }
+
+  /// Appends a token and gives the most likely next one, on models with the
+  /// entry `next`.
+  abi::Expected<int32_t> next(int32_t token);
 
   /// Runs a lone function.
   abi::Status run(const std::string &entry,
@@ -43,11 +47,14 @@ public:
 private:
   explicit Session(Model &model) : model(model) {}
 
+  /// The entry `name` of a language model, for `count` more of the tokens
+  /// `ids`, after checking that they are and fit.
+  abi::Expected<const abi::ManifestEntry *>
+  entryFor(const char *name, const int32_t *ids, int64_t count) const;
+
   Model &model;
   int64_t tokens = 0;
-  std::vector<PageBuffer> states;
-  std::vector<uint8_t *> statePointers;
-  PageBuffer inputBuffer, outputBuffer;
+  std::unique_ptr<DeviceSession> memory;
   const float *lastLogits = nullptr;
 };
 

@@ -182,6 +182,114 @@ TEST(Manifest, RefusesModelsThatDoNotFitTheContract) {
                 "second entry");
 }
 
+/// The good manifest as a GPU's.
+static void makeNvvm(Json &j) {
+  j["target"] = {
+      {"kind", "nvvm"}, {"name", "sm_90a"}, {"features", Json::array()}};
+  for (Json &variant : dispatch(j)["variants"]) {
+    variant["threads"] = 256;
+    variant["scratch_bytes"] = 0;
+  }
+}
+
+/// A `next` entry that fits the good manifest.
+static Json nextEntry() {
+  return {
+      {"name", "next"},
+      {"max_m", 1},
+      {"arena_bytes", 0},
+      {"inputs", {{{"name", "tokens"}, {"dtype", "i32"}, {"shape", {"M"}}}}},
+      {"outputs", {{{"name", "token"}, {"dtype", "i32"}, {"shape", {1}}}}},
+      {"dispatches", Json::array()}};
+}
+
+TEST(Manifest, ReadsAndWritesLaunches) {
+  Json document = *parseJson(good);
+  makeNvvm(document);
+  dispatch(document)["variants"][0]["shared_bytes"] = 98304;
+  dispatch(document)["variants"][0]["overlap"] = true;
+  document["entries"].push_back(nextEntry());
+  document.erase("future");
+  Expected<Manifest> m = parseManifest(document.dump());
+  ASSERT_TRUE(m) << m.status().message();
+  const auto &variants = m->entries[0].dispatches[0].variants;
+  EXPECT_EQ(variants[0].threads, 256);
+  EXPECT_EQ(variants[0].sharedBytes, 98304);
+  EXPECT_TRUE(variants[0].overlap);
+  EXPECT_EQ(variants[1].sharedBytes, 0);
+  EXPECT_FALSE(variants[1].overlap);
+  EXPECT_EQ(*parseJson(serializeManifest(*m)), document);
+}
+
+TEST(Manifest, RefusesBadLaunches) {
+  auto refused = [](auto change, const char *part) {
+    expectRefused(
+        [&](Json &j) {
+          makeNvvm(j);
+          change(j, dispatch(j)["variants"][0]);
+        },
+        part);
+  };
+  refused([](Json &, Json &v) { v.erase("threads"); },
+          "threads: expected 1 to 1024, found 0");
+  refused([](Json &, Json &v) { v["threads"] = 1025; }, "found 1025");
+  refused([](Json &, Json &v) { v["shared_bytes"] = 1 << 21; },
+          "shared_bytes: expected 0 to 1048576");
+  refused([](Json &, Json &v) { v["scratch_bytes"] = 64; },
+          "scratch_bytes: expected 0 to 0");
+  refused([](Json &, Json &v) { v["overlap"] = 1; }, "expected true or false");
+  refused([](Json &, Json &v) { v["grid"] = {{0, 0, int64_t(1) << 31, 1}}; },
+          "can exceed 2147483647 workgroups");
+  refused([](Json &j, Json &) { j["target"]["name"] = "sm90"; },
+          "target.name: expected an architecture like sm_90a");
+  // On a CPU a launch has no threads.
+  expectRefused([](Json &j) { dispatch(j)["variants"][0]["threads"] = 1; },
+                "threads: expected 0 to 0, found 1");
+  expectRefused([](Json &j) { dispatch(j)["variants"][0]["overlap"] = true; },
+                "is for kernels of a GPU");
+}
+
+TEST(Manifest, RefusesBadNextEntries) {
+  auto refused = [](auto change, const char *part) {
+    expectRefused(
+        [&](Json &j) {
+          makeNvvm(j);
+          j["entries"].push_back(nextEntry());
+          change(j["entries"][1]);
+        },
+        part);
+  };
+  refused([](Json &e) { e["max_m"] = 2; }, "max_m: expected 1 to 1");
+  refused([](Json &e) { e["outputs"][0]["dtype"] = "f32"; },
+          "expected one output i32[1]");
+  refused([](Json &e) { e["inputs"] = Json::array(); },
+          "expected one input i32[M]");
+  expectRefused([](Json &j) { j["entries"].push_back(nextEntry()); },
+                "'next' is for targets");
+}
+
+TEST(Manifest, KnowsWhereCodeRuns) {
+  auto capability = [](const char *name) {
+    return ComputeCapability::parse(name).value();
+  };
+  auto h200 = capability("sm_90");
+  EXPECT_EQ(h200.major, 9);
+  EXPECT_EQ(h200.minor, 0);
+  EXPECT_TRUE(capability("sm_90a").ptxRunsOn(h200));
+  EXPECT_TRUE(capability("sm_90a").cubinRunsOn(h200));
+  EXPECT_FALSE(capability("sm_90a").ptxRunsOn(capability("sm_100")));
+  EXPECT_TRUE(capability("sm_80").ptxRunsOn(h200));
+  EXPECT_FALSE(capability("sm_80").cubinRunsOn(h200));
+  EXPECT_TRUE(capability("sm_80").cubinRunsOn(capability("sm_86")));
+  EXPECT_FALSE(capability("sm_86").ptxRunsOn(capability("sm_80")));
+  EXPECT_FALSE(capability("sm_100a").ptxRunsOn(h200));
+  EXPECT_TRUE(capability("sm_100f").ptxRunsOn(capability("sm_103")));
+  EXPECT_FALSE(capability("sm_100f").ptxRunsOn(capability("sm_120")));
+  for (const char *name : {"", "sm_", "sm_9", "sm_090", "sm_90b", "sm_9a",
+                           "sm_12000", "compute_90", "sm_-90", "sm_aa"})
+    EXPECT_FALSE(ComputeCapability::parse(name)) << name;
+}
+
 TEST(Json, BoundsWhatADocumentMayHold) {
   EXPECT_TRUE(parseJson("[[[]]]", {3, 10}));
   EXPECT_FALSE(parseJson("[[[[]]]]", {3, 10}));

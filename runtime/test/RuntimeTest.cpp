@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -229,6 +230,26 @@ TEST(Runtime, RunsLoneFunctions) {
             GPTQ_INVALID_ARGUMENT);
 }
 
+TEST(Runtime, ConvertsHalfPrecision) {
+  ToyModel toy;
+  // 1 + 2^-11 lies between two numbers of 11 bits, 1 + 3 * 2^-11 above one.
+  float a[4] = {1.5f, 1 + 1 / 2048.f, 1 + 3 / 2048.f, 70000}, b[4] = {};
+  const float ofF16[4] = {-1.5f, -1, -1 - 4 / 2048.f, -INFINITY};
+  const float ofBF16[4] = {-1.5f, -1, -1, -70144};
+  for (const char *dtype : {"f16", "bf16"}) {
+    ManifestEntry &entry = toy.manifest.entries.back();
+    entry.inputs[0].dtype = entry.outputs[0].dtype = dtype;
+    Opened m(toy.write("half"));
+    gptq_tensor in = {GPTQ_F32, 2, {1, 4}, a}, out = {GPTQ_F32, 2, {1, 4}, b};
+    gptq_error error;
+    ASSERT_EQ(gptq_session_run(m.session, "negate", &in, 1, &out, 1, &error),
+              GPTQ_OK)
+        << error.message;
+    for (int i = 0; i < 4; ++i)
+      EXPECT_EQ(b[i], (dtype[0] == 'f' ? ofF16 : ofBF16)[i]) << dtype << i;
+  }
+}
+
 TEST(Runtime, KeepsModelsApart) {
   // Two models whose code has the same symbols and whose weights differ; one
   // is opened, closed and replaced while the other lives.
@@ -258,7 +279,7 @@ TEST(Runtime, DescribesTheModel) {
   EXPECT_EQ(info.threads, 3);
   EXPECT_EQ(info.weight_bytes, 2 * 33 * 8 * 4);
   EXPECT_EQ(info.state_bytes, 50 * 8 * 4);
-  EXPECT_EQ(info.entry_count, 3u);
+  EXPECT_EQ(info.entry_count, 4u);
   gptq_port_info port;
   ASSERT_EQ(gptq_model_get_port(m.model, "score", true, 0, &port, nullptr),
             GPTQ_OK);
@@ -345,6 +366,12 @@ TEST(Loader, RefusesOtherTargets) {
   ToyModel toy;
   toy.manifest.target.kind = "gpu";
   expectContains(openError(toy.write("target"), GPTQ_UNSUPPORTED), "'gpu'");
+  // A processor is not one of several devices.
+  gptq_model_options options = gptq_model_default_options();
+  options.device = 1;
+  expectContains(
+      openError(ToyModel().write("target"), GPTQ_INVALID_ARGUMENT, options),
+      "cannot run on device 1");
 }
 
 TEST(Loader, RefusesBadArguments) {

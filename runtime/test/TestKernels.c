@@ -88,3 +88,12 @@ void toy_add(void *const *args, const int64_t *dims, int64_t workgroup,
   for (int i = 0; i < 4; ++i)
     out[workgroup * 4 + i] = a[workgroup * 4 + i] + b[i];
 }
+
+/// args: a, b in f16, [M, 4]; b = -a. One workgroup a row.
+void toy_negate(void *const *args, const int64_t *dims, int64_t workgroup,
+                void *scratch) {
+  const uint16_t *a = args[0];
+  uint16_t *b = args[1];
+  for (int i = 0; i < 4; ++i)
+    b[workgroup * 4 + i] = a[workgroup * 4 + i] ^ 0x8000;
+}

@@ -89,6 +89,17 @@ ToyModel::ToyModel() {
                               ManifestArgument::of(Kind::Output, 0)},
                              {{1, 0, 0, 1}})};
   manifest.entries.push_back(std::move(add));
+
+  ManifestEntry negate;
+  negate.name = "negate";
+  negate.maxM = maxRows;
+  negate.inputs = {{"a", "f16", {ManifestDim::rows(), {4}}}};
+  negate.outputs = {{"b", "f16", {ManifestDim::rows(), {4}}}};
+  negate.dispatches = {dispatch("toy_negate",
+                                {ManifestArgument::of(Kind::Input, 0),
+                                 ManifestArgument::of(Kind::Output, 0)},
+                                {{1, 0, 0, 1}})};
+  manifest.entries.push_back(std::move(negate));
 }
 
 static ByteSpan bytesOf(const std::vector<float> &v) {
@@ -121,10 +132,12 @@ const std::string &gptq::test::temporaryFolder() {
 
 std::string ToyModel::write(const std::string &name) const {
   std::string path = temporaryFolder() + name + ".gptqm";
-  Status status = writeModel(path, manifest,
-                             {{"code.elf", ByteSpan::of(code)},
-                              {"w.0", bytesOf(embedding)},
-                              {"w.1", bytesOf(head)}});
+  std::vector<ModelSection> sections = {{codeName, ByteSpan::of(code)},
+                                        {"w.0", bytesOf(embedding)},
+                                        {"w.1", bytesOf(head)}};
+  if (!cubin.empty())
+    sections.push_back({"code.cubin", ByteSpan::of(cubin)});
+  Status status = writeModel(path, manifest, sections);
   EXPECT_TRUE(status.ok()) << status.message();
   return path;
 }

@@ -25,7 +25,9 @@ struct ToyModel {
 
   abi::Manifest manifest;
   std::vector<float> embedding, head;
-  std::string code;
+  /// The tensor of the code, and the code; `code.cubin` where not empty.
+  std::string codeName = "code.elf";
+  std::string code, cubin;
 
   /// Writes the model into the tests' folder and returns its path.
   std::string write(const std::string &name) const;

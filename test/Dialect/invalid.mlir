@@ -22,6 +22,10 @@ gptq.weight @data_has_the_type : tensor<64xf16> = #gptq.data<"m", "q", 0, tensor
 gptq.weight @init_is_a_view : tensor<2xf16> = dense<0.0> : tensor<2xf16>
 
 // -----
+// expected-error @+1 {{expects a run of at least 0, and 0 where the source is transposed, but found 20}}
+gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layout = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2">, transposed = true, run = 20>
+
+// -----
 // expected-error @+1 {{expects each address bit once, but 'k0' occurs twice}}
 #twice = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k0 k2 n0 n1 n2">
 

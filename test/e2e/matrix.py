@@ -8,7 +8,8 @@ AXES = {
     "bits": (2, 4, 8),
     "checkpoint_format": ("gptq", "gptq_v2"),
     "sym": (True, False),
-    "group_size": (-1, 16, 32, 64, 128, 48),
+    # 20 and 5 do not fill whole packed words.
+    "group_size": (-1, 16, 32, 64, 128, 48, 20, 5),
     "act_order": (False, True),
     "bias": (False, True),
     # K x N: multiples of everything, odd, K below and above a group of 128, N below one vector.

@@ -8,6 +8,7 @@
 #ifndef GPTQ_TOOLS_GPTQ_BENCH_BENCH_H
 #define GPTQ_TOOLS_GPTQ_BENCH_BENCH_H
 
+#include "runtime/abi/Status.h"
 #include "tools/gptq-bench/Limits.h"
 #include "tools/gptq-run/Support.h"
 
@@ -35,6 +36,14 @@ struct MatmulOptions {
   double seconds = 60;
   /// Where gptq-translate and gptq-compile are.
   std::string binDir;
+  /// More arguments for gptq-compile.
+  std::vector<std::string> compileArguments;
+  /// Folder to compile into, without measuring; folder to measure, without
+  /// compiling. Empty: both, in passing.
+  std::string writeTo, readFrom;
+  /// On a GPU: which, and the largest error relative to the largest result.
+  int device = 0;
+  double tolerance = 4e-4;
 };
 
 struct ModelOptions {
@@ -44,10 +53,12 @@ struct ModelOptions {
   int64_t newTokens = 0;
   std::vector<int> threads;
   int samples = 5;
+  int device = 0;
 };
 
 /// Measures lone matmuls: prints a table and adds what it shows to `report`.
-void benchMatmul(const MatmulOptions &options, nlohmann::ordered_json &report);
+/// Returns how many results are wrong, where it checks them: on a GPU.
+int benchMatmul(const MatmulOptions &options, nlohmann::ordered_json &report);
 
 /// Measures prefill and decode of a compiled model, likewise.
 void benchModel(const ModelOptions &options, nlohmann::ordered_json &report);
@@ -67,6 +78,18 @@ inline double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   size_t n = values.size();
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/// The value, or an end with the reason there is none.
+template <typename T> T take(abi::Expected<T> value) {
+  if (!value)
+    throw Error(value.status().message());
+  return value.take();
+}
+
+inline void check(const abi::Status &status) {
+  if (!status.ok())
+    throw Error(status.message());
 }
 
 /// Adds and prints the limits and the machine they were measured on.

@@ -13,23 +13,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Bench.h"
+#include "GpuMatmulBench.h"
+#include "MatmulLayers.h"
 
 #include "runtime/abi/MappedFile.h"
 #include "runtime/abi/ModelWriter.h"
 #include "runtime/lib/Artifact.h"
 
-#include <cerrno>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
 #include <filesystem>
 #include <random>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 using namespace gptq::bench;
 using gptq::run::infoOf;
@@ -39,8 +32,6 @@ using gptq::run::Stopwatch;
 
 namespace fs = std::filesystem;
 
-extern char **environ;
-
 /// How much larger than the caches the weights are.
 static constexpr int64_t cacheFactor = 4;
 static constexpr int64_t mostBytes = int64_t(3) << 29;
@@ -48,34 +39,6 @@ static constexpr int64_t mostCopies = 256;
 static constexpr size_t fewestSamples = 11;
 
 namespace {
-
-/// A folder nobody else can enter, gone with the object.
-class TempFolder {
-public:
-  TempFolder() {
-    std::error_code error;
-    fs::path parent = fs::temp_directory_path(error);
-    if (error)
-      throw Error("no folder for temporary files: " + error.message());
-    std::string name = (parent / "gptq-bench-XXXXXX").string();
-    if (!mkdtemp(name.data()))
-      throw Error("cannot make a folder in '" + parent.string() +
-                  "': " + std::strerror(errno));
-    path = name;
-  }
-  TempFolder(const TempFolder &) = delete;
-  ~TempFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-
-  fs::path path;
-};
-
-struct Shape {
-  int64_t n, k;
-  std::string text;
-};
 
 /// The model that is measured, opened for a number of threads.
 struct Team {
@@ -91,89 +54,15 @@ struct Measurement {
 
 } // namespace
 
-static Shape parseShape(const std::string &text) {
-  Shape shape{0, 0, text};
-  char end = 0;
-  long long n = 0, k = 0;
-  if (std::sscanf(text.c_str(), "%lldx%lld%c", &n, &k, &end) != 2 || n < 1 ||
-      k < 1 || n > (1 << 20) || k > (1 << 20))
-    throw Error("expected a shape like 4096x4096, found '" + text + "'");
-  shape.n = n;
-  shape.k = k;
-  return shape;
-}
-
-/// Runs a tool of the compiler. Its own error becomes ours.
-static void runTool(const fs::path &binDir, const fs::path &folder,
-                    std::vector<std::string> arguments) {
-  stopIfInterrupted();
-  const std::string name = arguments[0];
-  const std::string program = (binDir / name).string();
-  const std::string log = (folder / "log").string();
-  std::vector<char *> argv;
-  arguments[0] = program;
-  for (std::string &argument : arguments)
-    argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  for (int stream : {STDOUT_FILENO, STDERR_FILENO})
-    posix_spawn_file_actions_addopen(&actions, stream, log.c_str(),
-                                     O_WRONLY | O_CREAT | O_APPEND, 0600);
-  pid_t child = 0;
-  int error = posix_spawn(&child, program.c_str(), &actions, nullptr,
-                          argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0)
-    throw Error("cannot start '" + program + "': " + std::strerror(error) +
-                "; --bin-dir says where the compiler is");
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0)
-    if (errno != EINTR)
-      throw Error("lost '" + program + "': " + std::strerror(errno));
-  stopIfInterrupted();
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-    return;
-  std::string text = gptq::run::readFile(log);
-  const std::string mark = name + ": error: ";
-  size_t start = text.find(mark);
-  start = start == std::string::npos ? 0 : start + mark.size();
-  text = text.substr(start, text.find('\n', start) - start);
-  throw Error(name + " failed: " + (text.empty() ? "no reason given" : text));
-}
-
-/// Compiles one matmul to `out`.
-static void compileMatmul(const MatmulOptions &options, const Shape &shape,
-                          int bits, const fs::path &binDir,
-                          const fs::path &folder, const fs::path &out) {
-  std::string kernel = std::to_string(shape.n) + "," + std::to_string(shape.k) +
-                       "," + std::to_string(bits) + "," +
-                       std::to_string(options.group);
-  if (options.asym)
-    kernel += ",asym";
-  if (options.actOrder)
-    kernel += ",act-order";
-  const std::string source = (folder / "matmul.mlir").string();
-  runTool(binDir, folder,
-          {"gptq-translate", "--emit-kernel", kernel, "-o", source});
-  runTool(binDir, folder,
-          {"gptq-compile", source, "--quiet", "--target=" + options.target,
-           "-o", out.string()});
-}
-
-template <typename T> static T take(gptq::abi::Expected<T> value) {
-  if (!value)
-    throw Error(value.status().message());
-  return value.take();
-}
-
 /// Writes a model to `out` that holds the only entry of `artifact` and its
 /// weights `count` times.
 static void repeatEntry(const gptq::runtime::Artifact &artifact, int64_t count,
                         const std::string &out) {
   using gptq::abi::ManifestArgument;
   gptq::abi::Manifest manifest = artifact.manifest;
-  std::vector<gptq::abi::ModelSection> sections = {{"code.elf", artifact.code}};
+  std::vector<gptq::abi::ModelSection> sections;
+  for (const auto &[name, code] : artifact.codes)
+    sections.push_back({"code." + name, code});
   const gptq::abi::ManifestEntry entry = manifest.entries.at(0);
   manifest.entries.clear();
   int64_t weights = int64_t(artifact.weights.size());
@@ -196,19 +85,17 @@ static void repeatEntry(const gptq::runtime::Artifact &artifact, int64_t count,
 
 namespace {
 
-/// One shape and width: its copies, and what was measured on them.
+/// One shape: its copies, and what was measured on them.
 class MatmulBench {
 public:
-  MatmulBench(const MatmulOptions &options, const Machine &machine, Shape shape,
-              int bits)
-      : options(options), machine(machine), shape(std::move(shape)),
-        bits(bits) {}
+  MatmulBench(const MatmulOptions &options, const Machine &machine,
+              const CompiledLayer &compiled)
+      : options(options), machine(machine), compiled(compiled) {}
 
-  void prepare(const fs::path &binDir) {
+  void prepare() {
     TempFolder folder;
-    const std::string one = (folder.path / "one.gptqm").string();
+    const std::string &one = compiled.model;
     const std::string all = (folder.path / "all.gptqm").string();
-    compileMatmul(options, shape, bits, binDir, folder.path, one);
     {
       auto file = take(gptq::abi::MappedFile::open(one));
       auto artifact = take(gptq::runtime::readArtifact(file.bytes()));
@@ -244,8 +131,8 @@ public:
   void warmUp() {
     int64_t mostRows =
         *std::max_element(options.rows.begin(), options.rows.end());
-    x.resize(size_t(mostRows * shape.k));
-    y.resize(size_t(mostRows * shape.n));
+    x.resize(size_t(mostRows * compiled.layer.k));
+    y.resize(size_t(mostRows * compiled.layer.n));
     std::mt19937 random(1);
     std::uniform_real_distribution<float> uniform(-1, 1);
     for (float &value : x)
@@ -267,7 +154,10 @@ public:
     m.seconds.push_back(call(m.threads, m.rows));
   }
 
-  /// One shape's copies at a time are enough memory.
+  bool hasShapeOf(const MatmulBench &other) const {
+    return compiled.layer.n == other.compiled.layer.n &&
+           compiled.layer.k == other.compiled.layer.k;
+  }
   void close() { teams.clear(); }
 
   void report(const std::vector<Limits> &limits,
@@ -277,11 +167,9 @@ public:
     const char *source = times >= cacheFactor - 1e-9 ? "memory"
                          : times > 1                 ? "memory in part"
                                                      : "cache";
-    std::printf("\n%s, %d-bit, group %lld%s%s, for %s: %s packed, weights from "
-                "%s (%zu copies, %.1f times the cache)\n",
-                shape.text.c_str(), bits, (long long)options.group,
-                options.asym ? ", asymmetric" : "",
-                options.actOrder ? ", act-order" : "", target.c_str(),
+    std::printf("\n%s, for %s: %s packed, weights from %s (%zu copies, %.1f "
+                "times the cache)\n",
+                compiled.text().c_str(), target.c_str(),
                 gptq::run::bytesText(weightBytes).c_str(), source, copies,
                 times);
     std::printf("%6s %8s %12s %12s %8s %6s %9s %6s %8s\n", "M", "threads",
@@ -292,7 +180,8 @@ public:
       double seconds = median(m.seconds);
       double best = *std::min_element(m.seconds.begin(), m.seconds.end());
       double rate = double(weightBytes) / seconds / 1e9;
-      double flops = 2.0 * double(m.rows) * double(shape.n) * double(shape.k);
+      double flops = 2.0 * double(m.rows) * double(compiled.layer.n) *
+                     double(compiled.layer.k);
       double gigaflops = flops / seconds / 1e9;
       double readShare = rate / limit.gigabytesPerSecond;
       double flopShare = gigaflops / limit.gigaflops;
@@ -300,27 +189,21 @@ public:
                   (long long)m.rows, m.threads, seconds * 1e6, best * 1e6, rate,
                   readShare * 100, gigaflops, flopShare * 100,
                   m.seconds.size());
-      nlohmann::ordered_json row = {{"shape", shape.text},
-                                    {"n", shape.n},
-                                    {"k", shape.k},
-                                    {"m", m.rows},
-                                    {"bits", bits},
-                                    {"group", options.group},
-                                    {"asym", options.asym},
-                                    {"act_order", options.actOrder},
-                                    {"target", target},
-                                    {"threads", m.threads},
-                                    {"median_us", seconds * 1e6},
-                                    {"best_us", best * 1e6},
-                                    {"weight_bytes", weightBytes},
-                                    {"gb_per_s", rate},
-                                    {"read_share", readShare},
-                                    {"flops", flops},
-                                    {"gflops", gigaflops},
-                                    {"flop_share", flopShare},
-                                    {"weights_from", source},
-                                    {"copies", copies},
-                                    {"rotation_bytes", rotation}};
+      nlohmann::ordered_json row = compiled.describe();
+      row.update({{"m", m.rows},
+                  {"target", target},
+                  {"threads", m.threads},
+                  {"median_us", seconds * 1e6},
+                  {"best_us", best * 1e6},
+                  {"weight_bytes", weightBytes},
+                  {"gb_per_s", rate},
+                  {"read_share", readShare},
+                  {"flops", flops},
+                  {"gflops", gigaflops},
+                  {"flop_share", flopShare},
+                  {"weights_from", source},
+                  {"copies", copies},
+                  {"rotation_bytes", rotation}});
       for (double s : m.seconds)
         row["samples_us"].push_back(s * 1e6);
       out.push_back(std::move(row));
@@ -336,8 +219,8 @@ private:
         options.threads.begin())];
     turn = (turn + 1) % copies;
     const std::string entry = "copy." + std::to_string(turn);
-    gptq_tensor in{GPTQ_F32, 2, {rows, shape.k}, x.data()};
-    gptq_tensor out{GPTQ_F32, 2, {rows, shape.n}, y.data()};
+    gptq_tensor in{GPTQ_F32, 2, {rows, compiled.layer.k}, x.data()};
+    gptq_tensor out{GPTQ_F32, 2, {rows, compiled.layer.n}, y.data()};
     double seconds = 0;
     check([&](gptq_error *e) {
       Stopwatch watch;
@@ -351,8 +234,7 @@ private:
 
   const MatmulOptions &options;
   const Machine &machine;
-  Shape shape;
-  int bits;
+  const CompiledLayer &compiled;
   std::string target;
   int64_t weightBytes = 0;
   size_t copies = 0;
@@ -365,43 +247,37 @@ private:
 
 } // namespace
 
-void gptq::bench::benchMatmul(const MatmulOptions &options,
-                              nlohmann::ordered_json &report) {
-  fs::path binDir = options.binDir;
-  if (binDir.empty()) {
-    std::error_code error;
-    fs::path self = fs::read_symlink("/proc/self/exe", error);
-    if (error)
-      throw Error("cannot tell where this program is; use --bin-dir");
-    binDir = self.parent_path();
-  }
-  std::vector<Shape> shapes;
-  for (const std::string &text : options.shapes)
-    shapes.push_back(parseShape(text));
-
+/// Measures layers compiled for the processor.
+static void benchCpuMatmul(const MatmulOptions &options,
+                           const std::vector<CompiledLayer> &layers,
+                           nlohmann::ordered_json &report) {
   Machine machine = describeMachine();
   std::vector<Limits> limits = measureLimits(machine, options.threads);
   std::vector<MatmulBench> benches;
-  benches.reserve(shapes.size() * options.bits.size());
-  for (const Shape &shape : shapes) {
-    const size_t first = benches.size();
-    for (int bits : options.bits) {
-      MatmulBench &bench = benches.emplace_back(options, machine, shape, bits);
-      bench.prepare(binDir);
-      bench.warmUp();
+  benches.reserve(layers.size());
+  for (const CompiledLayer &layer : layers)
+    benches.emplace_back(options, machine, layer);
+  // All layers of a shape take turns, so that what disturbs the machine
+  // disturbs all alike; one shape's copies at a time are enough memory.
+  for (auto first = benches.begin(); first != benches.end();) {
+    auto last = std::find_if(first, benches.end(), [&](MatmulBench &bench) {
+      return !bench.hasShapeOf(*first);
+    });
+    for (auto bench = first; bench != last; ++bench) {
+      bench->prepare();
+      bench->warmUp();
     }
-    // Taking turns, so that what disturbs the machine disturbs all alike.
     Stopwatch watch;
     size_t wanted = std::max(fewestSamples, size_t(options.samples));
     for (size_t round = 0; round < wanted; ++round) {
       if (round >= fewestSamples && watch.seconds() > options.seconds)
         break;
-      for (size_t which = 0; which < benches[first].numMeasurements(); ++which)
-        for (size_t i = first; i < benches.size(); ++i)
-          benches[i].measure(which);
+      for (size_t which = 0; which < first->numMeasurements(); ++which)
+        for (auto bench = first; bench != last; ++bench)
+          bench->measure(which);
     }
-    for (size_t i = first; i < benches.size(); ++i)
-      benches[i].close();
+    for (; first != last; ++first)
+      first->close();
     // The machine may have been busy before.
     improve(limits, measureLimits(machine, options.threads));
   }
@@ -410,4 +286,32 @@ void gptq::bench::benchMatmul(const MatmulOptions &options,
   for (const MatmulBench &bench : benches)
     bench.report(limits, rows);
   report["results"] = std::move(rows);
+}
+
+int gptq::bench::benchMatmul(const MatmulOptions &options,
+                             nlohmann::ordered_json &report) {
+  if (!options.writeTo.empty()) {
+    std::error_code error;
+    fs::create_directories(options.writeTo, error);
+    if (error)
+      throw Error("cannot make the folder '" + options.writeTo +
+                  "': " + error.message());
+    writeLayers(compileLayers(options, options.writeTo), options.writeTo);
+    return 0;
+  }
+  std::optional<TempFolder> folder;
+  std::vector<CompiledLayer> layers;
+  if (options.readFrom.empty()) {
+    folder.emplace();
+    layers = compileLayers(options, folder->path);
+  } else {
+    layers = readLayers(options.readFrom);
+  }
+  // A folder holds what was compiled for one target.
+  auto file = take(gptq::abi::MappedFile::open(layers[0].model));
+  auto artifact = take(gptq::runtime::readArtifact(file.bytes()));
+  if (artifact.manifest.target.kind == "nvvm")
+    return benchGpuMatmul(options, layers, report);
+  benchCpuMatmul(options, layers, report);
+  return 0;
 }

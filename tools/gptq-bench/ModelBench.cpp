@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Bench.h"
+#include "Gpu.h"
 
 #include "runtime/abi/Manifest.h"
 
@@ -22,12 +22,9 @@ using gptq::run::Stopwatch;
 
 /// Bytes of weights that a call of `generate` with one row reads from end to
 /// end. Of the tables for embeddings and rotations it reads one row.
-static int64_t weightBytesPerToken(const gptq_model *model) {
-  Expected<Manifest> manifest = parseManifest(gptq_model_manifest(model));
-  if (!manifest)
-    throw Error(manifest.status().message());
+static int64_t weightBytesPerToken(const Manifest &manifest) {
   std::set<std::string> read;
-  for (const ManifestEntry &entry : manifest->entries) {
+  for (const ManifestEntry &entry : manifest.entries) {
     if (entry.name != "generate")
       continue;
     for (const ManifestDispatch &dispatch : entry.dispatches) {
@@ -40,7 +37,7 @@ static int64_t weightBytesPerToken(const gptq_model *model) {
     }
   }
   int64_t bytes = 0;
-  for (const ManifestSection &section : manifest->sections)
+  for (const ManifestSection &section : manifest.sections)
     if (read.count(section.tensor))
       bytes += section.bytes;
   return bytes;
@@ -53,6 +50,11 @@ struct ModelMeasurement {
   double loadSeconds;
   std::vector<double> prefillSeconds, decodeSeconds;
   int64_t residentBytes;
+  /// Of a GPU's memory.
+  int64_t deviceBytes;
+  /// The device chose the tokens by itself.
+  bool deviceChooses;
+  std::string code;
 };
 
 } // namespace
@@ -63,10 +65,13 @@ static ModelMeasurement measure(const ModelOptions &options, int threads,
   out.threads = threads;
   gptq_model_options modelOptions = gptq_model_default_options();
   modelOptions.threads = threads;
+  modelOptions.device = options.device;
   Stopwatch load;
   ModelPtr model = gptq::run::openModel(options.path, modelOptions);
   out.loadSeconds = load.seconds();
-  int64_t vocab = infoOf(model.get()).vocab_size;
+  gptq_model_info info = infoOf(model.get());
+  out.deviceChooses = info.has_next;
+  int64_t vocab = info.vocab_size;
   SessionPtr session = gptq::run::createSession(model.get());
   // What the tokens say changes nothing about the work.
   std::mt19937 random(1);
@@ -88,8 +93,17 @@ static ModelMeasurement measure(const ModelOptions &options, int threads,
     eval(0, prompt);
     double prefillSeconds = prefill.seconds();
     Stopwatch decode;
-    for (int64_t i = 0; i < fresh; ++i)
-      eval(i, 1);
+    int32_t token = tokens[0];
+    for (int64_t i = 0; i < fresh; ++i) {
+      if (!out.deviceChooses) {
+        eval(i, 1);
+        continue;
+      }
+      stopIfInterrupted();
+      check([&](gptq_error *e) {
+        return gptq_session_next(session.get(), token, &token, e);
+      });
+    }
     double decodeSeconds = decode.seconds();
     if (round == 0)
       continue;
@@ -99,17 +113,111 @@ static ModelMeasurement measure(const ModelOptions &options, int threads,
   gptq_memory memory;
   check([&](gptq_error *e) { return gptq_memory_usage(&memory, e); });
   out.residentBytes = memory.resident_bytes;
+  gptq_device_info device = gptq::run::deviceOf(model.get());
+  out.deviceBytes = device.model_bytes;
+  out.code = device.code;
   return out;
+}
+
+/// Every time that was measured.
+static void addSamples(const ModelMeasurement &m, nlohmann::ordered_json &row) {
+  for (double s : m.prefillSeconds)
+    row["prefill_samples_ms"].push_back(s * 1e3);
+  for (double s : m.decodeSeconds)
+    row["decode_samples_ms"].push_back(s * 1e3);
+}
+
+/// Measures on a processor, with each number of threads.
+static void benchOnCpu(const ModelOptions &options, int64_t prompt,
+                       int64_t fresh, nlohmann::ordered_json &report) {
+  int64_t weightBytes = report["weight_bytes_per_token"];
+  Machine machine = describeMachine();
+  std::vector<Limits> limits = measureLimits(machine, options.threads);
+  std::vector<ModelMeasurement> measurements;
+  for (int threads : options.threads)
+    measurements.push_back(measure(options, threads, prompt, fresh));
+  // The machine may have been busy the first time.
+  improve(limits, measureLimits(machine, options.threads));
+  describeMachine(machine, limits, report);
+
+  bool inCache = weightBytes <= machine.cacheBytes;
+  report["weights_from"] = inCache ? "cache" : "memory";
+  std::printf("weights    %s read for each token, from %s\n",
+              gptq::run::bytesText(weightBytes).c_str(),
+              inCache ? "the cache: the share of the read limit says little"
+                      : "memory");
+  std::printf("\n%8s %10s %16s %16s %8s %6s %12s\n", "threads", "load ms",
+              "prefill tok/s", "decode tok/s", "GB/s", "share", "resident");
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const ModelMeasurement &m : measurements) {
+    double prefill = double(prompt) / median(m.prefillSeconds);
+    double decode = double(fresh) / median(m.decodeSeconds);
+    double rate = double(weightBytes) * decode / 1e9;
+    double share = rate / limitsOf(limits, m.threads).gigabytesPerSecond;
+    std::printf("%8d %10.1f %16.2f %16.2f %8.2f %5.1f%% %12s\n", m.threads,
+                m.loadSeconds * 1e3, prefill, decode, rate, share * 100,
+                gptq::run::bytesText(m.residentBytes).c_str());
+    nlohmann::ordered_json row = {{"threads", m.threads},
+                                  {"load_ms", m.loadSeconds * 1e3},
+                                  {"prefill_tokens_per_s", prefill},
+                                  {"decode_tokens_per_s", decode},
+                                  {"decode_gb_per_s", rate},
+                                  {"read_share", share},
+                                  {"resident_bytes", m.residentBytes}};
+    addSamples(m, row);
+    rows.push_back(std::move(row));
+  }
+  report["results"] = std::move(rows);
+}
+
+/// Measures on a GPU.
+static void benchOnGpu(const ModelOptions &options, int64_t prompt,
+                       int64_t fresh, nlohmann::ordered_json &report) {
+  int64_t weightBytes = report["weight_bytes_per_token"];
+  double limit;
+  {
+    Gpu gpu(options.device);
+    limit = gpu.measureRead();
+    gpu.describe(limit, report);
+  }
+  ModelMeasurement m = measure(options, /*threads=*/0, prompt, fresh);
+  double prefill = double(prompt) / median(m.prefillSeconds);
+  double decode = double(fresh) / median(m.decodeSeconds);
+  double rate = double(weightBytes) * decode / 1e9;
+  std::printf("code       %s\n", m.code.c_str());
+  std::printf(
+      "weights    %s read for each token; tokens are chosen by the %s\n",
+      gptq::run::bytesText(weightBytes).c_str(),
+      m.deviceChooses ? "device" : "host");
+  std::printf("\n%10s %16s %16s %8s %6s %12s %12s\n", "load ms",
+              "prefill tok/s", "decode tok/s", "GB/s", "share", "on device",
+              "resident");
+  std::printf("%10.1f %16.2f %16.2f %8.2f %5.1f%% %12s %12s\n",
+              m.loadSeconds * 1e3, prefill, decode, rate, rate / limit * 100,
+              gptq::run::bytesText(m.deviceBytes).c_str(),
+              gptq::run::bytesText(m.residentBytes).c_str());
+  nlohmann::ordered_json row = {{"code", m.code},
+                                {"device_chooses", m.deviceChooses},
+                                {"load_ms", m.loadSeconds * 1e3},
+                                {"prefill_tokens_per_s", prefill},
+                                {"decode_tokens_per_s", decode},
+                                {"decode_gb_per_s", rate},
+                                {"read_share", rate / limit},
+                                {"device_bytes", m.deviceBytes},
+                                {"resident_bytes", m.residentBytes}};
+  addSamples(m, row);
+  report["results"] = nlohmann::ordered_json::array({std::move(row)});
 }
 
 void gptq::bench::benchModel(const ModelOptions &options,
                              nlohmann::ordered_json &report) {
   int64_t prompt = options.promptTokens, fresh = options.newTokens;
+  bool isGpu = false;
   {
     gptq_model_options inspect = gptq_model_default_options();
     inspect.inspect_only = true;
     inspect.verify = false;
-    ModelPtr model = run::openModel(options.path, inspect);
+    ModelPtr model = gptq::run::openModel(options.path, inspect);
     gptq_model_info info = infoOf(model.get());
     if (!info.is_language_model)
       throw Error(options.path + ": holds no language model");
@@ -127,51 +235,16 @@ void gptq::bench::benchModel(const ModelOptions &options,
     report["quantization"] = info.quantization;
     report["target"] = info.target;
     report["file_bytes"] = info.file_bytes;
-    report["weight_bytes_per_token"] = weightBytesPerToken(model.get());
+    Manifest manifest = take(parseManifest(gptq_model_manifest(model.get())));
+    isGpu = manifest.target.kind == "nvvm";
+    report["weight_bytes_per_token"] = weightBytesPerToken(manifest);
     report["prompt_tokens"] = prompt;
     report["new_tokens"] = fresh;
     std::printf("model      %s (%s), %s\n", info.name, info.quantization,
                 info.target);
   }
-  int64_t weightBytes = report["weight_bytes_per_token"];
-  Machine machine = describeMachine();
-  std::vector<Limits> limits = measureLimits(machine, options.threads);
-  std::vector<ModelMeasurement> measurements;
-  for (int threads : options.threads)
-    measurements.push_back(measure(options, threads, prompt, fresh));
-  // The machine may have been busy the first time.
-  improve(limits, measureLimits(machine, options.threads));
-  describeMachine(machine, limits, report);
-
-  bool inCache = weightBytes <= machine.cacheBytes;
-  report["weights_from"] = inCache ? "cache" : "memory";
-  std::printf("weights    %s read for each token, from %s\n",
-              run::bytesText(weightBytes).c_str(),
-              inCache ? "the cache: the share of the read limit says little"
-                      : "memory");
-  std::printf("\n%8s %10s %16s %16s %8s %6s %12s\n", "threads", "load ms",
-              "prefill tok/s", "decode tok/s", "GB/s", "share", "resident");
-  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  for (const ModelMeasurement &m : measurements) {
-    double prefill = double(prompt) / median(m.prefillSeconds);
-    double decode = double(fresh) / median(m.decodeSeconds);
-    double rate = double(weightBytes) * decode / 1e9;
-    double share = rate / limitsOf(limits, m.threads).gigabytesPerSecond;
-    std::printf("%8d %10.1f %16.2f %16.2f %8.2f %5.1f%% %12s\n", m.threads,
-                m.loadSeconds * 1e3, prefill, decode, rate, share * 100,
-                run::bytesText(m.residentBytes).c_str());
-    nlohmann::ordered_json row = {{"threads", m.threads},
-                                  {"load_ms", m.loadSeconds * 1e3},
-                                  {"prefill_tokens_per_s", prefill},
-                                  {"decode_tokens_per_s", decode},
-                                  {"decode_gb_per_s", rate},
-                                  {"read_share", share},
-                                  {"resident_bytes", m.residentBytes}};
-    for (double s : m.prefillSeconds)
-      row["prefill_samples_ms"].push_back(s * 1e3);
-    for (double s : m.decodeSeconds)
-      row["decode_samples_ms"].push_back(s * 1e3);
-    rows.push_back(std::move(row));
-  }
-  report["results"] = std::move(rows);
+  if (isGpu)
+    benchOnGpu(options, prompt, fresh, report);
+  else
+    benchOnCpu(options, prompt, fresh, report);
 }

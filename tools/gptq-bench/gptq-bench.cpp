@@ -50,6 +50,7 @@ int main(int argc, char **argv) {
   app.require_subcommand(1);
   std::string json;
   std::vector<int> threads;
+  int device = 0;
   auto addShared = [&](CLI::App *command) {
     command
         ->add_option("--threads", threads,
@@ -57,6 +58,11 @@ int main(int argc, char **argv) {
                      "and one for each core")
         ->delimiter(',')
         ->check(CLI::Range(1, 1024));
+    command
+        ->add_option("--device", device,
+                     "Which of several GPUs, for what is "
+                     "compiled for one")
+        ->capture_default_str();
     command->add_option("--json", json,
                         "Write the results there, with every sample");
   };
@@ -66,7 +72,8 @@ int main(int argc, char **argv) {
       "matmul",
       "Compiles lone matmuls with random weights and measures their calls.\n"
       "Weights come from memory: each call runs another copy, until all copies "
-      "are four times the last-level cache.");
+      "are four times the last-level cache; six times on a GPU, where results "
+      "are also checked.");
   matmulCommand
       ->add_option("--target", matmul.target,
                    "What to compile for: cpu (this machine) or as gptq-compile "
@@ -110,6 +117,25 @@ int main(int argc, char **argv) {
   matmulCommand->add_option("--bin-dir", matmul.binDir,
                             "Folder of gptq-translate and gptq-compile; "
                             "default: where this program is");
+  matmulCommand
+      ->add_option("--compile", matmul.compileArguments,
+                   "One more argument for gptq-compile; may be given several "
+                   "times")
+      ->take_all()
+      ->allow_extra_args(false);
+  CLI::Option *write = matmulCommand->add_option(
+      "--write", matmul.writeTo,
+      "Only compile, into this folder, to measure on another machine");
+  matmulCommand
+      ->add_option("--read", matmul.readFrom,
+                   "Only measure what --write left in this folder")
+      ->excludes(write);
+  matmulCommand
+      ->add_option("--tolerance", matmul.tolerance,
+                   "On a GPU: largest error of a result, relative to the "
+                   "largest result")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   addShared(matmulCommand);
 
   ModelOptions model;
@@ -161,13 +187,20 @@ int main(int argc, char **argv) {
     if (matmul.target == "cpu")
       matmul.target = "cpu:native";
     report["kind"] = *matmulCommand ? "matmul" : "model";
+    matmul.device = model.device = device;
+    int wrong = 0;
     if (*matmulCommand)
-      benchMatmul(matmul, report);
+      wrong = benchMatmul(matmul, report);
     else
       benchModel(model, report);
     if (file.is_open() && !(file << report.dump(1) << '\n' << std::flush))
       throw Error("cannot write '" + json + "'");
-    return 0;
+    if (wrong == 0)
+      return 0;
+    // The report says which, and stays.
+    std::fflush(stdout);
+    std::fprintf(stderr, "gptq-bench: error: %d results are wrong\n", wrong);
+    return 1;
   } catch (const Interrupted &) {
     status = gptq::run::interruptedStatus;
   } catch (const std::bad_alloc &) {

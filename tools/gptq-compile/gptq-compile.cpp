@@ -45,9 +45,10 @@ static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
                                    cl::cat(category));
 static cl::opt<std::string>
-    target("target", cl::init("cpu"), cl::value_desc("cpu[:name]"),
+    target("target", cl::init("cpu"), cl::value_desc("kind[:name]"),
            cl::desc("What to compile for: cpu (this machine), cpu:x86-64-v3, "
-                    "cpu:x86-64-v4"),
+                    "cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
+                    "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"),
            cl::cat(category));
 static cl::opt<std::string> layer("layer", cl::value_desc("name"),
                                   cl::desc("Compile this linear layer alone"),
@@ -94,6 +95,24 @@ static cl::opt<bool> noFoldZeros(
     "no-fold-zeros",
     cl::desc("Subtract zero points from each weight, not from each group"),
     cl::cat(category));
+
+static cl::opt<std::string>
+    activations("activations", cl::init("f16"), cl::value_desc("type"),
+                cl::desc("GPUs: what matmuls read activations as, f16 or bf16"),
+                cl::cat(category));
+static cl::opt<bool>
+    noOverlap("no-overlap",
+              cl::desc("GPUs: start a kernel when the one in front has ended"),
+              cl::cat(category));
+static cl::opt<bool>
+    noPrefetch("no-prefetch",
+               cl::desc("GPUs: load weights when they are multiplied"),
+               cl::cat(category));
+static cl::opt<std::string>
+    loadBits("load-bits", cl::init("128"), cl::value_desc("bits"),
+             cl::desc("GPUs: bits of packed weights that a thread loads at "
+                      "once, 32, 64 or 128"),
+             cl::cat(category));
 
 /// The options MLIR brings that belong in this tool's help.
 static constexpr StringRef kShownOptions[] = {
@@ -189,11 +208,12 @@ private:
 static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
   auto [kind, name] = StringRef(target).split(':');
   auto known = [] {
-    return llvm::join(llvm::map_range(::gptq::cpuTargets(),
-                                      [](const ::gptq::TargetInfo &t) {
-                                        return "cpu:" + t.name;
-                                      }),
-                      ", ");
+    std::string names;
+    for (const ::gptq::TargetInfo &t : ::gptq::cpuTargets())
+      names += ", cpu:" + t.name;
+    for (const ::gptq::TargetInfo &t : ::gptq::nvvmTargets())
+      names += ", nvvm:" + t.name;
+    return names.substr(2);
   };
   if (kind == "cpu" && (name.empty() || name == "native")) {
     const ::gptq::TargetInfo *native = ::gptq::nativeTarget();
@@ -202,11 +222,13 @@ static const ::gptq::TargetInfo *chosenTarget(std::string &error) {
               "; name one of them with --target";
     return native;
   }
-  const ::gptq::TargetInfo *result =
-      kind == "cpu" ? ::gptq::findTarget(name) : nullptr;
-  if (!result)
+  using Kind = ::gptq::TargetInfo::Kind;
+  const ::gptq::TargetInfo *result = ::gptq::findTarget(name);
+  if (!result || kind != (result->kind == Kind::CPU ? "cpu" : "nvvm")) {
+    result = nullptr;
     error =
         "target '" + target + "' is not known, the targets are cpu, " + known();
+  }
   return result;
 }
 
@@ -377,6 +399,16 @@ int main(int argc, char **argv) {
     PipelineOptions options;
     options.target = info->name;
     options.fuse = !noFuse;
+    options.activations = activations;
+    options.prefetch = !noPrefetch;
+    options.overlap = !noOverlap;
+    if (activations != "f16" && activations != "bf16")
+      return failClean("--activations takes f16 or bf16, but found '" +
+                       activations + "'");
+    if (!llvm::to_integer(loadBits, options.loadBits) ||
+        !llvm::is_contained({32, 64, 128}, options.loadBits))
+      return failClean("--load-bits takes 32, 64 or 128, but found '" +
+                       loadBits + "'");
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

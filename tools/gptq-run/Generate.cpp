@@ -102,10 +102,14 @@ continueText(gptq_model *model, gptq_session *session, gptq_sampler *sampler,
   size_t eosCount = 0;
   const int32_t *eos = gptq_model_eos_ids(model, &eosCount);
   std::vector<int32_t> made;
+  // Where the device can, it chooses the most likely tokens by itself.
+  bool deviceChooses = info.has_next && options.sampling.temperature == 0;
+  int32_t token = 0;
   Stopwatch watch;
   while (int64_t(made.size()) < options.maxTokens && !isInterrupted()) {
-    int32_t token = gptq_sampler_pick(sampler, gptq_session_logits(session),
-                                      info.vocab_size);
+    if (!deviceChooses || made.empty())
+      token = gptq_sampler_pick(sampler, gptq_session_logits(session),
+                                info.vocab_size);
     if (!options.ignoreEos &&
         std::find(eos, eos + eosCount, token) != eos + eosCount)
       break;
@@ -126,7 +130,8 @@ continueText(gptq_model *model, gptq_session *session, gptq_sampler *sampler,
       break;
     }
     check([&](gptq_error *e) {
-      return gptq_session_eval(session, &token, 1, e);
+      return deviceChooses ? gptq_session_next(session, token, &token, e)
+                           : gptq_session_eval(session, &token, 1, e);
     });
     ++stats.decodeTokens;
   }

@@ -38,6 +38,15 @@ static std::string portText(const ManifestPort &port) {
          (shape.empty() ? "" : joined(shape)) + "]";
 }
 
+/// What code there is, and how much of it.
+static std::string codeText(const Manifest &m) {
+  std::vector<std::string> parts;
+  for (const ManifestSection &section : m.sections)
+    if (section.tensor.rfind("code.", 0) == 0)
+      parts.push_back(section.tensor + ", " + bytesText(section.bytes));
+  return joined(parts);
+}
+
 /// The kernels an entry may call.
 static std::set<std::string> kernelsOf(const ManifestEntry &entry) {
   std::set<std::string> kernels;
@@ -55,8 +64,10 @@ static void printText(const Manifest &m, const gptq_model_info &info,
                       const std::string &path) {
   row("file", path + ", " + bytesText(info.file_bytes));
   row("producer", m.producer);
-  row("target", m.target.kind + " " + m.target.name + " (" +
-                    joined(m.target.features) + ")");
+  row("target", m.target.kind + " " + m.target.name +
+                    (m.target.features.empty()
+                         ? ""
+                         : " (" + joined(m.target.features) + ")"));
   if (m.model) {
     row("model", m.model->name + " (" + m.model->family + "), " +
                      std::to_string(m.model->parameters) + " parameters");
@@ -71,11 +82,12 @@ static void printText(const Manifest &m, const gptq_model_info &info,
   row("tokenizer", m.tokenizer.kind);
   row("chat template", m.chatTemplate.empty() ? "none" : "yes");
   row("weights", bytesText(info.weight_bytes));
-  row("code", bytesText(info.code_bytes));
+  row("code", codeText(m));
   row("state", bytesText(info.state_bytes) + " in " +
                    std::to_string(m.state.size()) + " parts, at most");
   row("arena", bytesText(info.arena_bytes));
-  row("scratch", bytesText(info.scratch_bytes) + " a thread");
+  if (info.scratch_bytes > 0 || m.target.kind == "cpu")
+    row("scratch", bytesText(info.scratch_bytes) + " a thread");
   for (const ManifestEntry &entry : m.entries) {
     std::printf("entry %s: up to %lld rows, %zu dispatches\n",
                 entry.name.c_str(), (long long)entry.maxM,

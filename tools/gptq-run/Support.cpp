@@ -35,6 +35,12 @@ gptq_model_info gptq::run::infoOf(const gptq_model *model) {
   return info;
 }
 
+gptq_device_info gptq::run::deviceOf(const gptq_model *model) {
+  gptq_device_info info;
+  check([&](gptq_error *e) { return gptq_model_get_device(model, &info, e); });
+  return info;
+}
+
 std::vector<int32_t> gptq::run::encode(const gptq_model *model,
                                        std::string_view text, bool addBos,
                                        bool parseSpecial) {
@@ -94,7 +100,7 @@ std::string gptq::run::readFile(const std::string &path) {
   return text;
 }
 
-void Stats::print(int threads) const {
+void Stats::print(const gptq_model *model) const {
   std::fprintf(stderr, "load:    %.1f ms\n", loadSeconds * 1e3);
   auto rate = [](const char *name, int64_t tokens, double seconds) {
     if (tokens > 0)
@@ -108,7 +114,23 @@ void Stats::print(int threads) const {
     std::fprintf(stderr, "memory:  %s resident, %s at most\n",
                  bytesText(memory.resident_bytes).c_str(),
                  bytesText(memory.peak_resident_bytes).c_str());
-  std::fprintf(stderr, "threads: %d\n", threads);
+  gptq_device_info device = deviceOf(model);
+  if (device.total_bytes == 0) {
+    std::fprintf(stderr, "threads: %d\n", infoOf(model).threads);
+    return;
+  }
+  gptq_model_info info = infoOf(model);
+  std::fprintf(stderr, "device:  %s, %s\n", device.name, device.code);
+  std::fprintf(stderr,
+               "         %s for the model: %s weights, %s arena, %s a session, "
+               "the rest inputs and outputs\n",
+               bytesText(device.model_bytes).c_str(),
+               bytesText(info.weight_bytes).c_str(),
+               bytesText(info.arena_bytes).c_str(),
+               bytesText(info.state_bytes).c_str());
+  std::fprintf(stderr, "         %s of %s free\n",
+               bytesText(device.free_bytes).c_str(),
+               bytesText(device.total_bytes).c_str());
 }
 
 static volatile std::sig_atomic_t interruptFlag = 0;

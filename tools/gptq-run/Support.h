@@ -45,6 +45,7 @@ using SamplerPtr = std::unique_ptr<gptq_sampler, Deleter>;
 ModelPtr openModel(const std::string &path, gptq_model_options options);
 SessionPtr createSession(gptq_model *model);
 gptq_model_info infoOf(const gptq_model *model);
+gptq_device_info deviceOf(const gptq_model *model);
 
 std::vector<int32_t> encode(const gptq_model *model, std::string_view text,
                             bool addBos, bool parseSpecial = true);
@@ -82,7 +83,7 @@ struct Stats {
   double decodeSeconds = 0;
   int64_t decodeTokens = 0;
 
-  void print(int threads) const;
+  void print(const gptq_model *model) const;
 };
 
 /// From here on Ctrl-C only sets a flag; a second one ends the program.

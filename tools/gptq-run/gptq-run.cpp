@@ -93,6 +93,9 @@ int main(int argc, char **argv) {
   gptq_model_options options = gptq_model_default_options();
   app.add_option("--threads", options.threads,
                  "Threads that compute; 0: one for each core");
+  app.add_option("--device", options.device,
+                 "Which of several GPUs, for models compiled for one")
+      ->capture_default_str();
   app.add_flag("!--no-verify", options.verify, "Do not compare checksums");
   app.add_flag("--stats", showStats, "Print times and memory to stderr");
 
@@ -147,7 +150,7 @@ int main(int argc, char **argv) {
         status = generate(model.get(), tokens, generation, stats);
     }
     if (showStats)
-      stats.print(info.threads);
+      stats.print(model.get());
     return status;
   } catch (const std::bad_alloc &) {
     std::fprintf(stderr, "gptq-run: error: out of memory\n");

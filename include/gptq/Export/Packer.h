@@ -23,12 +23,10 @@ namespace mlir::gptq {
 /// their fields are handled side by side.
 class Packer {
 public:
-  /// `width` is the bytes of a source element; each `group` of rows gets blocks
-  /// of its own. Fails where the layout does not consist of whole bytes or does
-  /// not fit the elements.
+  /// `width` is the bytes of a source element. Fails where the layout does not
+  /// consist of whole bytes or does not fit the elements.
   static model::Expected<Packer> create(LayoutAttr layout, int64_t k, int64_t n,
-                                        unsigned width, bool transposed,
-                                        int64_t group);
+                                        unsigned width, bool transposed);
 
   int64_t getPanels() const { return panels; }
   int64_t getBlocksK() const { return blocksK; }
@@ -69,7 +67,7 @@ private:
   void packBlock(const uint8_t *src, uint8_t *out) const;
 
   Layout layout;
-  int64_t k, n, group, panels, blocksK, blockBytes;
+  int64_t k, n, panels, blocksK, blockBytes;
   /// Elements from one row of the slab to the next.
   int64_t stride;
   unsigned width;

@@ -33,6 +33,13 @@ struct PipelineOptions {
   bool vectorize = true;
   bool hoistScales = true;
   bool foldZeros = true;
+  /// GPUs: element type of what matmuls read, "f16" or "bf16"; and the bits of
+  /// packed weights that a thread loads at once, at most.
+  std::string activations = "f16";
+  bool prefetch = true;
+  /// Kernels start before the one in front has ended, where the GPU can.
+  bool overlap = true;
+  int64_t loadBits = 128;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

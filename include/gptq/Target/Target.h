@@ -33,27 +33,60 @@ struct WeightLayout {
 
 /// One way a target multiplies.
 struct UnitInfo {
+  enum class Kind {
+    /// A thread multiplies vectors of columns by one activation.
+    Vector,
+    /// The threads of a warp multiply tiles of 16 columns by 8 rows of
+    /// activations, 16 steps of K at a time, each holding a share of every
+    /// operand: the fragments of mma.sync m16n8k16.
+    Matrix,
+  };
+
   std::string name;
-  /// Elements of one vector, and vectors that make up one panel of weights.
-  int64_t lanes = 1, vectorsPerPanel = 1;
-  /// Registers for accumulators: rows times vectors of the largest tile.
+  Kind kind = Kind::Vector;
+  /// Vector: elements of one vector. Matrix: threads of a warp.
+  int64_t lanes = 1;
+  /// Vectors (Matrix: tiles of 16 columns) that make up one panel of weights.
+  int64_t vectorsPerPanel = 1;
+  /// Registers for accumulators: rows times vectors (Matrix: sums of one
+  /// thread) of the largest tile.
   int64_t accumulators = 1;
 
-  /// The layout this unit reads `bits`-bit elements in.
-  WeightLayout weightLayout(int64_t bits) const;
+  /// Columns of one panel.
+  int64_t panelColumns() const {
+    return (kind == Kind::Matrix ? 16 : lanes) * vectorsPerPanel;
+  }
+  /// Whether there is a layout of `bits`-bit elements.
+  bool reads(int64_t bits) const {
+    return kind == Kind::Vector || (bits & (bits - 1)) == 0;
+  }
+  /// The layout this unit reads `bits`-bit elements in, where groups of `span`
+  /// rows share a scale; 0: all rows.
+  WeightLayout weightLayout(int64_t bits, int64_t span) const;
+  /// The layout of one row of `bits`-bit elements per group.
+  WeightLayout rowLayout(int64_t bits) const;
 };
 
 struct TargetInfo {
+  enum class Kind { CPU, NVVM };
+
+  Kind kind = Kind::CPU;
   std::string name;
   /// What LLVM calls it, and the processor features a user must have.
   std::string llvmCpu;
   std::vector<std::string> features;
   std::vector<UnitInfo> units;
-  /// Memory close to one workgroup, in bytes: a core's level-2 cache on a CPU.
+  /// Memory close to one workgroup, in bytes: a core's level-2 cache on a CPU,
+  /// shared memory on a GPU.
   int64_t workgroupMemory = 0;
-  /// Bytes a second that one core reads from memory in sequence, about. For the
-  /// floors that people are shown only: nothing is chosen by it.
+  /// Bytes a second that one core reads from memory in sequence, about; on a
+  /// GPU all multiprocessors together. For the floors that people are shown
+  /// only: nothing is chosen by it.
   int64_t coreBandwidth = 0;
+  /// Multiprocessors of the largest chip of this kind; 0 on CPUs.
+  int64_t multiprocessors = 0;
+  /// Whether a kernel may start before the one in front of it has ended.
+  bool launchesOverlap = false;
 
   const UnitInfo *findUnit(llvm::StringRef unit) const;
 };
@@ -61,7 +94,10 @@ struct TargetInfo {
 /// The CPU targets, weakest first.
 llvm::ArrayRef<TargetInfo> cpuTargets();
 
-/// The target of this name, or null.
+/// The NVIDIA targets, oldest first.
+llvm::ArrayRef<TargetInfo> nvvmTargets();
+
+/// The target of this name, of any kind, or null.
 const TargetInfo *findTarget(llvm::StringRef name);
 
 /// The strongest CPU target whose features this machine has, or null.

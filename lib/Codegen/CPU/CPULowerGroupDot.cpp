@@ -532,7 +532,7 @@ struct CPULowerGroupDotPass final
     });
     for (Operation *op : ops) {
       if (auto sum = dyn_cast<GroupSumOp>(op)) {
-        VectorBuilder b(op, sum.getLanes());
+        VectorBuilder b(op, sum.getPlan().getLanes());
         lowerGroupSum(sum, b);
         continue;
       }

@@ -83,9 +83,9 @@ struct FoldZeroPointsPass final
       auto rows = VectorType::get({type.getDimSize(0)}, type.getElementType());
       // The accumulator starts at minus the correction, so the loop over the
       // group has nothing left to do afterwards.
-      Value sum = GroupSumOp::create(b, loc, rows, op.getX(), op.getRow(),
-                                     op.getK0(), op.getPerm(), op.getDepth(),
-                                     op.getPlan().getLanes());
+      Value sum =
+          GroupSumOp::create(b, loc, rows, op.getX(), op.getRow(), op.getK0(),
+                             op.getPerm(), op.getDepth(), op.getPlan());
       Value zero = op.getZero();
       if (op.getScale())
         zero = arith::MulFOp::create(b, loc, zero, op.getScale());

@@ -33,21 +33,20 @@ public:
   }
 
   /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
-  /// elements of `element`, each `group` of rows in blocks of its own.
+  /// elements of `element`, every `run` rows (0: all) from a block of their
+  /// own.
   Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
-             bool transposed = false,
-             int64_t group = std::numeric_limits<int64_t>::max()) {
+             bool transposed = false, int64_t run = 0) {
     WeightOp source = weightOf(value);
     ArrayRef<int64_t> shape = source.getTensorType().getShape();
     int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
     auto type = RankedTensorType::get(
         {int64_t(llvm::divideCeil(n, layout.getBlockN())),
-         layout.getBlocksAlongK(k, group),
+         layout.blocksOf(k, run ? run : k),
          layout.getBlockBits() / element.getIntOrFloatBitWidth()},
         element);
-    bool isWhole = group >= k || group % layout.getBlockK() == 0;
     auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                                layout, transposed, isWhole ? 0 : group);
+                                layout, transposed, run);
     return load(b, value.getLoc(), declare(source, ".packed", type, view));
   }
 
@@ -131,7 +130,13 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
-  LayoutAttr layout = getUnitLayout(ctx, *unit, op.getBits());
+  int64_t group = op.getGroupSize();
+  if (!unit->reads(op.getBits()))
+    return op.emitOpError("expects codes of 2, 4 or 8 bits for unit ")
+           << unit->name << ", but found " << op.getBits();
+  LayoutAttr layout = toAttr(
+      ctx, unit->weightLayout(op.getBits(), group < op.getK() ? group : 0),
+      op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
         bias = op.getBias();
   if (op.getEpilogue() == Epilogue::SiluMul) {
@@ -149,18 +154,14 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   }
   // Scales and zero points: one row of a panel per group.
   auto perGroup = [&](int64_t bits) {
-    SmallVector<std::string> order;
-    for (int64_t i = 0; i < int64_t(llvm::Log2_64(bits)); ++i)
-      order.push_back("b" + std::to_string(i));
-    for (int64_t i = 0; i < int64_t(llvm::Log2_64(layout.getBlockN())); ++i)
-      order.push_back("n" + std::to_string(i));
-    return LayoutAttr::get(ctx, bits, layout.getBlockN(), 1,
-                           StringAttr::get(ctx, llvm::join(order, " ")));
+    return toAttr(ctx, unit->rowLayout(bits), bits);
   };
   Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
+  // Groups that fill whole blocks lie as they would without runs.
+  int64_t run =
+      group < op.getK() && group % layout.getBlockK() != 0 ? group : 0;
   op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
-                                          /*transposed=*/false,
-                                          op.getGroupSize()));
+                                          /*transposed=*/false, run));
   op.getScalesMutable().assign(packer.pack(
       b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
   if (zeros)
@@ -180,8 +181,9 @@ LogicalResult packMatmul(MatmulOp op, Packer &packer) {
     return op.emitOpError("expects its weight to be loaded from a symbol");
   OpBuilder b(op);
   Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
+  int64_t bits = element.getIntOrFloatBitWidth();
   LayoutAttr layout =
-      getUnitLayout(op.getContext(), *unit, element.getIntOrFloatBitWidth());
+      toAttr(op.getContext(), unit->weightLayout(bits, /*span=*/0), bits);
   Value weight = op.getWeight(), bias = op.getBias();
   if (op.getEpilogue() == Epilogue::SiluMul) {
     int64_t run = layout.getBlockN() / 2;
@@ -219,7 +221,9 @@ struct PackWeightsPass final
         WeightOp source = packer.weightOf(matmul.getWeight());
         if (!matmul.getLayout()) {
           packed = packMatmul(matmul, packer);
-          if (succeeded(packed))
+          // A row of a table is one column of the weight: it can be read where
+          // its elements lie one a block.
+          if (succeeded(packed) && matmul.getLayoutAttr().getBlockK() == 1)
             tied[source.getSymNameAttr()] = {
                 packer.weightOf(matmul.getWeight()).getSymNameAttr(),
                 matmul.getLayoutAttr()};

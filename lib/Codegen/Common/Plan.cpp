@@ -24,18 +24,25 @@ PlanAttr mlir::gptq::getPlan(Operation *op) {
   return op->getAttrOfType<PlanAttr>(kPlanAttr);
 }
 
-LayoutAttr mlir::gptq::getUnitLayout(MLIRContext *ctx,
-                                     const ::gptq::UnitInfo &unit,
-                                     int64_t bits) {
-  ::gptq::WeightLayout layout = unit.weightLayout(bits);
+LayoutAttr mlir::gptq::toAttr(MLIRContext *ctx,
+                              const ::gptq::WeightLayout &layout,
+                              int64_t bits) {
   return LayoutAttr::get(ctx, bits, layout.blockN, layout.blockK,
                          StringAttr::get(ctx, llvm::join(layout.order, " ")));
 }
 
 const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
-  for (const ::gptq::TargetInfo &target : ::gptq::cpuTargets())
-    if (const ::gptq::UnitInfo *unit = target.findUnit(name))
-      if (unit->lanes == lanes)
-        return unit;
+  for (ArrayRef<::gptq::TargetInfo> targets :
+       {::gptq::cpuTargets(), ::gptq::nvvmTargets()})
+    for (const ::gptq::TargetInfo &target : targets)
+      if (const ::gptq::UnitInfo *unit = target.findUnit(name))
+        if (unit->lanes == lanes)
+          return unit;
   return nullptr;
+}
+
+const ::gptq::UnitInfo &mlir::gptq::unitOf(PlanAttr plan) {
+  const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
+  assert(unit && "expects a plan that was checked");
+  return *unit;
 }

@@ -44,9 +44,10 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
   int64_t g0 = k0 / group, groups = llvm::divideCeil(k0 + depth, group) - g0;
   auto part = cast<DequantMatmulOp>(b.clone(*op));
   part.getLhsMutable().assign(slice(b, loc, op.getLhs(), 1, k0, depth));
-  part.getCodesMutable().assign(slice(b, loc, op.getCodes(), 1,
-                                      layout.getBlocksAlongK(k0, group),
-                                      layout.getBlocksAlongK(depth, group)));
+  int64_t block = layout.blocksOf(k0, group);
+  part.getCodesMutable().assign(
+      slice(b, loc, op.getCodes(), 1, block,
+            layout.blocksOf(k0 + depth, group) - block));
   part.getScalesMutable().assign(slice(b, loc, op.getScales(), 1, g0, groups));
   if (op.getZeros())
     part.getZerosMutable().assign(slice(b, loc, op.getZeros(), 1, g0, groups));

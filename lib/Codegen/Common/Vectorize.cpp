@@ -5,10 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Vectorize.h"
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
-#include "gptq/Codegen/Common/VectorBuilder.h"
-#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -21,19 +20,8 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-static int64_t columnsOf(Value buffer) {
-  return cast<MemRefType>(buffer.getType()).getDimSize(1);
-}
-
-static Value rowsOf(VectorBuilder &b, Value buffer) {
-  auto type = cast<MemRefType>(buffer.getType());
-  if (!type.isDynamicDim(0))
-    return b.index(type.getDimSize(0));
-  return memref::DimOp::create(b, buffer, 0);
-}
-
 /// silu(v) = v / (1 + exp(-v)) of every lane.
-static Value silu(VectorBuilder &b, Value v) {
+Value mlir::gptq::silu(VectorBuilder &b, Value v) {
   Value one = b.splat(b.f32(1.0), cast<VectorType>(v.getType()).getDimSize(0));
   Value e = math::ExpOp::create(b, arith::NegFOp::create(b, v));
   return arith::DivFOp::create(b, v, arith::AddFOp::create(b, one, e));
@@ -44,16 +32,6 @@ static Value silu(VectorBuilder &b, Value v) {
 //===----------------------------------------------------------------------===//
 
 namespace {
-
-/// A matmul on buffers, quantized or dense, as its lowering sees it.
-struct MatmulTile {
-  Value lhs, weight, scales, zeros, perm, bias, bytes, units, out;
-  LayoutAttr layout;
-  PlanAttr plan;
-  int64_t k, groupSize, zeroPoint;
-  Epilogue epilogue;
-  bool accumulate;
-};
 
 class MatmulVectorizer {
 public:
@@ -68,9 +46,6 @@ private:
                   ArrayRef<int64_t> columns);
   void finish(Value panel, Value row, ArrayRef<int64_t> columns, Value acc);
 
-  int64_t panelColumns() const {
-    return op.layout.getBlockN() / (op.epilogue == Epilogue::SiluMul ? 2 : 1);
-  }
   /// Columns of the weight that one register tile covers.
   int64_t chunkColumns() const {
     return std::min(op.plan.getColumns(), op.layout.getBlockN());
@@ -110,7 +85,7 @@ Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
 Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
                               ArrayRef<int64_t> columns, Value acc) {
   Value k0 = b.mul(g, op.groupSize);
-  Value block = b.mul(g, op.layout.getBlocksAlongK(op.groupSize, op.groupSize));
+  Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
   Value scale, zero, unit;
   if (op.bytes) {
     int64_t rows = cast<VectorType>(acc.getType()).getDimSize(0);
@@ -138,12 +113,12 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
   int64_t width = type.getDimSize(1) / columns.size();
   int64_t outColumns = columnsOf(op.out);
   bool ragged =
-      ShapedType::isDynamic(outColumns) || outColumns % panelColumns() != 0;
+      ShapedType::isDynamic(outColumns) || outColumns % op.panelColumns() != 0;
   Value outSize = !ragged ? Value()
                   : ShapedType::isDynamic(outColumns)
                       ? Value(memref::DimOp::create(b, op.out, 1))
                       : b.index(outColumns);
-  Value column = b.add(b.mul(panel, panelColumns()), columns.front());
+  Value column = b.add(b.mul(panel, op.panelColumns()), columns.front());
   auto left = [&](Value total, Value from) -> Value {
     return arith::SubIOp::create(b, total, from);
   };
@@ -253,12 +228,23 @@ void MatmulVectorizer::run() {
   });
 }
 
+static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
+  // No unit has vectors of one element: those of `scalar`.
+  const ::gptq::UnitInfo *unit =
+      findUnit(tile.plan.getUnit(), tile.plan.getLanes());
+  if (unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix)
+    return vectorizeOnWarps(tile, b);
+  MatmulVectorizer(b, tile).run();
+  return success();
+}
+
 static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                                PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
   if (!layout || op.getGIdx())
     return op.emitOpError("expects packed weights and no g_idx");
-  MatmulTile tile{op.getLhs(),
+  MatmulTile tile{op,
+                  op.getLhs(),
                   op.getCodes(),
                   op.getScales(),
                   op.getZeros(),
@@ -274,14 +260,14 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                   int64_t(op.getZeroPoint().value_or(0)),
                   op.getEpilogue(),
                   op.getAccumulate()};
-  MatmulVectorizer(b, tile).run();
-  return success();
+  return vectorize(tile, b);
 }
 
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
   if (!op.getLayout())
     return op.emitOpError("expects a packed weight");
-  MatmulTile tile{op.getLhs(),
+  MatmulTile tile{op,
+                  op.getLhs(),
                   op.getWeight(),
                   Value(),
                   Value(),
@@ -297,8 +283,7 @@ static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
                   0,
                   op.getEpilogue(),
                   op.getAccumulate()};
-  MatmulVectorizer(b, tile).run();
-  return success();
+  return vectorize(tile, b);
 }
 
 //===----------------------------------------------------------------------===//
@@ -412,13 +397,11 @@ static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
       });
       return;
     }
-    b.forEach(b.index(columnsOf(in)), [&](Value at) {
+    b.forEachElement(columnsOf(in), [&](Value at) {
       Value from = arith::IndexCastOp::create(
           b, b.getIndexType(),
           memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
-      memref::StoreOp::create(
-          b, memref::LoadOp::create(b, in, ValueRange{row, from}), out,
-          ValueRange{row, at});
+      b.store(b.splat(b.loadScalar(in, {row, from}), 1), out, {row, at});
     });
   });
   return success();
@@ -462,6 +445,8 @@ static constexpr double kSmallestMagnitude = 0x1p-100;
 
 static LogicalResult vectorize(StageSplitOp op, VectorBuilder &outer,
                                PlanAttr) {
+  if (outer.threads > 1)
+    return op.emitOpError("expects workgroups of one thread");
   // What is out of order is read one by one.
   VectorBuilder b(op, op.getPerm() ? 1 : outer.lanes);
   Value in = op.getInput(), bytes = op.getInits()[0], units = op.getInits()[1];
@@ -556,12 +541,12 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
             at2);
       });
     };
-    b.forEach(b.index(op.getHeads()), [&](Value head) {
+    b.forEachPart(op.getHeads(), [&](Value head) {
       rotate(op.getQ(), op.getQNorm(), head, [&](Value v, Value at) {
         b.store(v, op.getInits()[0], {row, b.add(b.mul(head, d), at)});
       });
     });
-    b.forEach(b.index(op.getKvHeads()), [&](Value head) {
+    b.forEachPart(op.getKvHeads(), [&](Value head) {
       rotate(op.getK(), op.getKNorm(), head, [&](Value v, Value at) {
         b.store(v, op.getKeys(), {head, p, at});
       });
@@ -583,6 +568,8 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
 static constexpr int64_t kHeadVectors = 8;
 
 static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
+  if (b.threads > 1)
+    return vectorizeOnWarps(op, b);
   int64_t d = op.getHeadDim(), groups = op.getHeads() / op.getKvHeads();
   int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
   if (ShapedType::isDynamic(context))
@@ -736,8 +723,17 @@ struct VectorizePass final
                              plan.getUnit(), plan.getTileM(), plan.getTileN(),
                              plan.getTileK(), plan.getRows(), plan.getColumns(),
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
-                             plan.getScale(), plan.getZero());
-      VectorBuilder b(op, plan.getLanes());
+                             plan.getScale(), plan.getZero(), plan.getThreads(),
+                             plan.getOccupancy(), plan.getStages(),
+                             plan.getLoadBits());
+      if (plan.getThreads() > 1) {
+        Builder attrs(&getContext());
+        getOperation()->setAttr(kThreadsAttr,
+                                attrs.getI64IntegerAttr(plan.getThreads()));
+        getOperation()->setAttr(kOccupancyAttr,
+                                attrs.getI64IntegerAttr(plan.getOccupancy()));
+      }
+      VectorBuilder b(op, plan.getLanes(), plan.getThreads());
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               AddOp, AddRMSNormOp, SiluMulOp, StageOp,
                               StageSplitOp, RotaryAppendOp, AttentionOp>(op, b,

@@ -5,14 +5,15 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The input is read twice: as a whole file, and, because no fuzzer guesses
-// checksums, as the manifest of a file that is otherwise sound.
+// The input is read as a whole file, and, because no fuzzer guesses checksums,
+// as the manifest of files that are otherwise sound: one with code for a
+// processor, one with code for a GPU.
 //
 //===----------------------------------------------------------------------===//
 
 #include "runtime/abi/Checksum.h"
 #include "runtime/abi/SafeTensors.h"
-#include "runtime/lib/Artifact.h"
+#include "runtime/lib/Device.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -33,7 +34,8 @@ static void read(const std::string &file) {
     for (const ManifestEntry &entry : artifact->manifest.entries)
       for (const ManifestDispatch &dispatch : entry.dispatches) {
         for (const ManifestVariant &variant : dispatch.variants)
-          if (variant.workgroups(entry.maxM, 0) < 0)
+          if (variant.workgroups(entry.maxM, 0) < 0 ||
+              &variantFor(dispatch, entry.maxM) >= &*dispatch.variants.end())
             std::abort();
         for (const ManifestArgument &arg : dispatch.args)
           if (arg.kind == ManifestArgument::Kind::Arena &&
@@ -45,17 +47,16 @@ static void read(const std::string &file) {
   std::free(copy);
 }
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  std::string input(reinterpret_cast<const char *>(data), size);
-  read(input);
-
+/// A file whose manifest is `input` and whose code is the tensor `codeName`.
+static std::string fileWith(const std::string &input, const char *codeName) {
+  const size_t size = input.size();
   ByteSpan span = ByteSpan::of(input);
   uint64_t code = (size + 63) / 64 * 64;
   std::vector<TensorInfo> tensors = {
       {"manifest.json", DType::U8, {size}, 0, size}};
   if (code > size)
     tensors.push_back({"pad.0", DType::U8, {code - size}, size, code});
-  tensors.push_back({"code.elf", DType::U8, {64}, code, code + 64});
+  tensors.push_back({codeName, DType::U8, {64}, code, code + 64});
   tensors.push_back({"w.0", DType::U8, {64}, code + 64, code + 128});
   std::string file = writeSafeTensorsHeader(
       tensors,
@@ -65,6 +66,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       64);
   file += input;
   file.resize(file.size() + (code - size) + 128);
-  read(file);
+  return file;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  std::string input(reinterpret_cast<const char *>(data), size);
+  read(input);
+  read(fileWith(input, "code.elf"));
+  read(fileWith(input, "code.ptx"));
   return 0;
 }

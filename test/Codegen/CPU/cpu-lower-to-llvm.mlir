@@ -8,9 +8,9 @@ module @kernels {
   //  CHECK-SAME:   gptq.grid = [array<i64: 1, 0, 0, 1>], gptq.kernel, gptq.scratch_bytes = 64 : i64
   //       CHECK:   llvm.getelementptr %[[DIMS]][0] : (!llvm.ptr) -> !llvm.ptr, i64
   //       CHECK:   %[[M:.+]] = llvm.load
+  //       CHECK:   llvm.getelementptr %[[DIMS]][1]
   //       CHECK:   llvm.getelementptr %[[ARGS]][0] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr
   //       CHECK:   %[[X:.+]] = llvm.load
-  //       CHECK:   llvm.getelementptr %[[DIMS]][1]
   //       CHECK:   llvm.call @add.body(%[[X]], %[[X]], %{{.+}}, %[[M]], %{{.+}}, %{{.+}}, %{{.+}}, %[[M]], %{{.+}}, %[[WG]], %[[SCRATCH]], %[[SCRATCH]]
   func.func @add(%x: memref<?x8xf32>, %m: index, %p: index, %wg: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
       attributes {gptq.kernel, gptq.grid = [array<i64: 1, 0, 0, 1>], gptq.scratch_bytes = 64 : i64} {

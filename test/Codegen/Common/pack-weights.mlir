@@ -23,11 +23,25 @@ func.func @ragged(%x: tensor<?x172xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf3
 #plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
 gptq.weight @q : tensor<172x40xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<17x40xi32>>, bits = 3, packing = rows>
 gptq.weight @s : tensor<4x40xf16> = #gptq.data<"m", "s", 0, tensor<4x40xf16>>
-// CHECK: gptq.weight @q.packed : tensor<2x7x96xi32> = #gptq.packed<@q, layout = <bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">, group = 48>
+// CHECK: gptq.weight @q.packed : tensor<2x7x96xi32> = #gptq.packed<@q, layout = <bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">, run = 48>
 func.func @planes(%x: tensor<?x172xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %q = gptq.load_weight @q : tensor<172x40xi3>
   %s = gptq.load_weight @s : tensor<4x40xf16>
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x172xf32>, tensor<172x40xi3>, tensor<4x40xf16>) outs(%e : tensor<?x40xf32>) {bits = 3, group_size = 48, zero_point = 4, gptq.plans = [#plan]} -> tensor<?x40xf32>
+  return %0 : tensor<?x40xf32>
+}
+
+// -----
+// Groups of 20 rows each begin a block: two whole words and half of one, 13 groups of 3 blocks and a last one of 2 rows.
+#plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
+gptq.weight @q : tensor<262x40xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<33x40xi32>>, bits = 4, packing = rows>
+gptq.weight @s : tensor<14x40xf16> = #gptq.data<"m", "s", 0, tensor<14x40xf16>>
+// CHECK: gptq.weight @q.packed : tensor<2x40x32xi32> = #gptq.packed<@q, {{.*}} run = 20>
+// CHECK-LABEL: func @groups_of_part_words
+func.func @groups_of_part_words(%x: tensor<?x262xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf32> {
+  %q = gptq.load_weight @q : tensor<262x40xi4>
+  %s = gptq.load_weight @s : tensor<14x40xf16>
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x262xf32>, tensor<262x40xi4>, tensor<14x40xf16>) outs(%e : tensor<?x40xf32>) {bits = 4, group_size = 20, zero_point = 8, gptq.plans = [#plan]} -> tensor<?x40xf32>
   return %0 : tensor<?x40xf32>
 }
 

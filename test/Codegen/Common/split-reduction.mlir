@@ -27,6 +27,16 @@ func.func @parts(%x: tensor<?x100xf32>, %q: tensor<1x13x32xi32>, %s: tensor<1x4x
   return %0 : tensor<?x32xf32>
 }
 
+// Groups that do not fill whole words start blocks of their own: 40 rows are two groups of 3 blocks.
+// CHECK-LABEL: func @parts_of_part_words
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 40] [%{{.+}}, 10]
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 6, 0] [1, 2, 32]
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 2, 0] [1, 1, 32]
+func.func @parts_of_part_words(%x: tensor<?x50xf32>, %q: tensor<1x8x32xi32>, %s: tensor<1x3x32xf16>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x50xf32>, tensor<1x8x32xi32>, tensor<1x3x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #plan} -> tensor<?x32xf32>
+  return %0 : tensor<?x32xf32>
+}
+
 // An epilogue that is not linear needs the whole sum.
 // CHECK-LABEL: func @epilogue
 // CHECK-COUNT-1: gptq.dequant_matmul

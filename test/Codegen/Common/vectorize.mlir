@@ -20,6 +20,17 @@ func.func @single_row(%x: memref<1x76xf32>, %q: memref<1x10x32xi32>, %s: memref<
   return
 }
 
+// Groups of 20 rows lie 3 blocks apart.
+// CHECK-LABEL: func @part_words
+//       CHECK:   scf.for %[[G:[a-z0-9]+]] = {{.*}} iter_args
+//       CHECK:     %[[K:.+]] = arith.muli %[[G]], %c20
+//       CHECK:     %[[BLOCK:.+]] = arith.muli %[[G]], %c3
+//       CHECK:     gptq.group_dot %{{.+}}[%{{.+}}, %[[K]]], %{{.+}}[%{{.+}}, %[[BLOCK]]] {{.*}}depth = 20
+func.func @part_words(%x: memref<1x40xf32>, %q: memref<1x6x32xi32>, %s: memref<1x2x32xf16>, %e: memref<1x32xf32>) {
+  gptq.dequant_matmul ins(%x, %q, %s : memref<1x40xf32>, memref<1x6x32xi32>, memref<1x2x32xf16>) outs(%e : memref<1x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #one}
+  return
+}
+
 // Six rows at a time, then pairs, then single rows; the last columns are stored under a mask.
 // CHECK-LABEL: func @many_rows
 //       CHECK:   vector<6x16xf32>

@@ -33,9 +33,10 @@ struct LayoutTest : testing::Test {
   }
   /// What a unit of `lanes` lanes reads.
   Layout unitLayout(int64_t lanes, int64_t bits) {
-    return Layout(getUnitLayout(
-        &context, {"unit", lanes, /*vectorsPerPanel=*/4, /*accumulators=*/1},
-        bits));
+    ::gptq::UnitInfo unit;
+    unit.lanes = lanes;
+    unit.vectorsPerPanel = 4;
+    return Layout(toAttr(&context, unit.weightLayout(bits, /*span=*/0), bits));
   }
 
   MLIRContext context;
@@ -234,9 +235,9 @@ TEST_F(LayoutTest, WordsThatCannotBeJoined) {
 TEST_F(LayoutTest, BlocksOfGroups) {
   LayoutAttr attr =
       Layout::get(&context, 4, 1, 8, {"b0", "b1", "k0", "k1", "k2"});
-  EXPECT_EQ(attr.getBlocksAlongK(64, 64), 8);
-  EXPECT_EQ(attr.getBlocksAlongK(60, 16), 8);
-  EXPECT_EQ(attr.getBlocksAlongK(60, 20), 9);
-  EXPECT_EQ(attr.getBlocksAlongK(45, 20), 7);
-  EXPECT_EQ(attr.getBlocksAlongK(45, 100), 6);
+  EXPECT_EQ(attr.blocksOf(64, 64), 8);
+  EXPECT_EQ(attr.blocksOf(60, 16), 8);
+  EXPECT_EQ(attr.blocksOf(60, 20), 9);
+  EXPECT_EQ(attr.blocksOf(45, 20), 7);
+  EXPECT_EQ(attr.blocksOf(45, 100), 6);
 }

@@ -97,12 +97,12 @@ Bytes naivePack(LayoutAttr attr, int64_t k, int64_t n,
                 int64_t group = 1 << 30) {
   Layout layout(attr);
   int64_t panels = llvm::divideCeil(n, layout.blockN());
-  int64_t blocks = attr.getBlocksAlongK(k, group);
+  int64_t blocks = attr.blocksOf(k, group);
   Bytes result(panels * blocks * layout.blockBits() / 8);
   for (int64_t c = 0; c < n; ++c)
     for (int64_t r = 0; r < k; ++r)
       for (int64_t b = 0; b < layout.bits(); ++b) {
-        int64_t before = attr.getBlocksAlongK(r / group * group, group);
+        int64_t before = attr.blocksOf(r / group * group, group);
         int64_t row = r % group;
         int64_t block =
             c / layout.blockN() * blocks + before + row / layout.blockK();
@@ -345,8 +345,13 @@ TEST_F(WeightReaderTest, PackedCodes) {
                                       StringAttr::get(&context, order)));
   };
   for (int64_t bits : {1, 2, 3, 4, 5, 6, 7, 8})
-    for (int64_t lanes : {8, 16})
-      layouts.push_back(getUnitLayout(&context, {"unit", lanes, 4, 1}, bits));
+    for (int64_t lanes : {8, 16}) {
+      ::gptq::UnitInfo unit;
+      unit.lanes = lanes;
+      unit.vectorsPerPanel = 4;
+      layouts.push_back(
+          toAttr(&context, unit.weightLayout(bits, /*span=*/0), bits));
+    }
   for (int64_t bits : {1, 2, 4, 8}) {
     StringRef b = StringRef("b0 b1 b2 ").take_front(3 * llvm::Log2_64(bits));
     add(bits, 8, 8, (b + "k0 k1 k2 n0 n1 n2").str());
@@ -397,10 +402,10 @@ TEST_F(WeightReaderTest, PackedCodes) {
       Bytes packed =
           read(source + "gptq.weight @w : tensor<" +
                shape({int64_t(llvm::divideCeil(n, attr.getBlockN())),
-                      attr.getBlocksAlongK(k, rows), attr.getBlockBits() / 8},
+                      attr.blocksOf(k, rows), attr.getBlockBits() / 8},
                      "i8") +
                "> = #gptq.packed<@s, layout = " + str(attr) +
-               (group ? ", group = " + std::to_string(group) + ">" : ">"));
+               (group ? ", run = " + std::to_string(group) + ">" : ">"));
       ASSERT_EQ(error, "");
       auto code = [&, n = n](int64_t r, int64_t c) {
         return fromStream(r, bits,

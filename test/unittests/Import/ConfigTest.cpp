@@ -256,7 +256,7 @@ TEST(QuantConfig, RefusesByName) {
   refuse({{"checkpoint_format", "marlin"}}, "'marlin' is not supported");
   refuse({{"is_marlin_format", true}}, "is_marlin_format");
   refuse({{"bits", 3}}, "'3' is not supported, expected 2, 4 or 8");
-  refuse({{"bits", 2}}, "'2' is not supported");
+  refuse({{"bits", 5}}, "'5' is not supported");
   refuse({{"group_size", 0}}, "expected -1 or a positive number");
   refuse({{"group_size", -2}}, "group_size");
   refuse({{"pack_dtype", "int64"}}, "'int64' is not supported");

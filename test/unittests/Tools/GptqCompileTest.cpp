@@ -168,8 +168,8 @@ TEST_F(GptqCompileTest, Errors) {
        path("bad.mlir") + ":1:14: expected ':'"},
       {{path("wrong.mlir"), "-o", path("m.gptqm")},
        path("wrong.mlir") +
-           ":1:1: 'gptq.weight' op expects an element type of 4 bits that "
-           "divides 32, but found 'f16'"},
+           ":1:1: 'gptq.weight' op expects an element type of 4 bits, but "
+           "found 'f16'"},
       {{path("m.mlir"), "--target=cpu:x86-64-v3", "-o", path("no/m.gptqm")},
        "cannot write '" + path("no/m.gptqm") + "': No such file or directory"},
   };

@@ -40,15 +40,6 @@ def CPULowerGroupDotPass : InterfacePass<"gptq-cpu-lower-group-dot", "::mlir::Fu
   let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "LLVM::LLVMDialect"];
 }
 
-def CPUExpandVectorsPass : InterfacePass<"gptq-cpu-expand-vectors", "::mlir::FunctionOpInterface"> {
-  let summary = "Expands vector operations that have no instruction";
-  let description = [{
-    Before: transposes, broadcasts and slices of two-dimensional vectors, and exp. After: shuffles and inserts of one-dimensional vectors, and
-    a polynomial, so that kernels need no library.
-  }];
-  let dependentDialects = ["vector::VectorDialect", "arith::ArithDialect", "math::MathDialect"];
-}
-
 def CPULowerToLLVMPass : Pass<"gptq-cpu-lower-to-llvm", "::mlir::ModuleOp"> {
   let summary = "Lowers the module of kernels to the LLVM dialect and the CPU kernel ABI";
   let description = [{

@@ -10,6 +10,25 @@
 
 include "mlir/Pass/PassBase.td"
 
+def StagePermutationsPass : Pass<"gptq-stage-permutations", "::mlir::ModuleOp"> {
+  let summary = "Permutes activations before the matmul that wants them so";
+  let description = [{
+    Before: a `gptq.dequant_matmul` reads its activations through a permutation. After: a `gptq.stage` of its own permutes them. For targets
+    whose workgroups are too many to permute the same rows each for itself.
+  }];
+  let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
+}
+
+def NarrowActivationsPass : Pass<"gptq-narrow-activations", "::mlir::ModuleOp"> {
+  let summary = "Keeps what matmuls read in a half-precision type";
+  let description = [{
+    Before: activations are f32. After: the left operand of every matmul has element type `type`: what produces it writes that type where nothing
+    else reads it, otherwise a `gptq.stage` converts it. Sums, residuals and states stay f32.
+  }];
+  let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
+  let options = [Option<"type", "type", "std::string", "\"f16\"", "Element type: f16, bf16">];
+}
+
 def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Gives every weight the layout its plan's unit reads";
   let description = [{
@@ -88,6 +107,16 @@ def AssignWorkgroupMemoryPass : InterfacePass<"gptq-assign-workgroup-memory", ":
   let dependentDialects = ["memref::MemRefDialect", "gpu::GPUDialect"];
 }
 
+def ExpandVectorsPass : InterfacePass<"gptq-expand-vectors", "::mlir::FunctionOpInterface"> {
+  let summary = "Expands vector operations that have no instruction";
+  let description = [{
+    Before: transposes, broadcasts and slices of two-dimensional vectors, and exp. After: shuffles and inserts of one-dimensional vectors, and
+    exp as a polynomial, or with `base2` as a power of two, so that kernels need no library.
+  }];
+  let dependentDialects = ["vector::VectorDialect", "arith::ArithDialect", "math::MathDialect"];
+  let options = [Option<"base2", "base2", "bool", "false", "Write exp(x) as exp2(x * log2(e))">];
+}
+
 def VectorizePass : InterfacePass<"gptq-vectorize", "::mlir::FunctionOpInterface"> {
   let summary = "Lowers model ops on tiles to vectors";
   let description = [{
@@ -106,6 +135,15 @@ def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInte
     zero, then multiplied and added to the accumulator in one step: sum of s*w*x = s * sum of w*x.
   }];
   let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
+}
+
+def PrefetchOperandsPass : InterfacePass<"gptq-prefetch-operands", "::mlir::FunctionOpInterface"> {
+  let summary = "Loads the operands of the next part of K while one is multiplied";
+  let description = [{
+    Before: a loop over parts of K, marked `gptq.stages = 2`, loads weights, scales and activations and multiplies them at once. After: it multiplies what the iteration before has loaded, and loads for the one after. The last iteration loads again
+    what the last part of K is, so no load needs a condition.
+  }];
+  let dependentDialects = ["scf::SCFDialect", "arith::ArithDialect"];
 }
 
 def FoldZeroPointsPass : InterfacePass<"gptq-fold-zero-points", "::mlir::FunctionOpInterface"> {

@@ -18,9 +18,12 @@ namespace mlir::gptq {
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
 
-/// The layout that `unit` reads `bits`-bit elements in, as an attribute.
-LayoutAttr getUnitLayout(MLIRContext *ctx, const ::gptq::UnitInfo &unit,
-                         int64_t bits);
+/// A layout of `bits`-bit elements as an attribute.
+LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
+                  int64_t bits);
+
+/// The unit of `plan`. The passes that read plans have checked that it exists.
+const ::gptq::UnitInfo &unitOf(PlanAttr plan);
 
 /// Finds the unit of this name among all targets' units with `lanes` lanes;
 /// null if there is none.

@@ -13,6 +13,7 @@
 #define GPTQ_CODEGEN_COMMON_VECTORBUILDER_H
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -20,13 +21,24 @@
 
 namespace mlir::gptq {
 
-/// Writes code on f32 vectors of a fixed number of lanes.
+/// Writes code on f32 vectors of a fixed number of lanes. Where a workgroup has
+/// several threads they take turns at chunks, and a sum over chunks is one over
+/// all threads; everything else they all do.
 class VectorBuilder : public ImplicitLocOpBuilder {
 public:
-  VectorBuilder(Operation *before, int64_t lanes)
-      : ImplicitLocOpBuilder(before->getLoc(), before), lanes(lanes) {}
+  VectorBuilder(Operation *before, int64_t lanes, int64_t threads = 1)
+      : ImplicitLocOpBuilder(before->getLoc(), before), lanes(lanes),
+        threads(threads) {
+    if (threads > 1)
+      thread = gpu::ThreadIdOp::create(*this, gpu::Dimension::x);
+  }
 
   const int64_t lanes;
+
+  /// The threads that share the work here, and which one this is: those of the
+  /// workgroup, or inside `forEachPart` those of a warp.
+  int64_t threads;
+  Value thread;
 
   VectorType vectorType(int64_t width) {
     return VectorType::get({width}, getF32Type());
@@ -96,6 +108,12 @@ public:
   /// rest that fills none.
   void forChunks(int64_t size, function_ref<void(Value, int64_t)> body) {
     int64_t whole = size / lanes * lanes;
+    if (threads > 1) {
+      forThreads(whole, [&](Value at) { body(at, lanes); });
+      if (whole != size)
+        onFirstThread([&] { body(index(whole), size - whole); });
+      return;
+    }
     if (whole == lanes) {
       body(index(0), lanes);
     } else if (whole > 0) {
@@ -112,6 +130,8 @@ public:
   /// The sum over [0, size) of `term(offset, width)`, a vector of f32.
   Value sumChunks(int64_t size, function_ref<Value(Value, int64_t)> term) {
     int64_t whole = size / lanes * lanes;
+    if (threads > 1)
+      return sumOverThreads(size, whole, term);
     Value sum;
     if (whole > 0) {
       // Four sums where they come out even: an addition takes 3 or 4 cycles.
@@ -164,6 +184,94 @@ public:
     return sum;
   }
 
+  /// Runs `body(i)` for every i below `count`, each on one thread.
+  void forEachElement(int64_t count, function_ref<void(Value)> body) {
+    if (threads == 1)
+      return forEach(index(count), body);
+    auto loop = scf::ForOp::create(*this, thread, index(count), index(threads));
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+
+  /// Runs `body(i)` for every i below `count`. The iterations do not depend on
+  /// each other: warps share them, and the threads of a warp share the body.
+  void forEachPart(int64_t count, function_ref<void(Value)> body) {
+    if (threads == 1)
+      return forEach(index(count), body);
+    Value outer = thread;
+    const int64_t all = threads;
+    Value warp = arith::DivUIOp::create(*this, thread, index(kWarpThreads));
+    auto loop = scf::ForOp::create(*this, warp, index(count),
+                                   index(all / kWarpThreads));
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(loop.getBody());
+    thread = arith::RemUIOp::create(*this, outer, index(kWarpThreads));
+    threads = kWarpThreads;
+    body(loop.getInductionVar());
+    thread = outer;
+    threads = all;
+  }
+
+  /// The sum of `value` over the threads that share the work, on each of them,
+  /// always added in the same order.
+  Value allReduce(Value value) {
+    for (int64_t offset = kWarpThreads / 2; offset > 0; offset /= 2)
+      value = arith::AddFOp::create(*this, value, shuffle(value, offset));
+    const int64_t warps = threads / kWarpThreads;
+    if (warps == 1)
+      return value;
+    Value room = workgroupBuffer({warps});
+    Value lane = arith::RemUIOp::create(*this, thread, index(kWarpThreads));
+    Value warp = arith::DivUIOp::create(*this, thread, index(kWarpThreads));
+    Value isFirst =
+        arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, lane, index(0));
+    auto store = scf::IfOp::create(*this, isFirst);
+    {
+      OpBuilder::InsertionGuard guard(*this);
+      setInsertionPointToStart(store.thenBlock());
+      memref::StoreOp::create(*this, value, room, ValueRange{warp});
+    }
+    gpu::BarrierOp::create(*this);
+    Value sum = memref::LoadOp::create(*this, room, ValueRange{index(0)});
+    for (int64_t i = 1; i < warps; ++i)
+      sum = arith::AddFOp::create(
+          *this, sum,
+          memref::LoadOp::create(*this, room, ValueRange{index(i)}));
+    // The room may be written again.
+    gpu::BarrierOp::create(*this);
+    return sum;
+  }
+
+  /// `value` of the thread whose number differs in the bits of `mask`.
+  Value shuffle(Value value, int64_t mask) {
+    return gpu::ShuffleOp::create(*this, value, int32_t(mask),
+                                  int32_t(kWarpThreads), gpu::ShuffleMode::XOR)
+        .getShuffleResult();
+  }
+
+  /// An f32 buffer in workgroup memory.
+  Value workgroupBuffer(ArrayRef<int64_t> shape) {
+    auto space =
+        gpu::AddressSpaceAttr::get(getContext(), gpu::AddressSpace::Workgroup);
+    return memref::AllocOp::create(
+        *this, MemRefType::get(shape, getF32Type(), MemRefLayoutAttrInterface(),
+                               space));
+  }
+
+  /// Runs `body` on the first of the threads that share the work.
+  void onFirstThread(function_ref<void()> body) {
+    Value isFirst = arith::CmpIOp::create(*this, arith::CmpIPredicate::eq,
+                                          thread, index(0));
+    auto only = scf::IfOp::create(*this, isFirst);
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(only.thenBlock());
+    body();
+  }
+
+  /// Threads that run in step and can exchange registers.
+  static constexpr int64_t kWarpThreads = 32;
+
   /// Runs `body(row)` for every row in [0, count).
   void forEach(Value count, function_ref<void(Value)> body) {
     forRange(index(0), count, 1, body);
@@ -177,6 +285,48 @@ public:
   }
 
 private:
+  /// Runs `body(at)` at every multiple of `lanes` below `size`, threads in
+  /// turn.
+  void forThreads(int64_t size, function_ref<void(Value)> body) {
+    if (size == 0)
+      return;
+    auto loop = scf::ForOp::create(*this, mul(thread, lanes), index(size),
+                                   index(threads * lanes));
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+
+  Value sumOverThreads(int64_t size, int64_t whole,
+                       function_ref<Value(Value, int64_t)> term) {
+    auto loop = scf::ForOp::create(*this, mul(thread, lanes), index(whole),
+                                   index(threads * lanes),
+                                   ValueRange{zeros(vectorType(lanes))});
+    {
+      OpBuilder::InsertionGuard guard(*this);
+      setInsertionPointToStart(loop.getBody());
+      Value sum = arith::AddFOp::create(*this, loop.getRegionIterArg(0),
+                                        term(loop.getInductionVar(), lanes));
+      scf::YieldOp::create(*this, ValueRange{sum});
+    }
+    Value sum = reduce(loop.getResult(0));
+    if (whole != size) {
+      Value isFirst = arith::CmpIOp::create(*this, arith::CmpIPredicate::eq,
+                                            thread, index(0));
+      auto rest = scf::IfOp::create(*this, TypeRange{getF32Type()}, isFirst,
+                                    /*withElseRegion=*/true);
+      OpBuilder::InsertionGuard guard(*this);
+      setInsertionPointToStart(rest.thenBlock());
+      Value more = arith::AddFOp::create(
+          *this, sum, reduce(term(index(whole), size - whole)));
+      scf::YieldOp::create(*this, ValueRange{more});
+      setInsertionPointToStart(rest.elseBlock());
+      scf::YieldOp::create(*this, ValueRange{sum});
+      sum = rest.getResult(0);
+    }
+    return allReduce(sum);
+  }
+
   Value toElementOf(Value vector, Value buffer) {
     Type element = cast<MemRefType>(buffer.getType()).getElementType();
     auto type = cast<VectorType>(vector.getType());

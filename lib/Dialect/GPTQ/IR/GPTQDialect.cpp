@@ -38,6 +38,22 @@ int64_t DataAttr::getByteSize() const {
   return getType().getNumElements() * getType().getElementTypeBitWidth() / 8;
 }
 
+LogicalResult
+PackedAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                   FlatSymbolRefAttr, LayoutAttr, bool transposed,
+                   int64_t run) {
+  if (run < 0 || (run > 0 && transposed))
+    return emitError() << "expects a run of at least 0, and 0 where the source "
+                          "is transposed, but found "
+                       << run;
+  return success();
+}
+
+int64_t LayoutAttr::blocksOf(int64_t k, int64_t groupSize) const {
+  return k / groupSize * llvm::divideCeil(groupSize, getBlockK()) +
+         llvm::divideCeil(k % groupSize, getBlockK());
+}
+
 LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  int64_t bits, int64_t blockN, int64_t blockK,
                                  StringAttr order) {
@@ -99,7 +115,9 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t tileM, int64_t tileN, int64_t tileK,
                                int64_t rows, int64_t columns, int64_t lanes,
                                StringAttr path, StringAttr partials,
-                               StringAttr scale, StringAttr zero) {
+                               StringAttr scale, StringAttr zero,
+                               int64_t threads, int64_t occupancy,
+                               int64_t stages, int64_t loadBits) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;
@@ -109,6 +127,15 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError()
            << "expects rows, columns and lanes to be at least 1, but found "
            << rows << ", " << columns << " and " << lanes;
+  if (occupancy < 1)
+    return emitError() << "expects occupancy to be at least 1, but found "
+                       << occupancy;
+  if (stages < 1 || stages > 2)
+    return emitError() << "expects stages to be 1 or 2, but found " << stages;
+  if (threads < 1 || loadBits < 8 || !llvm::isPowerOf2_64(loadBits))
+    return emitError() << "expects threads to be at least 1 and loadBits to be "
+                          "a power of two of at least 8, but found "
+                       << threads << " and " << loadBits;
   auto oneOf = [&](StringRef field, StringAttr value,
                    ArrayRef<StringRef> allowed) -> LogicalResult {
     if (llvm::is_contained(allowed, value.getValue()))

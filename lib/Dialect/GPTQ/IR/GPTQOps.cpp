@@ -232,7 +232,7 @@ LogicalResult DequantMatmulOp::verify() {
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
     if (failed(checkDim(op, "codes", getCodes(), 1,
-                        layout.getBlocksAlongK(k, getGroupSize()),
+                        layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
         failed(checkDim(op, "codes", getCodes(), 2, layout.getBlockBits() / 32,
                         "words of a block")))
@@ -319,7 +319,10 @@ LogicalResult MatmulOp::verify() {
   if (rank != (getLayout() ? 3 : 2))
     return emitOpError("expects a weight of rank ")
            << (getLayout() ? 3 : 2) << ", but found " << rank;
-  if (failed(checkDim(op, "weight", getWeight(), 1, getK(), "K, as in lhs")) ||
+  LayoutAttr layout = getLayoutAttr();
+  if (failed(checkDim(op, "weight", getWeight(), 1,
+                      layout ? layout.blocksOf(getK(), getK()) : getK(),
+                      layout ? "blocks along K" : "K, as in lhs")) ||
       failed(checkDim(op, "init", getInits()[0], 0,
                       shaped(getLhs()).getDimSize(0), "M, as in lhs")))
     return failure();

@@ -59,6 +59,21 @@ inline constexpr llvm::StringLiteral kTargetAttr = "gptq.target";
 inline constexpr llvm::StringLiteral kGridAttr = "gptq.grid";
 inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 
+/// On a kernel: threads of one workgroup; 1 where there is none.
+inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
+
+/// On a kernel of a GPU: workgroups that share a core at a time; and, as a unit
+/// attribute, that the kernel waits by itself for the one in front of it.
+inline constexpr llvm::StringLiteral kOccupancyAttr = "gptq.occupancy";
+inline constexpr llvm::StringLiteral kOverlapAttr = "gptq.overlap";
+
+/// On a loop over parts of K: how many of them are on their way or in use.
+inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
+
+/// On a load that was moved in front of where its value is used, so that it is
+/// not moved back.
+inline constexpr llvm::StringLiteral kPrefetchedAttr = "gptq.prefetched";
+
 /// On arguments and results of an entry function: their name for users.
 inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
 

@@ -136,11 +136,8 @@ def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
   let extraClassDeclaration = [{
     /// Bits of a block.
     int64_t getBlockBits() const { return getBits() * getBlockN() * getBlockK(); }
-    /// Blocks along K that `k` rows take where each `group` of them starts with a block of its own.
-    int64_t getBlocksAlongK(int64_t k, int64_t group) const {
-      auto blocks = [&](int64_t rows) { return (rows + getBlockK() - 1) / getBlockK(); };
-      return k / group * blocks(group) + blocks(k % group);
-    }
+    /// Blocks that hold the first `k` rows of a weight in groups of `groupSize`, each of which starts a block.
+    int64_t blocksOf(int64_t k, int64_t groupSize) const;
   }];
 }
 
@@ -148,13 +145,14 @@ def GPTQ_PackedAttr : GPTQ_Attr<"Packed", "packed"> {
   let summary = "A weight packed by a layout";
   let description = [{
     The elements of weight `source`, [K, N] (or [N, K] with `transposed`), packed by `layout`. The packed weight has type
-    `tensor<panels x (K / blockK) x words x i32>` for quantized codes, or of the element type for elements of 8 bits and more.
-    With `group` each group of so many rows starts with a block of its own, its last block being filled up with zeros: for groups
-    that are no whole number of blocks.
+    `tensor<panels x blocks x words x i32>` for quantized codes, or of the element type for elements of 8 bits and more, with
+    ceil(K / blockK) blocks. With `run` > 0 every run of that many rows of K starts a block of its own and its last block is filled up
+    with zeros, so that groups of any size start at whole words; not with `transposed`.
   }];
   let parameters = (ins "::mlir::FlatSymbolRefAttr":$source, "::mlir::gptq::LayoutAttr":$layout,
-                        DefaultValuedParameter<"bool", "false">:$transposed, DefaultValuedParameter<"int64_t", "0">:$group);
-  let assemblyFormat = "`<` $source `,` struct($layout, $transposed, $group) `>`";
+                        DefaultValuedParameter<"bool", "false">:$transposed, DefaultValuedParameter<"int64_t", "0">:$run);
+  let assemblyFormat = "`<` $source `,` struct($layout, $transposed, $run) `>`";
+  let genVerifyDecl = 1;
 }
 
 //===----------------------------------------------------------------------===//
@@ -174,16 +172,24 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
     | `rows`, `columns` | shape of one register tile | gptq-vectorize |
-    | `lanes` | elements of one vector | gptq-vectorize |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as numbers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
+    | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
+    | `threads` | threads of one workgroup | gptq-vectorize |
+    | `occupancy` | workgroups that share a core at a time | the target's lowering |
+    | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
+    | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
                         "int64_t":$tileK, "int64_t":$rows, "int64_t":$columns, "int64_t":$lanes, "::mlir::StringAttr":$path,
-                        "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero);
+                        "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero,
+                        DefaultValuedParameter<"int64_t", "1">:$threads, DefaultValuedParameter<"int64_t", "1">:$occupancy,
+                        DefaultValuedParameter<"int64_t", "1">:$stages,
+                        DefaultValuedParameter<"int64_t", "128">:$loadBits);
   let assemblyFormat = [{
-    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero) `>`
+    `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero, $threads,
+               $occupancy, $stages, $loadBits) `>`
   }];
   let genVerifyDecl = 1;
 }

@@ -111,9 +111,9 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
     bias [N], init [M, N]; the last group may be short.
 
-    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], each group starting with a block of its own, and scales
-    and zeros come in the same panels: [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split`
-    makes it; a target that multiplies bytes reads them instead.
+    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales and zeros come in the same panels:
+    [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
+    those instead.
 
     Epilogue `silu_mul`: the columns are pairs of runs of h = blockN / 2 (packed; N / 2 otherwise), gate then up; the result, N / 2 columns,
     is silu(gate) * up with silu(v) = v / (1 + exp(-v)).
@@ -166,7 +166,7 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let summary = "Multiplies activations by a dense weight, as linear layers store it";
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
-    `layout` the weight is packed: [panels, K, blockN]. With `accumulate` the product is added to `init`.
+    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`.
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
                        Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
@@ -343,13 +343,16 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let description = [{
     With R × N the shape of `acc`:
 
-        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, k0 + k, c(n)] - zero[n])
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, block, k, c(n)] - zero[n])
 
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
-    `w` is packed by `layout`, panel by panel: row k0 + k of it is row k of the blocks from `block` on, whose rows beyond `depth` are zero.
-    Without `perm` column k0 + k of x is read; without `zero` and `scale` the codes themselves are multiplied (for a layout of
-    floating-point elements always). `bytes` hold the same activations split in three (`gptq.stage_split`), `unit` [R] is theirs for
-    this group: a lowering may multiply those. Its lowering is the target's inner loop.
+    `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it; those of the
+    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero` and `scale` the codes themselves are
+    multiplied (for a layout of floating-point elements always). `bytes` hold the same activations split in three (`gptq.stage_split`),
+    `unit` [R] is theirs for this group: a lowering may multiply those.
+
+    Where the plan's `lanes` threads hold a tile together, they all execute the op with the same `row`, `k0`, `panel` and `block`, and R and N
+    count a thread's own rows and columns: which ones, the unit says (`Target`); `columns` is then [0]. Its lowering is the target's inner loop.
   }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
                        MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, Index:$block, DenseI64ArrayAttr:$columns,
@@ -369,9 +372,12 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
 
 def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
   let summary = "Sums the activations of one group";
-  let description = "result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding.";
+  let description = [{
+    result[r] = sum over k < depth of x[row + r, perm[k0 + k]] (column k0 + k without `perm`): the S_g of zero-point folding. Rows are
+    those of the `gptq.group_dot` it corrects.
+  }];
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0, Optional<MemRefRankOf<[I32], [1]>>:$perm,
-                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, ConfinedAttr<I64Attr, [IntPositive]>:$lanes);
+                       ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[1], [F32]>:$result);
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)

@@ -1,4 +1,4 @@
-// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-cpu-expand-vectors))" | FileCheck %s
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-expand-vectors))" | FileCheck %s
 // What has no instruction becomes shuffles, shifts and polynomials.
 
 // CHECK-LABEL: func @exp

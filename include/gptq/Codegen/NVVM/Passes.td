@@ -1,0 +1,63 @@
+//===- Passes.td - Code generation for NVIDIA GPUs ----------*- tablegen -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_CODEGEN_NVVM_PASSES_TD
+#define GPTQ_CODEGEN_NVVM_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
+  let summary = "Plans every op for an NVIDIA GPU";
+  let description = [{
+    Before: a normalized model. After: each model op carries `gptq.plans`, one `#gptq.plan` per range of M; nothing is rewritten. A workgroup
+    takes as many tiles of 16 columns as give every multiprocessor of `chip` one workgroup, if its registers hold the sums, and its warps
+    share K. With `reasons` each op also carries `gptq.reasons`, as with `gptq-cpu-plan`.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+  let options = [
+    Option<"chip", "chip", "std::string", "\"sm_90a\"", "Architecture: sm_75, sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120a">,
+    Option<"bufferPartials", "buffer-partials", "bool", "true", "Let plans add the sums of warps up in shared memory">,
+    Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
+    Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
+    Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
+    Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
+    Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
+  ];
+}
+
+def NVVMLowerGroupDotPass : InterfacePass<"gptq-nvvm-lower-group-dot", "::mlir::FunctionOpInterface"> {
+  let summary = "Lowers group_dot to unpacking and mma.sync";
+  let description = [{
+    Before: `gptq.group_dot` and `gptq.group_sum` on shares of a tile. After: a warp's loads of packed words and activations, two bit operations
+    for a pair of codes, and `nvvm.mma.sync`. A pair is unpacked by setting an exponent over its bits, which yields the code plus a power of
+    two, exactly; that power times the sum of the activations, which one more `mma.sync` with ones yields, is subtracted from the sums.
+    Which bits of which word a fragment takes is asked of the layout.
+  }];
+  let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect",
+                           "gpu::GPUDialect", "math::MathDialect", "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
+}
+
+def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mlir::FunctionOpInterface"> {
+  let summary = "Lets a kernel start before the one in front of it has ended";
+  let description = [{
+    Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
+    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights, whose loads at its beginning
+    go ahead. `gptq.overlap` says so on the kernel; sm_90 and later.
+  }];
+  let dependentDialects = ["NVVM::NVVMDialect"];
+}
+
+def NVVMLowerToLLVMPass : Pass<"gptq-nvvm-lower-to-llvm", "::mlir::ModuleOp"> {
+  let summary = "Lowers the module of kernels to the LLVM and NVVM dialects and the GPU kernel ABI";
+  let description = [{
+    Before: kernels of cf, arith, math, vector, memref and gpu ops. After: LLVM and NVVM dialects only; each kernel is a grid function that takes
+    one pointer per buffer and one to the values of M and P, as `runtime/abi/KernelABI.h` has it.
+  }];
+  let dependentDialects = ["LLVM::LLVMDialect", "NVVM::NVVMDialect"];
+}
+
+#endif // GPTQ_CODEGEN_NVVM_PASSES_TD

@@ -1,0 +1,54 @@
+//===- Vectorize.h - What the files of gptq-vectorize share -----*- C++ -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_LIB_CODEGEN_COMMON_VECTORIZE_H
+#define GPTQ_LIB_CODEGEN_COMMON_VECTORIZE_H
+
+#include "gptq/Codegen/Common/VectorBuilder.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+
+namespace mlir::gptq {
+
+/// A matmul on buffers, quantized or dense, as its lowering sees it.
+struct MatmulTile {
+  Operation *op;
+  Value lhs, weight, scales, zeros, perm, bias, bytes, units, out;
+  LayoutAttr layout;
+  PlanAttr plan;
+  int64_t k, groupSize, zeroPoint;
+  Epilogue epilogue;
+  bool accumulate;
+
+  /// Columns of the result that one panel yields.
+  int64_t panelColumns() const {
+    return layout.getBlockN() / (epilogue == Epilogue::SiluMul ? 2 : 1);
+  }
+};
+
+/// silu(v) = v / (1 + exp(-v)) of every lane.
+Value silu(VectorBuilder &b, Value v);
+
+/// Lowers a matmul whose plan's unit multiplies with whole warps.
+LogicalResult vectorizeOnWarps(const MatmulTile &op, VectorBuilder &b);
+
+/// Lowers attention where a workgroup has several threads.
+LogicalResult vectorizeOnWarps(AttentionOp op, VectorBuilder &b);
+
+inline int64_t columnsOf(Value buffer) {
+  return cast<MemRefType>(buffer.getType()).getDimSize(1);
+}
+
+inline Value rowsOf(VectorBuilder &b, Value buffer) {
+  auto type = cast<MemRefType>(buffer.getType());
+  if (!type.isDynamicDim(0))
+    return b.index(type.getDimSize(0));
+  return memref::DimOp::create(b, buffer, 0);
+}
+
+} // namespace mlir::gptq
+
+#endif // GPTQ_LIB_CODEGEN_COMMON_VECTORIZE_H
