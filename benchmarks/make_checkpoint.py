@@ -32,8 +32,9 @@ SHAPES = {
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def random_words(rng, shape):
-    return np.frombuffer(rng.bytes(4 * math.prod(shape)), np.int32).reshape(shape)
+def random_words(rng, shape, pool):
+    words = np.frombuffer(rng.bytes(4 * min(math.prod(shape), pool or math.prod(shape))), np.int32)
+    return np.resize(words, shape)
 
 
 def main():
@@ -46,6 +47,8 @@ def main():
     p.add_argument("--act-order", action="store_true")
     p.add_argument("--tokenizer", metavar="DIR", help="folder to copy a tokenizer from")
     p.add_argument("--shard-size", type=int, default=512, metavar="MIB")
+    p.add_argument("--pool", type=int, metavar="N",
+                   help="repeat N random values in every tensor, so that the file compresses well")
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     hidden, mlp, layers, heads, kv_heads, vocab, context, theta, kind = SHAPES[a.shape]
@@ -55,7 +58,8 @@ def main():
     writer = CheckpointWriter(a.out, a.shard_size << 20)
 
     def normal(rows, columns):
-        return rng.standard_normal((rows, columns), np.float32).astype(np.float16)
+        size = rows * columns
+        return np.resize(rng.standard_normal(min(size, a.pool or size), np.float32).astype(np.float16), (rows, columns))
 
     def linear(name, rows, columns, variance=1.0, bias=False):
         size = rows if a.group_size == -1 else a.group_size
@@ -64,9 +68,10 @@ def main():
         scale = math.sqrt(12 * variance / rows / (4**a.bits - 1))
         zeros = np.full((1, columns), 1 << (a.bits - 1))
         index = (np.arange(rows) // size).astype(np.int32)
-        writer.add(f"{name}.qweight", random_words(rng, (packing.packed_words(rows, a.bits), columns)))
+        writer.add(f"{name}.qweight", random_words(rng, (packing.packed_words(rows, a.bits), columns), a.pool))
         writer.add(f"{name}.qzeros", np.repeat(packing.pack_zeros(zeros, a.bits, "gptq"), groups, 0))
-        writer.add(f"{name}.scales", (scale * rng.uniform(0.8, 1.2, (groups, columns))).astype(np.float16))
+        spread = rng.uniform(0.8, 1.2, min(groups * columns, a.pool or groups * columns))
+        writer.add(f"{name}.scales", np.resize((scale * spread).astype(np.float16), (groups, columns)))
         writer.add(f"{name}.g_idx", rng.permutation(index) if a.act_order else index)
         if bias:
             writer.add(f"{name}.bias", (0.1 * rng.standard_normal(columns)).astype(np.float16))

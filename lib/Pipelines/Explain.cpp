@@ -250,8 +250,8 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
                                        plan.getLanes(), plan.getPath(),
                                        plan.getPartials(), plan.getScale(),
                                        plan.getZero(), plan.getThreads(),
-                                       plan.getOccupancy(), plan.getStages(),
-                                       plan.getLoadBits())
+                                       plan.getStepK(), plan.getOccupancy(),
+                                       plan.getStages(), plan.getLoadBits())
                        : plan);
   }
   LayerKind &kind = kinds[key];

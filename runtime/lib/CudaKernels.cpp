@@ -173,54 +173,58 @@ CudaKernels::attribute(const std::string &symbol,
 Status CudaKernels::launch(const ManifestEntry &entry, int64_t rows,
                            int64_t position,
                            const CudaPointers &pointers) const {
-  const CudaDriver &driver = context->driver();
-  std::vector<cuda::Pointer> values;
-  std::vector<void *> parameters;
   for (const ManifestDispatch &dispatch : entry.dispatches) {
-    const ManifestVariant &variant = variantFor(dispatch, rows);
-    int64_t workgroups = variant.workgroups(rows, position);
-    if (workgroups == 0)
-      continue;
-    values.clear();
-    for (const ManifestArgument &arg : dispatch.args)
-      switch (arg.kind) {
-      case ManifestArgument::Kind::Arena:
-        values.push_back(pointers.arena + cuda::Pointer(arg.offset));
-        break;
-      case ManifestArgument::Kind::Weight:
-        values.push_back(pointers.weights[arg.index]);
-        break;
-      case ManifestArgument::Kind::State:
-        values.push_back(pointers.states[arg.index]);
-        break;
-      case ManifestArgument::Kind::Input:
-        values.push_back(pointers.inputs[arg.index]);
-        break;
-      case ManifestArgument::Kind::Output:
-        values.push_back(pointers.outputs[arg.index]);
-        break;
-      }
-    values.push_back(pointers.dims);
-    parameters.clear();
-    for (cuda::Pointer &value : values)
-      parameters.push_back(&value);
-
-    cuda::LaunchAttribute overlap;
-    overlap.id = cuda::LaunchAttribute::overlap;
-    overlap.value.flag = 1;
-    cuda::LaunchConfig config;
-    config.gridX = unsigned(workgroups);
-    config.blockX = unsigned(variant.threads);
-    config.sharedBytes = unsigned(variant.sharedBytes);
-    config.stream = context->stream();
-    config.attributes = &overlap;
-    config.attributeCount = variant.overlap ? 1 : 0;
-    Status status = driver.check(
-        driver.launchKernel(&config, functions.find(variant.symbol)->second,
-                            parameters.data(), nullptr),
-        "cannot launch");
+    Status status = launch(dispatch, rows, position, pointers);
     if (!status.ok())
       return status.withContext("dispatch " + quoteForMessage(dispatch.name));
   }
   return {};
+}
+
+Status CudaKernels::launch(const ManifestDispatch &dispatch, int64_t rows,
+                           int64_t position,
+                           const CudaPointers &pointers) const {
+  const ManifestVariant &variant = variantFor(dispatch, rows);
+  int64_t workgroups = variant.workgroups(rows, position);
+  if (workgroups == 0)
+    return {};
+  std::vector<cuda::Pointer> values;
+  for (const ManifestArgument &arg : dispatch.args)
+    switch (arg.kind) {
+    case ManifestArgument::Kind::Arena:
+      values.push_back(pointers.arena + cuda::Pointer(arg.offset));
+      break;
+    case ManifestArgument::Kind::Weight:
+      values.push_back(pointers.weights[arg.index]);
+      break;
+    case ManifestArgument::Kind::State:
+      values.push_back(pointers.states[arg.index]);
+      break;
+    case ManifestArgument::Kind::Input:
+      values.push_back(pointers.inputs[arg.index]);
+      break;
+    case ManifestArgument::Kind::Output:
+      values.push_back(pointers.outputs[arg.index]);
+      break;
+    }
+  values.push_back(pointers.dims);
+  std::vector<void *> parameters;
+  for (cuda::Pointer &value : values)
+    parameters.push_back(&value);
+
+  cuda::LaunchAttribute overlap;
+  overlap.id = cuda::LaunchAttribute::overlap;
+  overlap.value.flag = 1;
+  cuda::LaunchConfig config;
+  config.gridX = unsigned(workgroups);
+  config.blockX = unsigned(variant.threads);
+  config.sharedBytes = unsigned(variant.sharedBytes);
+  config.stream = context->stream();
+  config.attributes = &overlap;
+  config.attributeCount = variant.overlap ? 1 : 0;
+  const CudaDriver &driver = context->driver();
+  return driver.check(
+      driver.launchKernel(&config, functions.find(variant.symbol)->second,
+                          parameters.data(), nullptr),
+      "cannot launch");
 }

@@ -35,6 +35,9 @@ public:
   /// what grids are computed for.
   abi::Status launch(const abi::ManifestEntry &entry, int64_t rows,
                      int64_t position, const CudaPointers &pointers) const;
+  /// The same of one dispatch.
+  abi::Status launch(const abi::ManifestDispatch &dispatch, int64_t rows,
+                     int64_t position, const CudaPointers &pointers) const;
 
   /// `code.cubin`, or `code.ptx` and who compiled it.
   const std::string &code() const { return codeName; }

@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
+import damage
 import fake_gpu
 import harness
 
@@ -116,6 +117,21 @@ def test_bench_matmul_finds_wrong_results(layers, driver, tmp_path):
                         tmp_path / "out.json")
     assert done.returncode == 1 and b"1 results are wrong" in done.stderr and b"WRONG" in done.stdout
     assert [r["right"] for r in json.loads((tmp_path / "out.json").read_text())["results"]] == [False, True]
+
+
+def test_bench_matmul_measures_each_dispatch(layers, driver, tmp_path):
+    folder = tmp_path / "layers"
+    shutil.copytree(layers, folder)
+
+    def twice(manifest):
+        manifest["entries"][0]["dispatches"] *= 2
+
+    for layer in json.loads((folder / "layers.json").read_text()):
+        damage.manifest(twice)(str(folder / layer["model"]))
+    harness.succeed("gptq-bench", "matmul", "--read", folder, "--m", 3, "--samples", 11, "--json", tmp_path / "out.json")
+    for r in json.loads((tmp_path / "out.json").read_text())["results"]:
+        assert r["right"] and len(r["kernels"]) == 2
+        assert all(k["median_us"] == pytest.approx(500 / r["calls_per_replay"]) for k in r["kernels"])
 
 
 def test_bench_matmul_reads_what_it_wrote(tmp_path):

@@ -49,6 +49,9 @@ struct Calls {
   int64_t count = 0;
   CudaGraph graph;
   std::vector<double> seconds;
+  /// The same of each dispatch alone, where there are several.
+  std::vector<CudaGraph> parts;
+  std::vector<std::vector<double>> partSeconds;
   double error = 0;
   bool isRepeatable = false;
 };
@@ -73,7 +76,8 @@ private:
 
   void loadWeights();
   void loadActivations();
-  CudaGraph record(Calls &c);
+  template <typename Program>
+  CudaGraph record(const Calls &c, const Program &program) const;
   std::vector<uint8_t> outputAfter(const Calls &c, bool byGraph);
   double errorOf(const std::vector<uint8_t> &bytes, int64_t rows) const;
 
@@ -143,7 +147,12 @@ void GpuMatmul::prepare() {
     c.count = callsOf(c.rows, int64_t(copies.size()));
     for (CudaPointers &copy : copies)
       copy.dims = dims[i];
-    c.graph = record(c);
+    c.graph = record(c, entry());
+    // What one dispatch reads, the one before it has left in the arena.
+    if (entry().dispatches.size() > 1)
+      for (const ManifestDispatch &dispatch : entry().dispatches)
+        c.parts.push_back(record(c, dispatch));
+    c.partSeconds.resize(c.parts.size());
     const std::vector<uint8_t> replayed = outputAfter(c, true);
     c.error = errorOf(replayed, c.rows);
     c.isRepeatable = outputAfter(c, false) == replayed;
@@ -238,10 +247,12 @@ void GpuMatmul::loadActivations() {
   check(context.synchronize(what));
 }
 
-CudaGraph GpuMatmul::record(Calls &c) {
+/// A graph of the calls of the entry, or of one of its dispatches.
+template <typename Program>
+CudaGraph GpuMatmul::record(const Calls &c, const Program &program) const {
   return take(recordGraph(gpu.context(), [&]() -> Status {
     for (int64_t i = 0; i < c.count; ++i)
-      GPTQ_TRY(kernels.launch(entry(), c.rows, /*position=*/0,
+      GPTQ_TRY(kernels.launch(program, c.rows, /*position=*/0,
                               copies[size_t(i) % copies.size()]));
     return {};
   }));
@@ -301,8 +312,11 @@ void GpuMatmul::measure() {
     stopIfInterrupted();
     if (round >= fewestSamples && watch.seconds() > options.seconds)
       break;
-    for (Calls &c : calls)
+    for (Calls &c : calls) {
       c.seconds.push_back(gpu.replay(c.graph) / double(c.count));
+      for (size_t i = 0; i < c.parts.size(); ++i)
+        c.partSeconds[i].push_back(gpu.replay(c.parts[i]) / double(c.count));
+    }
     floorSeconds.push_back(gpu.replay(floor) /
                            double(callsOf(1, int64_t(copies.size()))));
   }
@@ -320,7 +334,7 @@ int GpuMatmul::report(double limit, nlohmann::ordered_json &out) const {
               copies.size(), times, floorMedian * 1e6);
   std::printf("%6s %10s %10s %7s %8s %6s %8s %10s %9s %8s  %s\n", "M",
               "median µs", "best µs", "floors", "GB/s", "share", "TFLOP/s",
-              "error", "repeats", "samples", "kernels");
+              "error", "repeats", "samples", "kernels, µs alone");
   int wrong = 0;
   for (const Calls &c : calls) {
     double seconds = median(c.seconds);
@@ -333,8 +347,10 @@ int GpuMatmul::report(double limit, nlohmann::ordered_json &out) const {
 
     nlohmann::ordered_json kernelRows = nlohmann::ordered_json::array();
     std::string names;
-    for (const ManifestDispatch &dispatch : entry().dispatches) {
+    for (size_t i = 0; i < entry().dispatches.size(); ++i) {
+      const ManifestDispatch &dispatch = entry().dispatches[i];
       const ManifestVariant &v = variantFor(dispatch, c.rows);
+      double alone = median(c.parts.empty() ? c.seconds : c.partSeconds[i]);
       auto attribute = [&](cuda::FunctionAttribute a) {
         return take(kernels.attribute(v.symbol, a));
       };
@@ -343,9 +359,13 @@ int GpuMatmul::report(double limit, nlohmann::ordered_json &out) const {
                             {"threads", v.threads},
                             {"shared_bytes", v.sharedBytes},
                             {"overlap", v.overlap},
+                            {"median_us", alone * 1e6},
                             {"registers", attribute(cuda::Registers)},
                             {"local_bytes", attribute(cuda::LocalBytes)}});
-      names += (names.empty() ? "" : " ") + v.symbol;
+      char time[32] = "";
+      if (!c.parts.empty())
+        std::snprintf(time, sizeof(time), " %.2f", alone * 1e6);
+      names += (names.empty() ? "" : ", ") + v.symbol + time;
     }
     std::printf("%6lld %9.2f %9.2f %7.2f %8.1f %5.1f%% %8.2f %10.2e %9s %8zu  "
                 "%s%s\n",

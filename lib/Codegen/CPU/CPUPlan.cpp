@@ -160,16 +160,17 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                       "once for a group");
     else if (isQuantized)
       because("zero", "folding is off");
-    return {PlanAttr::get(
-                &getContext(), mMin, mMax, b.getStringAttr(unit.name), tileM,
-                taken * blockN, tileK, rows, columns, unit.lanes,
-                b.getStringAttr(splits     ? "split"
-                                : promotes ? "promote"
-                                           : "direct"),
-                b.getStringAttr(shares ? "shared" : "global"),
-                b.getStringAttr(hoists ? "accumulator" : "weight"),
-                b.getStringAttr(folds ? "accumulator" : "weight"),
-                /*threads=*/1, /*occupancy=*/1, /*stages=*/1, /*loadBits=*/128),
+    return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
+                          tileM, taken * blockN, tileK, rows, columns,
+                          unit.lanes,
+                          b.getStringAttr(splits     ? "split"
+                                          : promotes ? "promote"
+                                                     : "direct"),
+                          b.getStringAttr(shares ? "shared" : "global"),
+                          b.getStringAttr(hoists ? "accumulator" : "weight"),
+                          b.getStringAttr(folds ? "accumulator" : "weight"),
+                          /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
+                          /*stages=*/1, /*loadBits=*/128),
             why.getDictionary(&getContext())};
   }
 
@@ -181,7 +182,8 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                          /*rows=*/1, /*columns=*/unit.lanes, unit.lanes,
                          b.getStringAttr("direct"), b.getStringAttr("global"),
                          b.getStringAttr("weight"), b.getStringAttr("weight"),
-                         /*threads=*/1, /*occupancy=*/1, /*stages=*/1,
+                         /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
+                         /*stages=*/1,
                          /*loadBits=*/128);
   }
 

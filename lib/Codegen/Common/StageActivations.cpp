@@ -7,6 +7,7 @@
 
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/BuiltinOps.h"
 
@@ -54,6 +55,17 @@ static bool onlyMatmulsRead(Value value) {
 /// Makes the op that computes `value` write elements of `type`, if nothing
 /// minds.
 static bool narrowProducer(Value value, Type type) {
+  if (auto arg = dyn_cast<BlockArgument>(value)) {
+    // An input of a lone function: whoever calls it rounds.
+    auto entry = dyn_cast<func::FuncOp>(arg.getOwner()->getParentOp());
+    if (!entry || !entry->hasAttr(kMaxRowsAttr) || !onlyMatmulsRead(value))
+      return false;
+    value.setType(cast<RankedTensorType>(value.getType()).clone(type));
+    entry.setType(FunctionType::get(entry.getContext(),
+                                    arg.getOwner()->getArgumentTypes(),
+                                    entry.getResultTypes()));
+    return true;
+  }
   if (auto slice = value.getDefiningOp<tensor::ExtractSliceOp>()) {
     if (!narrowProducer(slice.getSource(), type))
       return false;

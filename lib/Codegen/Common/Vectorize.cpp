@@ -724,8 +724,8 @@ struct VectorizePass final
                              plan.getTileK(), plan.getRows(), plan.getColumns(),
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
                              plan.getScale(), plan.getZero(), plan.getThreads(),
-                             plan.getOccupancy(), plan.getStages(),
-                             plan.getLoadBits());
+                             plan.getStepK(), plan.getOccupancy(),
+                             plan.getStages(), plan.getLoadBits());
       if (plan.getThreads() > 1) {
         Builder attrs(&getContext());
         getOperation()->setAttr(kThreadsAttr,

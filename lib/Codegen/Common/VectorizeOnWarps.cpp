@@ -40,16 +40,15 @@ namespace {
 constexpr int64_t kTileColumns = 16, kTileRows = 8;
 constexpr int64_t kRowsPerThread = 2, kColumnsPerThread = 2;
 
-/// Rows of K that are multiplied between two applications of a scale, at most:
-/// longer groups are taken in parts, so that warps have enough to share.
-constexpr int64_t kStepRows = 128;
-
-/// The warps of a workgroup take the groups in turn, each for all panels; what
-/// they summed is added up at the end, in the order of the warps.
+/// The warps of a workgroup share its panels, and those of one share take parts
+/// of K in turn; what they summed is added up at the end, in the order of the
+/// warps.
 class WarpMatmul {
 public:
   WarpMatmul(const MatmulTile &op, VectorBuilder &b)
-      : op(op), b(b), warps(b.threads / b.lanes),
+      : op(op), b(b),
+        shares(llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns())),
+        warps(b.threads / b.lanes / shares),
         rowTiles(op.plan.getRows() / kTileRows),
         maxPanels(op.plan.getColumns() / kTileColumns) {}
 
@@ -69,9 +68,11 @@ private:
 
   const MatmulTile &op;
   VectorBuilder &b;
-  int64_t warps, rowTiles, maxPanels;
-  /// The thread inside its warp, the warp, rows and panels of this tile.
-  Value lane, warp, rows, panels;
+  /// Shares of panels; warps of each; tiles of rows; panels of a share.
+  int64_t shares, warps, rowTiles, maxPanels;
+  /// The thread inside its warp, the warp among those of its share, the share's
+  /// first panel, rows and panels of this workgroup.
+  Value lane, warp, firstPanel, rows, panels;
   /// Rows of a chunk, chunks of a group, blocks of a chunk.
   int64_t chunkRows, chunksPerGroup, blocksPerChunk;
 };
@@ -102,7 +103,7 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
   for (int64_t p = 0; p < maxPanels; ++p) {
     // Past the last panel the last is read again, and nothing is stored.
     Value panel = arith::MinSIOp::create(
-        b, b.index(p), arith::SubIOp::create(b, panels, b.index(1)));
+        b, b.add(firstPanel, p), arith::SubIOp::create(b, panels, b.index(1)));
     Value scale, zero;
     if (op.scales)
       scale = perColumn(op.scales, panel, g);
@@ -181,22 +182,25 @@ void WarpMatmul::store(Value value, Value row, Value column) {
 /// result is added up and written by one thread.
 void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t perPanel = threadRows() * kColumnsPerThread;
-  const int64_t perThread = maxPanels * perPanel;
-  Value room = b.workgroupBuffer({warps, perThread, b.lanes});
+  Value room =
+      b.workgroupBuffer({warps, shares * maxPanels * perPanel, b.lanes});
+  Value ownRoom = b.mul(firstPanel, perPanel);
   for (int64_t p = 0; p < maxPanels; ++p)
     for (int64_t i = 0; i < threadRows(); ++i)
       for (int64_t h = 0; h < kColumnsPerThread; ++h)
         memref::StoreOp::create(
             b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
             room,
-            ValueRange{warp, b.index(p * perPanel + i * kColumnsPerThread + h),
+            ValueRange{warp,
+                       b.add(ownRoom, p * perPanel + i * kColumnsPerThread + h),
                        lane});
   gpu::BarrierOp::create(b);
 
   // Neighbouring threads take neighbouring columns.
   const bool isGated = op.epilogue == Epilogue::SiluMul;
   const int64_t width = op.panelColumns();
-  const int64_t columns = maxPanels * width, rowsHere = rowTiles * kTileRows;
+  const int64_t columns = shares * maxPanels * width;
+  const int64_t rowsHere = rowTiles * kTileRows;
   b.forEachElement(columns * rowsHere, [&](Value e) {
     Value column = remainder(b, e, columns), row = divide(b, e, columns);
     Value panel = divide(b, column, width),
@@ -247,7 +251,7 @@ void WarpMatmul::addToResult(ValueRange sums) {
       for (int64_t i = 0; i < threadRows(); ++i)
         for (int64_t h = 0; h < kColumnsPerThread; ++h) {
           Value inPanel = b.add(divide(b, lane, 4), 8 * h);
-          Value column = b.add(inPanel, p * width);
+          Value column = b.add(b.mul(b.add(firstPanel, p), width), inPanel);
           Value row =
               b.add(b.mul(remainder(b, lane, 4), kRowsPerThread),
                     i / kRowsPerThread * kTileRows + i % kRowsPerThread);
@@ -307,14 +311,20 @@ LogicalResult WarpMatmul::run() {
   const bool isWhole = op.groupSize >= op.k;
   // A group that does not fill blocks is padded to whole ones, so it has to be
   // one chunk.
-  chunkRows =
-      isWhole || op.groupSize % kStepRows == 0 ? kStepRows : op.groupSize;
+  const int64_t stepK = op.plan.getStepK();
+  chunkRows = stepK && (isWhole || op.groupSize % stepK == 0)
+                  ? stepK
+                  : std::min(op.groupSize, op.k);
   chunksPerGroup =
       isWhole ? llvm::divideCeil(op.k, chunkRows) : op.groupSize / chunkRows;
   blocksPerChunk = llvm::divideCeil(chunkRows, blockK);
 
   lane = remainder(b, b.thread, b.lanes);
-  warp = divide(b, b.thread, b.lanes);
+  // Neighbouring warps read the same activations.
+  Value anyWarp = divide(b, b.thread, b.lanes);
+  warp = divide(b, anyWarp, shares);
+  firstPanel = shares == 1 ? b.index(0)
+                           : b.mul(remainder(b, anyWarp, shares), maxPanels);
   rows = rowsOf(b, op.lhs);
   panels = rowsOf(b, op.weight);
   SmallVector<Value> sums = sumOverChunks();

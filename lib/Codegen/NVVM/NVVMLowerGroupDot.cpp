@@ -259,10 +259,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
     return op.emitOpError(
                "expects weights of the activations' type, but found ")
            << element << " and " << type;
-  if (op.getScale() || op.getZero())
-    return op.emitOpError("expects scales and zero points that are applied to "
-                          "groups: run gptq-hoist-scales and "
-                          "gptq-fold-zero-points first");
+  if (op.getScale())
+    return op.emitOpError("expects scales that are applied to groups: run "
+                          "gptq-hoist-scales first");
 
   if (whole.getParts().size() != 1)
     return refuse("a layout of one plane");
@@ -306,6 +305,19 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
       added[h] = converts ? 0 : std::ldexp(1.0, fractionBits(type) - places[h]);
     }
   }
+
+  // Zero points that were not folded are subtracted from each pair of codes,
+  // together with what unpacking added: small integers, so this is exact.
+  Value minus[2];
+  if (op.getZero())
+    for (int64_t h = 0; h < 2; ++h) {
+      Value zero = arith::AddFOp::create(
+          b, vector::ExtractOp::create(b, op.getZero(), h), b.f32(added[h]));
+      minus[h] =
+          vector::BroadcastOp::create(b, VectorType::get({2}, type),
+                                      arith::TruncFOp::create(b, type, zero));
+      added[h] = 0;
+    }
 
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
@@ -389,6 +401,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
         }
         a.push_back(pair);
       }
+      for (int64_t i = 0; i < 4; ++i)
+        if (minus[i % 2])
+          a[i] = arith::SubFOp::create(b, a[i], minus[i % 2]);
       for (int64_t tile = 0; tile < rowTiles; ++tile)
         multiply(a, x.steps[step][tile], sums[tile]);
     }

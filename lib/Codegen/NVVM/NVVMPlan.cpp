@@ -27,18 +27,17 @@ static constexpr int64_t kSumsPerTile = 4;
 /// multiprocessor.
 static constexpr int64_t kMaxWarps = 16;
 static constexpr int64_t kWarpThreads = 32;
-/// Rows of K that a warp multiplies at a time (see gptq-vectorize).
-static constexpr int64_t kStepRows = 128;
+/// Rows of K that a warp multiplies between two applications of a scale.
+static constexpr int64_t kStepRows[] = {128, 64};
 /// The largest number of rows that one workgroup multiplies at once; more rows
 /// are more workgroups.
 static constexpr int64_t kMaxRows = 32;
 
-/// Sums of one thread that leave room for the operands of two parts of K.
-static constexpr int64_t kRoomySums = 32;
-
-/// Tiles whose sums leave room for the weights of two parts of K, 8 registers
-/// each.
-static constexpr int64_t kMaxPrefetchedTiles = 4;
+/// Registers that sums and operands on their way may take of a thread's 128;
+/// the others hold what is being unpacked, scales, addresses.
+static constexpr int64_t kOperandRegisters = 112;
+/// Sums of one thread, at most, where several rows share unpacked weights.
+static constexpr int64_t kSharedSums = 32;
 
 namespace {
 /// A plan, and why each field that is not the plain choice is as it is.
@@ -47,8 +46,83 @@ struct ReasonedPlan {
   DictionaryAttr reasons;
 };
 
+/// How the work on a matmul is divided.
+struct MatmulTiles {
+  /// Tiles of 16 columns of a workgroup, and of one of its warps.
+  int64_t panels, panelsPerWarp;
+  /// Warps of a workgroup, and workgroups of a multiprocessor.
+  int64_t warps, occupancy;
+  int64_t stepK, stages;
+};
+
 struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   using Base::Base;
+
+  MatmulTiles chooseTiles(const ::gptq::TargetInfo &target,
+                          const ::gptq::UnitInfo &unit, int64_t rows,
+                          int64_t panels, int64_t k) {
+    const int64_t rowTiles = rows / kTileRows;
+    const int64_t sumsPerPanel = kSumsPerTile * rowTiles;
+    MatmulTiles t;
+    t.occupancy = 1;
+    t.stepK = kStepRows[0];
+    int64_t warpsThere = kMaxWarps;
+    const int64_t each = llvm::divideCeil(panels, target.multiprocessors);
+    // Registers of sums and of the operands of `stages` parts of K.
+    auto registers = [&](int64_t panelsPerWarp, int64_t stepK, int64_t stages) {
+      return panelsPerWarp * sumsPerPanel +
+             stages * (rowTiles * stepK / 8 + panelsPerWarp * stepK / 16);
+    };
+    if (rowTiles == 1) {
+      // Activations are few: a warp takes all panels of its workgroup, and
+      // warps share K. Where those are many, two workgroups of half as many
+      // warps, so that one multiplies while the other sums.
+      int64_t most = kSharedSums / sumsPerPanel;
+      if (each > most) {
+        t.occupancy = 2;
+        warpsThere = kMaxWarps / 2;
+        most = unit.accumulators / sumsPerPanel;
+      }
+      const int64_t places = target.multiprocessors * t.occupancy;
+      const int64_t rounds = llvm::divideCeil(panels, places * most);
+      t.panels = t.panelsPerWarp = llvm::divideCeil(panels, places * rounds);
+      t.warps = warpsThere;
+    } else {
+      // Warps share panels, too, and with them the activations that the cache
+      // has just read: the largest share that leaves no panel over.
+      const int64_t most = std::max<int64_t>(1, kSharedSums / sumsPerPanel);
+      const int64_t rounds = llvm::divideCeil(each, most * kMaxWarps);
+      t.panels = llvm::divideCeil(panels, target.multiprocessors *
+                                              std::max<int64_t>(1, rounds));
+      t.panelsPerWarp = 1;
+      for (int64_t share = std::min(most, t.panels); share > 1; --share)
+        if (t.panels % share == 0 && t.panels / share <= kMaxWarps) {
+          t.panelsPerWarp = share;
+          break;
+        }
+      while (llvm::divideCeil(t.panels, t.panelsPerWarp) > kMaxWarps)
+        ++t.panelsPerWarp;
+      const int64_t across = llvm::divideCeil(t.panels, t.panelsPerWarp);
+      t.warps = kMaxWarps / across * across;
+      warpsThere = t.warps;
+    }
+    t.stages = 1;
+    for (int64_t step : kStepRows)
+      // Halves of parts pay where rows share what is unpacked only.
+      if (prefetch && t.stages == 1 && (rowTiles > 1 || step == kStepRows[0]) &&
+          registers(t.panelsPerWarp, step, 2) <= kOperandRegisters) {
+        t.stepK = step;
+        t.stages = 2;
+      }
+    if (t.stages == 1 && rowTiles > 2)
+      t.stepK = kStepRows[1];
+    // Not more warps along K than it has parts, but two to share them.
+    const int64_t across = llvm::divideCeil(t.panels, t.panelsPerWarp);
+    t.warps = std::clamp<int64_t>(llvm::divideCeil(k, t.stepK) * across,
+                                  2 * across, warpsThere);
+    t.warps = std::max(t.warps / across, int64_t(1)) * across;
+    return t;
+  }
 
   /// The plan of a matmul [K, N] for calls of `mMin` to `mMax` rows.
   ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
@@ -65,68 +139,57 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                                   "warp has unpacked",
                                   rows / kTileRows, kTileRows));
     const int64_t panels = llvm::divideCeil(n, kTileColumns);
-    const int64_t sumsPerPanel = kSumsPerTile * (rows / kTileRows);
-    // One workgroup on each multiprocessor reads activations least often. Two,
-    // of half as many warps, hold twice as many panels, which loads of weights
-    // must not be crowded out by, and one multiplies while the other sums.
-    int64_t occupancy = 1, warpsThere = kMaxWarps;
-    int64_t mostPanels = kRoomySums / sumsPerPanel;
-    if (sumsPerPanel > kRoomySums / 4) {
-      // Too many rows for that: fewer warps with more registers each.
-      warpsThere = kMaxWarps / 2;
-      mostPanels = 2 * unit.accumulators / sumsPerPanel / 2;
-    } else if (llvm::divideCeil(panels, target.multiprocessors) > mostPanels) {
-      occupancy = 2;
-      warpsThere = kMaxWarps / 2;
-      mostPanels = unit.accumulators / sumsPerPanel;
-    }
-    mostPanels = std::max<int64_t>(1, mostPanels);
-    const int64_t places = target.multiprocessors * occupancy;
-    // As few rounds over all places as registers allow, all full.
-    const int64_t rounds = llvm::divideCeil(panels, places * mostPanels);
-    const int64_t taken = llvm::divideCeil(panels, places * rounds);
+    const MatmulTiles tiles = chooseTiles(target, unit, rows, panels, k);
     because("tileN",
             llvm::formatv("{0} of {1} tiles of {2} columns: {3} workgroups "
-                          "for {4} places; registers hold {5}",
-                          taken, panels, kTileColumns,
-                          llvm::divideCeil(panels, taken), places, mostPanels));
-    const int64_t warps = std::clamp<int64_t>(llvm::divideCeil(k, kStepRows), 2,
-                                              warpsThere);
-    // The weights of the next part wait in registers, where they fit beside
-    // those in use.
-    const bool fits = taken * (rows / kTileRows) <= kMaxPrefetchedTiles;
-    const int64_t stages = prefetch && fits ? 2 : 1;
-    because("stages", !prefetch ? "prefetching is off"
-                      : fits    ? "the weights of two parts fit registers"
-                                : "the weights of two parts do not fit "
-                                  "registers");
-    because("threads", llvm::formatv("{0} warps share {1} parts of K", warps,
-                                     llvm::divideCeil(k, kStepRows)));
+                          "for {4} places",
+                          tiles.panels, panels, kTileColumns,
+                          llvm::divideCeil(panels, tiles.panels),
+                          target.multiprocessors * tiles.occupancy));
+    because(
+        "columns",
+        llvm::formatv("{0} tiles for a warp, {1} sums for a thread",
+                      tiles.panelsPerWarp,
+                      tiles.panelsPerWarp * kSumsPerTile * rows / kTileRows));
+    because("threads", llvm::formatv("{0} warps share {1} tiles and {2} parts "
+                                     "of K",
+                                     tiles.warps, tiles.panels,
+                                     llvm::divideCeil(k, tiles.stepK)));
+    because("stages", tiles.stages == 2
+                          ? "the operands of two parts fit registers"
+                      : prefetch ? "the operands of two parts do not fit "
+                                   "registers"
+                                 : "prefetching is off");
     because(
         "partials",
         bufferPartials
             ? "the sums of the warps meet in shared memory, and are written "
               "once"
             : "buffers for partials are off: warps add to the result");
+    const bool folds = foldZeros && rows <= kTileRows;
     if (isQuantized) {
       because("scale", hoistScales
                            ? "one multiplication for a group, not for a weight"
                            : "hoisting is off");
-      because("zero", foldZeros ? "z times the sum of a group's activations is "
-                                  "subtracted once for a group"
-                                : "folding is off");
+      because("zero", !foldZeros ? "folding is off"
+                      : folds
+                          ? "z times the sum of a group's activations is "
+                            "subtracted once for a group"
+                          : "several rows share a subtraction from a pair of "
+                            "codes, but each has a sum of its own");
     }
     auto where = [&](bool isHoisted) {
       return b.getStringAttr(isQuantized && isHoisted ? "accumulator"
                                                       : "weight");
     };
     return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                          /*tileM=*/rows, taken * kTileColumns, /*tileK=*/0,
-                          rows, taken * kTileColumns, unit.lanes,
-                          b.getStringAttr("direct"),
+                          /*tileM=*/rows, tiles.panels * kTileColumns,
+                          /*tileK=*/0, rows, tiles.panelsPerWarp * kTileColumns,
+                          unit.lanes, b.getStringAttr("direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
-                          where(hoistScales), where(foldZeros),
-                          warps * kWarpThreads, occupancy, stages, loadBits),
+                          where(hoistScales), where(folds),
+                          tiles.warps * kWarpThreads, tiles.stepK,
+                          tiles.occupancy, tiles.stages, loadBits),
             why.getDictionary(&getContext())};
   }
 
@@ -139,7 +202,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          /*tileM=*/1, /*tileN=*/0, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
-                         b.getStringAttr("weight"), threads, /*occupancy=*/1,
+                         b.getStringAttr("weight"), threads, /*stepK=*/0,
+                         /*occupancy=*/1,
                          /*stages=*/1, loadBits);
   }
 

@@ -110,14 +110,13 @@ LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
-LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                               int64_t mMin, int64_t mMax, StringAttr unit,
-                               int64_t tileM, int64_t tileN, int64_t tileK,
-                               int64_t rows, int64_t columns, int64_t lanes,
-                               StringAttr path, StringAttr partials,
-                               StringAttr scale, StringAttr zero,
-                               int64_t threads, int64_t occupancy,
-                               int64_t stages, int64_t loadBits) {
+LogicalResult
+PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
+                 int64_t mMax, StringAttr unit, int64_t tileM, int64_t tileN,
+                 int64_t tileK, int64_t rows, int64_t columns, int64_t lanes,
+                 StringAttr path, StringAttr partials, StringAttr scale,
+                 StringAttr zero, int64_t threads, int64_t stepK,
+                 int64_t occupancy, int64_t stages, int64_t loadBits) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;
@@ -127,6 +126,8 @@ LogicalResult PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError()
            << "expects rows, columns and lanes to be at least 1, but found "
            << rows << ", " << columns << " and " << lanes;
+  if (stepK < 0)
+    return emitError() << "expects stepK to be at least 0, but found " << stepK;
   if (occupancy < 1)
     return emitError() << "expects occupancy to be at least 1, but found "
                        << occupancy;

@@ -171,9 +171,10 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
     | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
-    | `rows`, `columns` | shape of one register tile | gptq-vectorize |
+    | `rows`, `columns` | shape of one register tile, a thread's or a warp's | gptq-vectorize |
     | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
     | `threads` | threads of one workgroup | gptq-vectorize |
+    | `stepK` | input rows that a warp multiplies between two applications of a scale, at most; 0: a group | gptq-vectorize |
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
     | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
@@ -184,12 +185,13 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
                         "int64_t":$tileK, "int64_t":$rows, "int64_t":$columns, "int64_t":$lanes, "::mlir::StringAttr":$path,
                         "::mlir::StringAttr":$partials, "::mlir::StringAttr":$scale, "::mlir::StringAttr":$zero,
-                        DefaultValuedParameter<"int64_t", "1">:$threads, DefaultValuedParameter<"int64_t", "1">:$occupancy,
+                        DefaultValuedParameter<"int64_t", "1">:$threads, DefaultValuedParameter<"int64_t", "0">:$stepK,
+                        DefaultValuedParameter<"int64_t", "1">:$occupancy,
                         DefaultValuedParameter<"int64_t", "1">:$stages,
                         DefaultValuedParameter<"int64_t", "128">:$loadBits);
   let assemblyFormat = [{
     `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero, $threads,
-               $occupancy, $stages, $loadBits) `>`
+               $stepK, $occupancy, $stages, $loadBits) `>`
   }];
   let genVerifyDecl = 1;
 }
