@@ -6,9 +6,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Export/WeightReader.h"
+#include "gptq/Dialect/GPTQ/IR/CodesReader.h"
 #include "gptq/Export/Packer.h"
 #include "mlir/IR/Threading.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/ADT/bit.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/Path.h"
 
@@ -147,49 +149,98 @@ inline uint32_t loadWord(const uint8_t *p, int64_t i) {
   return word;
 }
 
-/// #gptq.codes along rows.
-struct RowCodes final : RowSource {
-  RowCodes(Matrix m, const uint8_t *words, unsigned bits, uint32_t add)
-      : RowSource(m.rows, m.columns, 1), words(words), bits(bits), add(add) {}
-  void readRow(int64_t row, uint8_t *out) override {
-    const int64_t word = row * bits / 32;
-    const uint8_t *from = words + word * columns * 4;
-    const unsigned shift = row * bits % 32;
-    const uint32_t mask = (1u << bits) - 1, increment = add;
-    for (int64_t c = 0, e = columns; c < e; ++c)
-      out[c] = (loadWord(from, c) + increment) >> shift & mask;
-    if (shift + bits <= 32)
-      return;
-    // A code that ends in the next word.
-    from += columns * 4;
-    for (int64_t c = 0, e = columns; c < e; ++c)
-      out[c] |= loadWord(from, c) << (32 - shift) & mask;
-  }
-  const uint8_t *words;
-  unsigned bits;
-  uint32_t add;
+/// #gptq.codes
+struct CodesSource final : RowSource {
+  CodesSource(Matrix m, CodesAttr codes, const uint8_t *bytes)
+      : RowSource(m.rows, m.columns, m.width),
+        reader(codes, m.rows, m.columns, bytes) {}
+  void readRow(int64_t row, uint8_t *out) override { reader.readRow(row, out); }
+  CodesReader reader;
 };
 
-/// #gptq.codes along columns.
-struct ColumnCodes final : RowSource {
-  ColumnCodes(Matrix m, const uint8_t *words, unsigned bits, uint32_t add)
-      : RowSource(m.rows, m.columns, 1), words(words), bits(bits), add(add) {}
-  void readRow(int64_t row, uint8_t *out) override {
-    const uint8_t *from =
-        words + row * llvm::divideCeil(columns * bits, 32) * 4;
-    const uint32_t mask = (1u << bits) - 1;
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t word = c * bits / 32;
-      const unsigned shift = c * bits % 32;
-      uint32_t code = (loadWord(from, word) + add) >> shift;
-      if (shift + bits > 32)
-        code |= loadWord(from, word + 1) << (32 - shift);
-      out[c] = code & mask;
+/// Rows of a source as numbers.
+class NumberRows {
+public:
+  NumberRows(std::unique_ptr<RowSource> source, Type element)
+      : source(std::move(source)), element(element),
+        buffer(this->source->rowBytes()) {}
+
+  int64_t rows() const { return source->rows; }
+
+  void readRow(int64_t row, MutableArrayRef<float> out) {
+    source->readRow(row, buffer.data());
+    for (auto [i, value] : llvm::enumerate(out)) {
+      if (element.isInteger()) {
+        const uint8_t byte = buffer[i];
+        value = element.isSignedInteger() ? float(int8_t(byte)) : float(byte);
+      } else if (element.isF32()) {
+        std::memcpy(&value, buffer.data() + 4 * i, 4);
+      } else {
+        uint16_t half;
+        std::memcpy(&half, buffer.data() + 2 * i, 2);
+        value = element.isBF16() ? llvm::bit_cast<float>(uint32_t(half) << 16)
+                                 : float(llvm::bit_cast<_Float16>(half));
+      }
     }
   }
-  const uint8_t *words;
-  unsigned bits;
-  uint32_t add;
+
+private:
+  std::unique_ptr<RowSource> source;
+  Type element;
+  std::vector<uint8_t> buffer;
+};
+
+/// #gptq.product
+struct ProductSource final : RowSource {
+  ProductSource(Matrix m, NumberRows a, NumberRows b, float least)
+      : RowSource(m.rows, m.columns, 4), a(std::move(a)), b(std::move(b)),
+        least(least), left(m.columns), right(m.columns) {}
+  void readRow(int64_t row, uint8_t *out) override {
+    a.readRow(row / (rows / a.rows()), left);
+    b.readRow(row, right);
+    for (int64_t c = 0; c < columns; ++c) {
+      const float product = left[c] * right[c];
+      left[c] = std::fabs(product) < least ? least : product;
+    }
+    std::memcpy(out, left.data(), rowBytes());
+  }
+  NumberRows a, b;
+  float least;
+  std::vector<float> left, right;
+};
+
+/// #gptq.quotient
+struct QuotientSource final : RowSource {
+  QuotientSource(Matrix m, NumberRows a, NumberRows b, bool isNegated)
+      : RowSource(m.rows, m.columns, m.width), a(std::move(a)), b(std::move(b)),
+        isNegated(isNegated), left(m.columns), right(m.columns) {}
+  void readRow(int64_t row, uint8_t *out) override {
+    a.readRow(row, left);
+    b.readRow(row, right);
+    for (int64_t c = 0; c < columns; ++c) {
+      const float quotient = right[c] == 0 ? 0 : left[c] / right[c];
+      left[c] = isNegated ? -quotient : quotient;
+      // Whether they fit was checked when the view was opened.
+      if (width == 1)
+        out[c] = uint8_t(std::lrint(left[c]));
+    }
+    if (width == 4)
+      std::memcpy(out, left.data(), rowBytes());
+  }
+  /// The first quotient that does not round to 0 … `last`.
+  std::optional<float> findMisfit(int64_t last) {
+    std::vector<uint8_t> codes(rowBytes());
+    for (int64_t row = 0; row < rows; ++row) {
+      readRow(row, codes.data());
+      for (float quotient : left)
+        if (!(quotient > -0.5f && quotient < float(last) + 0.5f))
+          return quotient;
+    }
+    return std::nullopt;
+  }
+  NumberRows a, b;
+  bool isNegated;
+  std::vector<float> left, right;
 };
 
 /// The rows of a source in runs, each filled up with zeros to whole blocks.
@@ -491,6 +542,23 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
     return source;
   };
 
+  // A matrix of as many columns, as numbers.
+  auto openNumbers = [&](FlatSymbolRefAttr name) -> Expected<NumberRows> {
+    GPTQ_ASSIGN(std::unique_ptr<RowSource> source, openSymbol(name, depth + 1));
+    RankedTensorType sourceType = weights[name.getValue()].getTensorType();
+    Type element = sourceType.getElementType();
+    if (sourceType.getRank() != 2 || type.getRank() != 2 ||
+        source->columns != m.columns ||
+        !(element.isF16() || element.isBF16() || element.isF32() ||
+          (element.isInteger() && source->width == 1)))
+      return weightError(weight,
+                         "expected its source '%s' to be a matrix of numbers "
+                         "with %lld columns, found %s",
+                         name.getValue().str().c_str(), (long long)m.columns,
+                         text(sourceType).c_str());
+    return NumberRows(std::move(source), element);
+  };
+
   return TypeSwitch<Attribute, Result>(weight.getInit())
       .Case([&](DataAttr data) -> Result {
         if (type.getElementTypeBitWidth() % 8 != 0)
@@ -501,19 +569,47 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         return Result(std::make_unique<DataSource>(m, bytes));
       })
       .Case([&](CodesAttr codes) -> Result {
-        if (codes.getBits() > 8)
-          return weightError(weight,
-                             "expected codes of at most 8 bits, found "
-                             "%lld",
-                             (long long)codes.getBits());
-        GPTQ_ASSIGN(const uint8_t *words,
+        GPTQ_ASSIGN(const uint8_t *bytes,
                     mapData(weight, codes.getData(), files));
-        uint32_t add = codes.getWordAdd();
-        if (codes.getPacking() == Packing::Rows)
-          return Result(
-              std::make_unique<RowCodes>(m, words, codes.getBits(), add));
-        return Result(
-            std::make_unique<ColumnCodes>(m, words, codes.getBits(), add));
+        return Result(std::make_unique<CodesSource>(m, codes, bytes));
+      })
+      .Case([&](ProductAttr product) -> Result {
+        GPTQ_ASSIGN(NumberRows a, openNumbers(product.getA()));
+        GPTQ_ASSIGN(NumberRows b, openNumbers(product.getB()));
+        if (!type.getElementType().isF32() || b.rows() != m.rows ||
+            a.rows() == 0 || m.rows % a.rows() != 0)
+          return weightError(weight,
+                             "expected f32 products of %lld rows, a whole "
+                             "number for each of the first factor's %lld, "
+                             "found %s",
+                             (long long)b.rows(), (long long)a.rows(),
+                             text(type).c_str());
+        return Result(std::make_unique<ProductSource>(
+            m, std::move(a), std::move(b),
+            product.getLeast() ? product.getLeast().getValueAsDouble() : 0));
+      })
+      .Case([&](QuotientAttr quotient) -> Result {
+        GPTQ_ASSIGN(NumberRows a, openNumbers(quotient.getA()));
+        GPTQ_ASSIGN(NumberRows b, openNumbers(quotient.getB()));
+        const bool isInteger =
+            m.width == 1 && type.getElementType().isInteger();
+        if (a.rows() != m.rows || b.rows() != m.rows ||
+            !(type.getElementType().isF32() || isInteger))
+          return weightError(weight,
+                             "expected quotients of %lld rows, as f32 or "
+                             "integers of up to 8 bits, found %s",
+                             (long long)a.rows(), text(type).c_str());
+        auto source = std::make_unique<QuotientSource>(
+            m, std::move(a), std::move(b), quotient.getIsNegated());
+        if (isInteger) {
+          const int64_t last =
+              (int64_t(1) << type.getElementTypeBitWidth()) - 1;
+          if (std::optional<float> misfit = source->findMisfit(last))
+            return weightError(weight,
+                               "expected quotients from 0 to %lld, found %g",
+                               (long long)last, double(*misfit));
+        }
+        return Result(std::move(source));
       })
       .Case([&](ArgsortAttr argsort) -> Result {
         Order &cached = orders[weight.getSymName()];

@@ -154,6 +154,16 @@ abi::Expected<CheckpointTensor> Checkpoint::get(StringRef name,
   return tensor;
 }
 
+std::vector<CheckpointTensor> Checkpoint::all() const {
+  std::vector<CheckpointTensor> result;
+  for (const auto &entry : tensors)
+    result.push_back(entry.second);
+  llvm::sort(result, [](const CheckpointTensor &a, const CheckpointTensor &b) {
+    return a.name < b.name;
+  });
+  return result;
+}
+
 std::vector<std::string> Checkpoint::unused() const {
   std::vector<std::string> names;
   for (const auto &entry : tensors)

@@ -46,6 +46,9 @@ public:
                                       llvm::ArrayRef<abi::DType> dtypes,
                                       llvm::ArrayRef<int64_t> shape);
 
+  /// Every tensor, sorted by name.
+  std::vector<CheckpointTensor> all() const;
+
   /// Marks a tensor as known without reading it.
   void ignore(llvm::StringRef name) { used.insert(name); }
   /// Names of the tensors nobody asked for, sorted.

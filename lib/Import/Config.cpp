@@ -22,7 +22,6 @@ using llvm::StringRef;
 
 // Far above any published model; their products, such as
 // kvHeads * context * headDim * 4 bytes < 2^47, stay far from overflow.
-static constexpr int64_t kMaxWidth = int64_t(1) << 20;
 static constexpr int64_t kMaxVocab = int64_t(1) << 24;
 static constexpr int64_t kMaxLayers = 1024;
 static constexpr int64_t kMaxHeads = 4096;
@@ -37,21 +36,17 @@ static constexpr size_t kMaxIds = 64;
 // Keys with a type, a range and perhaps a default
 //===----------------------------------------------------------------------===//
 
-/// The member `key`, if it is there and not null: writers use both for "the
-/// usual".
-static std::optional<JsonView> findValue(const JsonView &object,
-                                         StringRef key) {
+std::optional<JsonView> mlir::gptq::findValue(const JsonView &object,
+                                              StringRef key) {
   std::optional<JsonView> value = object.find(key);
   if (value && value->raw().is_null())
     return std::nullopt;
   return value;
 }
 
-/// An integer in [min, max]; `fallback` where it is left out, an error if
-/// there is none.
-static abi::Expected<int64_t>
-readInteger(const JsonView &object, StringRef key, int64_t min, int64_t max,
-            std::optional<int64_t> fallback = {}) {
+abi::Expected<int64_t>
+mlir::gptq::readInteger(const JsonView &object, StringRef key, int64_t min,
+                        int64_t max, std::optional<int64_t> fallback) {
   std::optional<JsonView> value = findValue(object, key);
   if (value)
     return value->integer(min, max);
@@ -80,24 +75,25 @@ static abi::Expected<double> readNumber(const JsonView &object, StringRef key,
   return number;
 }
 
-static abi::Expected<bool> readBool(const JsonView &object, StringRef key,
-                                    bool fallback) {
+abi::Expected<bool> mlir::gptq::readBool(const JsonView &object, StringRef key,
+                                         bool fallback) {
   std::optional<JsonView> value = findValue(object, key);
   if (!value)
     return fallback;
   return value->boolean();
 }
 
-static abi::Expected<std::string>
-readString(const JsonView &object, StringRef key, StringRef fallback) {
+abi::Expected<std::string> mlir::gptq::readString(const JsonView &object,
+                                                  StringRef key,
+                                                  StringRef fallback) {
   std::optional<JsonView> value = findValue(object, key);
   if (!value)
     return fallback.str();
   return value->string();
 }
 
-static Status unsupported(const JsonView &object, StringRef key,
-                          StringRef found, StringRef expected) {
+Status mlir::gptq::unsupported(const JsonView &object, StringRef key,
+                               StringRef found, StringRef expected) {
   return abi::makeStatus(
       StatusCode::Unsupported, "%s.%s: %s is not supported, expected %s",
       object.path().c_str(), key.str().c_str(),
@@ -327,112 +323,4 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
       model.eosIds = std::move(eosIds);
   }
   return model;
-}
-
-//===----------------------------------------------------------------------===//
-// quantization_config
-//===----------------------------------------------------------------------===//
-
-/// The first of `keys` that is there.
-static StringRef firstKey(const JsonView &object,
-                          std::initializer_list<StringRef> keys) {
-  for (StringRef key : keys)
-    if (findValue(object, key))
-      return key;
-  return *keys.begin();
-}
-
-static abi::Expected<QuantConfig> parseQuantConfig(const JsonView &config) {
-  GPTQ_TRY(config.expectObject());
-  QuantConfig quant;
-  // Writers before quant_method existed wrote nothing but GPTQ.
-  StringRef methodKey = firstKey(config, {"quant_method", "method"});
-  GPTQ_ASSIGN(std::string method, readString(config, methodKey, "gptq"));
-  if (method != "gptq")
-    return unsupported(config, methodKey, method, "'gptq'");
-
-  StringRef formatKey = firstKey(config, {"checkpoint_format", "format"});
-  GPTQ_ASSIGN(std::string format, readString(config, formatKey, "gptq"));
-  if (format != "gptq" && format != "gptq_v2")
-    return unsupported(config, formatKey, format, "'gptq' or 'gptq_v2'");
-  quant.storesTrueZeros = format == "gptq_v2";
-  GPTQ_ASSIGN(bool isMarlin, readBool(config, "is_marlin_format", false));
-  if (isMarlin)
-    return unsupported(config, "is_marlin_format", "true", "false");
-
-  StringRef bitsKey = firstKey(config, {"bits", "w_bit", "wbits"});
-  GPTQ_ASSIGN(quant.bits, readInteger(config, bitsKey, 1, 16));
-  if (quant.bits != 2 && quant.bits != 4 && quant.bits != 8)
-    return unsupported(config, bitsKey, std::to_string(quant.bits),
-                       "2, 4 or 8");
-
-  StringRef groupKey = firstKey(config, {"group_size", "q_group_size"});
-  GPTQ_ASSIGN(quant.groupSize, readInteger(config, groupKey, -1, kMaxWidth));
-  if (quant.groupSize == 0)
-    return abi::makeStatus(StatusCode::InvalidFile,
-                           "%s.%s: expected -1 or a positive number, found 0",
-                           config.path().c_str(), groupKey.str().c_str());
-  GPTQ_ASSIGN(quant.isSymmetric, readBool(config, "sym", true));
-  GPTQ_ASSIGN(quant.isActOrder, readBool(config, "desc_act", false));
-
-  GPTQ_ASSIGN(std::string packType, readString(config, "pack_dtype", "int32"));
-  if (packType != "int32")
-    return unsupported(config, "pack_dtype", packType, "'int32'");
-  if (std::optional<JsonView> dynamic = findValue(config, "dynamic")) {
-    bool isEmpty = dynamic->raw().is_structured() && dynamic->raw().empty();
-    if (!isEmpty && dynamic->raw() != abi::Json(false))
-      return abi::makeStatus(
-          StatusCode::Unsupported,
-          "%s: settings per module are not supported, expected none",
-          dynamic->path().c_str());
-  }
-  return quant;
-}
-
-/// Warns where the file `name` says something else than `chosen`.
-static void reportDisagreement(Checkpoint &checkpoint,
-                               const QuantConfig &chosen,
-                               const QuantConfig &other,
-                               const std::string &chosenName,
-                               const std::string &name) {
-  auto compare = [&](const char *key, int64_t expected, int64_t found) {
-    if (expected != found)
-      checkpoint.warn(name + " says " + key + " " + std::to_string(found) +
-                      ", but " + chosenName + " says " +
-                      std::to_string(expected) + ", which is used");
-  };
-  compare("bits", chosen.bits, other.bits);
-  compare("group_size", chosen.groupSize, other.groupSize);
-  compare("sym", chosen.isSymmetric, other.isSymmetric);
-  compare("desc_act", chosen.isActOrder, other.isActOrder);
-  compare("version of checkpoint_format", chosen.storesTrueZeros ? 2 : 1,
-          other.storesTrueZeros ? 2 : 1);
-}
-
-abi::Expected<std::optional<QuantConfig>>
-mlir::gptq::readQuantConfig(Checkpoint &checkpoint) {
-  Folder &folder = checkpoint.getFolder();
-  std::optional<QuantConfig> chosen;
-  std::string chosenName;
-  for (const char *name :
-       {"config.json", "quantize_config.json", "quant_config.json"}) {
-    if (!folder.exists(name))
-      continue;
-    GPTQ_ASSIGN(abi::Json document, readJsonObject(folder, name));
-    JsonView view(document, name);
-    if (StringRef(name) == "config.json") {
-      std::optional<JsonView> inner = findValue(view, "quantization_config");
-      if (!inner)
-        continue;
-      view = *inner;
-    }
-    GPTQ_ASSIGN(QuantConfig quant, parseQuantConfig(view));
-    if (!chosen) {
-      chosen = quant;
-      chosenName = view.path();
-    } else {
-      reportDisagreement(checkpoint, *chosen, quant, chosenName, view.path());
-    }
-  }
-  return chosen;
 }

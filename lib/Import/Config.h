@@ -50,25 +50,34 @@ struct ModelConfig {
   std::vector<int64_t> eosIds;
 };
 
-/// How the quantized layers of a checkpoint are stored.
-struct QuantConfig {
-  int64_t bits = 4;
-  /// -1: one group.
-  int64_t groupSize = 128;
-  bool isSymmetric = true;
-  bool isActOrder = false;
-  /// Whether zero points are stored as they are ("gptq_v2"), not less one.
-  bool storesTrueZeros = false;
-};
-
 /// Reads config.json and, where it has any, generation_config.json.
 abi::Expected<ModelConfig> readModelConfig(Folder &folder);
 
-/// Reads `quantization_config` of config.json, or quantize_config.json or
-/// quant_config.json; a disagreement becomes a warning of `checkpoint`.
-/// Nothing where none of them exists: the checkpoint is dense.
-abi::Expected<std::optional<QuantConfig>>
-readQuantConfig(Checkpoint &checkpoint);
+//===----------------------------------------------------------------------===//
+// Keys with a type, a range and perhaps a default
+//===----------------------------------------------------------------------===//
+
+/// Rows and columns of a weight at most: far above any published model.
+inline constexpr int64_t kMaxWidth = int64_t(1) << 20;
+
+/// The member `key`, if it is there and not null: writers use both for "the
+/// usual".
+std::optional<abi::JsonView> findValue(const abi::JsonView &object,
+                                       llvm::StringRef key);
+/// An integer in [min, max]; `fallback` where it is left out, an error if
+/// there is none.
+abi::Expected<int64_t> readInteger(const abi::JsonView &object,
+                                   llvm::StringRef key, int64_t min,
+                                   int64_t max,
+                                   std::optional<int64_t> fallback = {});
+abi::Expected<bool> readBool(const abi::JsonView &object, llvm::StringRef key,
+                             bool fallback);
+abi::Expected<std::string> readString(const abi::JsonView &object,
+                                      llvm::StringRef key,
+                                      llvm::StringRef fallback);
+/// The error that `key` holds a value nobody reads.
+abi::Status unsupported(const abi::JsonView &object, llvm::StringRef key,
+                        llvm::StringRef found, llvm::StringRef expected);
 
 } // namespace mlir::gptq
 

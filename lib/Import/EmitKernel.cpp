@@ -121,8 +121,8 @@ public:
                      Packing packing) {
       auto type = RankedTensorType::get({rows, shape.n},
                                         IntegerType::get(context, shape.bits));
-      return View{type, CodesAttr::get(context, getData(tensor, context),
-                                       shape.bits, packing, /*wordAdd=*/0)};
+      return View{
+          type, CodesAttr::get(getData(tensor, context), shape.bits, packing)};
     };
     auto get = [&](StringRef part, int64_t rank = 2) {
       return checkpoint.get((module + "." + part).str(),

@@ -100,7 +100,7 @@ static Status importInto(Folder &folder, const ImportOptions &options,
   GPTQ_ASSIGN(std::optional<QuantConfig> quant, readQuantConfig(*checkpoint));
   std::unique_ptr<Format> format;
   if (quant)
-    format = createGPTQFormat(*quant);
+    format = createFormat(*quant);
 
   ModelBuilder builder(*checkpoint, format.get(), context);
   if (options.layer.empty())

@@ -8,6 +8,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/AttrTypeSubElements.h"
 
 #include "lib/Import/ModelBuilder.h"
 #include "llvm/ADT/StringExtras.h"
@@ -42,8 +43,25 @@ static std::string labelOf(StringRef name) {
 ModelBuilder::Symbol ModelBuilder::declare(StringRef name, const View &view) {
   if (!view)
     return {};
+  // Parts get names of their own, which the view then refers to.
+  Attribute init = view.init;
+  if (!view.parts.empty()) {
+    AttrTypeReplacer names;
+    llvm::SmallDenseMap<Attribute, Attribute> parts;
+    for (auto [i, part] : llvm::enumerate(view.parts)) {
+      std::string partName = (name + "." + Twine(i)).str();
+      parts[getPartRef(i, ctx)] = declare(partName, part).name;
+    }
+    names.addReplacement(
+        [&](FlatSymbolRefAttr ref) -> std::optional<Attribute> {
+          if (Attribute known = parts.lookup(ref))
+            return known;
+          return std::nullopt;
+        });
+    init = names.replace(init);
+  }
   auto op = WeightOp::create(symbols, NameLoc::get(b.getStringAttr(name)), name,
-                             view.type, view.init);
+                             view.type, init);
   return {FlatSymbolRefAttr::get(op.getSymNameAttr()), view.type};
 }
 
@@ -79,8 +97,9 @@ ModelBuilder::readLinearLayer(const std::string &module,
   if (views.groupIndex) {
     // Layers quantized on one input have one order: named once, it shows passes
     // that they can be joined.
+    auto data = cast<DataAttr>(views.groupIndex.init);
     GPTQ_ASSIGN(CheckpointTensor index,
-                checkpoint.get(module + ".g_idx", abi::DType::I32, views.k));
+                checkpoint.get(data.getTensor(), abi::DType::I32, views.k));
     Symbol &known = groupIndices[StringRef(
         reinterpret_cast<const char *>(index.bytes.data), index.bytes.size)];
     if (!known)
@@ -159,7 +178,8 @@ static View getRotary(const ModelConfig &config, int64_t context,
       b.getF64FloatAttr(scaling.lowFreqFactor),
       b.getF64FloatAttr(scaling.highFreqFactor), scaling.originalContext);
   return {RankedTensorType::get({context, config.headDim}, b.getF32Type()),
-          init};
+          init,
+          {}};
 }
 
 abi::Expected<ModelBuilder::Model>
@@ -176,7 +196,9 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
     model.layers.push_back(std::move(layer));
   }
   GPTQ_ASSIGN(model.norm, readVector("model.norm.weight", h));
-  if (config.tiedEmbeddings) {
+  // A quantized head is one of its own, whatever the configuration says.
+  if (config.tiedEmbeddings &&
+      !(format && format->holds(checkpoint, "lm_head"))) {
     model.head.label = "lm_head";
     model.head.weight = model.embedding;
     model.head.views.n = vocab;

@@ -9,6 +9,7 @@
 #define GPTQ_LIB_IMPORT_MODELBUILDER_H
 
 #include "gptq/Import/Import.h"
+#include "lib/Import/Config.h"
 #include "lib/Import/Formats/Format.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"

@@ -19,7 +19,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "runtime/abi/Json.h"
-#include "runtime/lib/Regex.h"
+#include "runtime/abi/Regex.h"
 #include "runtime/lib/SpecialTokens.h"
 #include "runtime/lib/Tokenizer.h"
 

@@ -1,17 +1,64 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics
 // Each function is named for the rule it breaks.
 
-// expected-error @+2 {{'gptq.weight' op expects its words to have shape 8x32, but found}}
-// expected-note @+1 {{codes of 4 bits fill words of 32 along dimension 0}}
-gptq.weight @words_match_rows : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<9x32xi32>>, bits = 4, packing = rows>
+// expected-error @+1 {{expects its data to have at least 8x32 elements, but found 'tensor<7x32xi32>'}}
+gptq.weight @words_hold_all_rows : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<7x32xi32>>, bits = 4, packing = rows>
 
 // -----
-// expected-error @+1 {{'gptq.weight' op expects codes of 1 to 8 bits, but found 9}}
-gptq.weight @codes_are_narrow : tensor<64x32xi9> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<18x32xi32>>, bits = 9, packing = rows>
+// expected-error @+1 {{expects its data to have at least 32x8 elements}}
+gptq.weight @transposed_words_hold_all_rows : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = columns, transposed = true>
 
 // -----
-// expected-error @+1 {{'gptq.weight' op expects wordAdd for codes that divide a word only, but found codes of 3 bits}}
-gptq.weight @fields_of_a_word_are_whole : tensor<32x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<3x32xi32>>, bits = 3, packing = rows, wordAdd = 1>
+// expected-error @+1 {{expects its data to have at least 4x32 elements}}
+gptq.weight @codes_across_words_end_with_the_last : tensor<33x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<3x32xi32>>, bits = 3, packing = rows>
+
+// -----
+// expected-error @+1 {{expects its data to have at least 32x4 elements}}
+gptq.weight @padded_words_hold_all_rows : tensor<32x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<32x3xi32>>, bits = 3, packing = columns, transposed = true, count = 10, record = 1>
+
+// -----
+// expected-error @+1 {{expects elements of 4 bits, but found 'i8'}}
+gptq.weight @elements_have_their_bits : tensor<64x32xi8> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows>
+
+// -----
+// expected-error @+1 {{expects codes to come from a matrix}}
+gptq.weight @data_is_a_matrix : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<256xi32>>, bits = 4, packing = rows>
+
+// -----
+// expected-error @+1 {{expects elements of 1 to 8, 16 or 32 bits, but found 12}}
+gptq.weight @codes_have_8_bits_at_most : tensor<64x32xi12> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<24x32xi32>>, bits = 12, packing = rows>
+
+// -----
+// expected-error @+1 {{expects a record of 32 bits to hold its codes, but found 11 of 3 bits}}
+gptq.weight @records_hold_their_codes : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<6x32xi32>>, bits = 3, packing = rows, count = 11, record = 1>
+
+// -----
+// expected-error @+1 {{expects wordAdd only for words of 32 bits}}
+gptq.weight @only_words_are_added_to : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<16x32xi16>>, bits = 4, packing = rows, wordAdd = 1>
+
+// -----
+// expected-error @+1 {{expects planes with a record, and without a count}}
+gptq.weight @planes_need_a_record : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k1 k2">]>
+
+// -----
+// expected-error @+1 {{expects an order to name bits k0, k1, … and n0, n1, … once}}
+gptq.weight @orders_name_each_bit_once : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k0 k2">]>
+
+// -----
+// expected-error @+1 {{expects an order to name bits}}
+gptq.weight @orders_leave_no_bit_out : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k2">]>
+
+// -----
+// expected-error @+1 {{expects a plane to lie in a record of 32 bits}}
+gptq.weight @planes_lie_in_the_record : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 4, order = "k0 k1 k2">]>
+
+// -----
+// expected-error @+1 {{expects planes of one block}}
+gptq.weight @planes_are_of_one_block : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<6x32xi32>>, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">, #gptq.plane<bits = 1, offset = 64, order = "k0 k1 k2 k3">]>
+
+// -----
+// expected-error @+1 {{expects planes of 3 bits together, but found 2}}
+gptq.weight @planes_make_up_the_code : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<6x32xi32>>, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">]>
 
 // -----
 // expected-error @+1 {{expects the type of its data}}

@@ -5,6 +5,14 @@
 gptq.weight @codes : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<8x32xi32>>, bits = 4, packing = rows>
 // CHECK: wordAdd = 286331153
 gptq.weight @zeros : tensor<2x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qzeros", 1024, tensor<2x4xi32>>, bits = 4, packing = columns, wordAdd = 286331153>
+// CHECK: gptq.weight @planes : {{.*}}, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">,
+gptq.weight @planes : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<6x32xi32>>, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">, #gptq.plane<bits = 1, offset = 64, order = "k0 k1 k2 k3 k4">]>
+// CHECK: gptq.weight @padded : {{.*}}, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
+gptq.weight @padded : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.packed", 0, tensor<32x7xi32>>, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
+// CHECK: gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.000000e-09 : f64>
+gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.0e-9 : f64>
+// CHECK: gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
+gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
 gptq.weight @scales : tensor<2x32xf16> = #gptq.data<"m.safetensors", "q.scales", 2048, tensor<2x32xf16>>
 gptq.weight @order : tensor<64xi32> = #gptq.argsort<#gptq.data<"m.safetensors", "q.g_idx", 4096, tensor<64xi32>>, groups = 2>
 gptq.weight @sorted : tensor<64x32xi4> = #gptq.gather<@codes, order = @order, dim = 0>

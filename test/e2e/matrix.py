@@ -5,7 +5,7 @@ import itertools
 import random
 
 AXES = {
-    "bits": (2, 4, 8),
+    "bits": (2, 3, 4, 8),
     "checkpoint_format": ("gptq", "gptq_v2"),
     "sym": (True, False),
     # 20 and 5 do not fill whole packed words.

@@ -67,15 +67,6 @@ def test_rarer_formats(variant, tmp_path):
     assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x)).all()
 
 
-@pytest.mark.parametrize("bits", (3,))
-def test_widths_without_a_reader_are_refused(bits, tmp_path):
-    source = make_layer(str(tmp_path / "layer"), 96, 64, bits=bits, group_size=32)
-    before = os.listdir(tmp_path)
-    done = harness.call("gptq-compile", source, "--layer", "layer", "-o", tmp_path / "layer.gptqm")
-    assert not harness.error_of(done, "gptq-compile", before, os.listdir(tmp_path))
-    assert str(bits).encode() in done.stderr
-
-
 def test_one_and_several_threads_agree(tmp_path):
     source = make_layer(str(tmp_path / "layer"), 300, 131, group_size=32)
     model = harness.compile_model(source, str(tmp_path / "layer.gptqm"), "--layer", "layer")

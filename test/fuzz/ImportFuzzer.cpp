@@ -20,6 +20,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Import/Import.h"
+#include "gptq/Import/Inspect.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 
@@ -79,5 +80,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (bool(module) != error.empty() ||
       error == "'fuzz' was read, but the result does not verify")
     std::abort();
+  // Describing reads every code that a module could be made of.
+  (void)inspectCheckpoint(folder, /*verify=*/true, context.get());
   return 0;
 }

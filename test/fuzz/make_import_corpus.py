@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "reference"))
-from make_checkpoint import make_layer, make_model  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from reference import formats  # noqa: E402
+from reference.make_checkpoint import make_layer, make_model  # noqa: E402
 
 # In the order of ImportFuzzer's fileNames.
 NAMES = ["config.json", "model.safetensors", "quantize_config.json", "model.safetensors.index.json",
@@ -46,6 +47,17 @@ def main():
                                      dict(sym=False, checkpoint_format="gptq_v2", bias=True))):
             folder = make_layer(os.path.join(root, f"layer{i}"), 16, 8, **variant)
             write(f"layer{i}", encode(folder, ["config.json", "model.safetensors"]))
+        for name in formats.NAMES:
+            rows, columns = {"marlin": (128, 256), "awq-gemv_fast": (64, 8)}.get(name, (32, 32))
+            variant = dict(sym=name == "marlin", group_size=128 if name == "marlin" else 32,
+                           bits=3 if name in ("gptq", "gptq_p", "compressed-tensors-padded") else 4,
+                           act_order=name == "compressed-tensors")
+            folder = make_layer(os.path.join(root, name), rows, columns, checkpoint_format=name, **variant)
+            write(name, encode(folder, ["config.json", "model.safetensors"]))
+        overrides = {r"-:.*v_proj": {}, r"+:.*q_proj": {"bits": 8, "group_size": 4}, r".*": {"sym": False}}
+        for name in ("gptq", "compressed-tensors"):
+            folder = make_model(os.path.join(root, f"rules-{name}"), checkpoint_format=name, overrides=overrides, **tiny)
+            write(f"rules-{name}", encode(folder, ["config.json", "config.json", "model.safetensors"]))
         with open(os.path.join(root, "llama3", "model.safetensors"), "rb") as f:
             tensors = f.read()
         index = b'{"weight_map": {"layer.weight": "a.safetensors"}}'

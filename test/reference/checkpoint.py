@@ -5,6 +5,7 @@ their width, so that no field arithmetic is shared with the writers under test.
 """
 import json
 import os
+import re
 import struct
 
 import numpy as np
@@ -42,22 +43,26 @@ def unpack_stream(words, bits, count):
     return (stream << np.arange(bits)[None, :, None]).sum(1)
 
 
-def add_one_per_field(words, bits):
-    """Undoes what format "gptq" took off the zero points [G, words].
+def zeros_of_v1(words, bits, columns):
+    """Zero points [G, columns] of what format "gptq" stores [G, words].
 
-    The writer subtracted 1 in every field from the packed number (32 bits wide, 96
-    for 3-bit codes), so the same number is added to it, modulo its width.
+    Its writers took 1 off every field: with one subtraction for each word, which is
+    undone by one addition for each, or, of 3 bits, off each field alone.
     """
-    width = 3 if bits == 3 else 1
-    one = sum(1 << bits * i for i in range(32 * width // bits))
-    out = np.empty_like(words)
-    for g in range(words.shape[0]):
-        for c in range(0, words.shape[1], width):
-            part = [int(v) & 0xFFFFFFFF for v in words[g, c:c + width]]
-            total = sum(v << 32 * i for i, v in enumerate(part)) + one
-            out[g, c:c + width] = np.array(
-                [total >> 32 * i & 0xFFFFFFFF for i in range(len(part))], np.uint32).view(np.int32)
-    return out
+    if bits == 3:
+        return (unpack_stream(words.T, bits, columns).T + 1) % 8
+    one = sum(1 << i for i in range(0, 32, bits))
+    whole = (words.astype(np.int64) + one & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return unpack_stream(whole.T, bits, columns).T
+
+
+def module_settings(settings, name):
+    """What `dynamic` changes for a module: the first pattern that matches from its start."""
+    for pattern, changes in (settings.get("dynamic") or {}).items():
+        if re.match(re.sub(r"^[+-]:", "", pattern), name):
+            assert not pattern.startswith("-:"), f"{name} is not quantized"
+            return changes
+    return {}
 
 
 class QuantizedLayer:
@@ -65,12 +70,12 @@ class QuantizedLayer:
 
     def __init__(self, tensors, name, settings):
         get = lambda part: tensors[f"{name}.{part}"]
+        settings = {**settings, **module_settings(settings, name)}
         bits, group_size = settings["bits"], settings["group_size"]
         qweight, scales = get("qweight")[1], as_float64(*get("scales"))
         groups, self.out_features = scales.shape
         g_idx = tensors.get(f"{name}.g_idx")
-        per_row = 32 // bits if bits != 3 else 32 / 3
-        self.in_features = len(g_idx[1]) if g_idx else int(qweight.shape[0] * per_row)
+        self.in_features = len(g_idx[1]) if g_idx else qweight.shape[0] * 32 // bits
         if g_idx:
             self.group = g_idx[1].astype(np.int64)
         else:
@@ -85,8 +90,9 @@ class QuantizedLayer:
         else:
             words = get("qzeros")[1]
             if settings.get("checkpoint_format", "gptq") == "gptq":
-                words = add_one_per_field(words, bits)
-            zeros = unpack_stream(words.T, bits, self.out_features).T
+                zeros = zeros_of_v1(words, bits, self.out_features)
+            else:
+                zeros = unpack_stream(words.T, bits, self.out_features).T
         self.zeros = zeros[self.group]
         self.scales = scales[self.group]
         bias = tensors.get(f"{name}.bias")

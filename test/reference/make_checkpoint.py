@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small random checkpoints of every family and GPTQ variant, for tests.
+"""Writes small random checkpoints of every family and format, for tests.
 
     make_checkpoint.py model OUT --family qwen3 --bits 8 --act-order
     make_checkpoint.py layer OUT --rows 77 --columns 45 --group-size 32 --asym
@@ -8,52 +8,27 @@ Same arguments, same bytes. Packs whole bit streams, so that the field-wise pack
 of the quantizer and the reader of the compiler are both checked against it.
 """
 import argparse
+import dataclasses
 import json
 import os
+import re
 import shutil
 import struct
+import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from reference import formats  # noqa: E402
+from reference.formats import pack_stream, round_to, stored_zeros  # noqa: E402,F401
 
 FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3")
 ZEROS = ("middle", "random", "extremes")
 
 
-def pack_stream(codes, bits):
-    """Packs codes [count, columns] down each column, lowest bits first; ends with zeros."""
-    codes = np.asarray(codes, np.int64)
-    stream = ((codes[:, None] >> np.arange(bits)[None, :, None]) & 1).reshape(-1, codes.shape[1])
-    stream = np.pad(stream, ((0, -len(stream) % 32), (0, 0))).reshape(-1, 32, codes.shape[1])
-    return (stream << np.arange(32)[None, :, None]).sum(1).astype(np.uint32)
-
-
-def stored_zeros(zeros, bits, checkpoint_format):
-    """qzeros of zero points [G, N]. "gptq" takes one off every field of a packed
-    number (32 bits, 96 for 3-bit codes) at once: a zero point of 0 borrows upwards."""
-    words = np.ascontiguousarray(pack_stream(zeros.T, bits).T)
-    if checkpoint_format == "gptq":
-        width = 3 if bits == 3 else 1
-        one = sum(1 << i for i in range(0, 32 * width, bits))
-        for row in words:
-            for c in range(0, len(row), width):
-                part = row[c:c + width]
-                number = sum(int(v) << 32 * i for i, v in enumerate(part)) - one
-                part[:] = [number >> 32 * i & 0xFFFFFFFF for i in range(len(part))]
-    return words.view(np.int32)
-
-
-def round_to(array, dtype):
-    """(dtype, array) in the storage of a safetensors float type."""
-    if dtype == "BF16":
-        word = np.asarray(array, np.float32).view(np.uint32)
-        return "BF16", (word >> 16).astype("<u2")  # truncates; any bfloat16 will do
-    return dtype, np.asarray(array).astype({"F16": "<f2", "F32": "<f4"}[dtype])
-
-
-def quantized_tensors(rng, rows, columns, bits=4, group_size=-1, sym=True, act_order=False,
-                      checkpoint_format="gptq", bias=False, zeros="extremes", g_idx="written",
-                      scale_dtype="F16", size=1.0):
-    """The tensors of one layer y = x W + b, W [rows, columns], with |W| ~ size / sqrt(rows).
+def random_layer(rng, rows, columns, bits=4, group_size=-1, sym=True, act_order=False, bias=False,
+                 zeros="extremes", g_idx="written", scale_dtype="F16", size=1.0):
+    """One layer y = x W + b, W [rows, columns], with |W| ~ size / sqrt(rows).
 
     `g_idx`: "written", "absent" (then rows must fill whole words), or "negative"
     (some group numbers count from the end, as torch allows).
@@ -78,18 +53,11 @@ def quantized_tensors(rng, rows, columns, bits=4, group_size=-1, sym=True, act_o
         index = rng.permutation(index)
     if g_idx == "negative":
         index = np.where(rng.random(rows) < 0.5, index - groups, index)
-    out = {
-        "qweight": ("I32", pack_stream(codes, bits).view(np.int32)),
-        "qzeros": ("I32", stored_zeros(z, bits, checkpoint_format)),
-        "scales": round_to(scales, scale_dtype),
-    }
     if g_idx == "absent":
         assert rows * bits % 32 == 0 and not act_order, "rows are not known without g_idx"
-    else:
-        out["g_idx"] = ("I32", index.astype(np.int32))
-    if bias:
-        out["bias"] = round_to(rng.normal(size=columns) * size, scale_dtype)
-    return out
+    return formats.Layer(bits, group_size, sym, codes, z, round_to(scales, scale_dtype),
+                         None if g_idx == "absent" else index.astype(np.int32), act_order,
+                         round_to(rng.normal(size=columns) * size, scale_dtype) if bias else None)
 
 
 def write_safetensors(path, tensors):
@@ -111,21 +79,27 @@ def write_json(folder, name, value):
         json.dump(value, f, indent=1)
 
 
-def settings(bits, group_size, sym, act_order, checkpoint_format):
-    return {"bits": bits, "group_size": group_size, "sym": sym, "desc_act": act_order,
-            "quant_method": "gptq", "checkpoint_format": checkpoint_format}
-
-
-def make_layer(folder, rows, columns, seed=0, name="layer", **variant):
+def make_layer(folder, rows, columns, seed=0, name="layer", checkpoint_format="gptq", **variant):
     """A folder that holds one quantized layer and nothing else."""
+    layer = random_layer(np.random.default_rng(seed), rows, columns, **variant)
+    return write_layer(folder, layer, checkpoint_format, name)
+
+
+def write_layer(folder, layer, checkpoint_format="gptq", name="layer"):
     os.makedirs(folder, exist_ok=True)
-    parts = quantized_tensors(np.random.default_rng(seed), rows, columns, **variant)
+    parts = formats.pack(layer, checkpoint_format)
     write_safetensors(os.path.join(folder, "model.safetensors"),
                       {f"{name}.{part}": value for part, value in parts.items()})
-    write_json(folder, "config.json", {"quantization_config": settings(
-        variant.get("bits", 4), variant.get("group_size", -1), variant.get("sym", True),
-        variant.get("act_order", False), variant.get("checkpoint_format", "gptq"))})
+    write_json(folder, "config.json", {"quantization_config": formats.settings(layer, checkpoint_format)})
     return folder
+
+
+def override(overrides, name):
+    """What the first pattern that matches changes, or None where it leaves the module dense."""
+    for pattern, changes in (overrides or {}).items():
+        if re.match(re.sub(r"^[+-]:", "", pattern), name):
+            return None if pattern.startswith("-:") else changes
+    return {}
 
 
 def model_config(family, **sizes):
@@ -152,8 +126,11 @@ def model_config(family, **sizes):
 def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, act_order=False,
                checkpoint_format="gptq", g_idx="written", zeros="middle", dense_dtype="F16", shards=1,
                tied=False, biases=False, hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2,
-               head_dim=None, vocab=128, context=256, rope_scaling=None, window=None, tokenizer=None):
-    """A whole checkpoint folder. `bits` None leaves every layer dense."""
+               head_dim=None, vocab=128, context=256, rope_scaling=None, window=None, tokenizer=None,
+               overrides=None, quantized_head=False):
+    """A whole checkpoint folder. `bits` None leaves every layer dense. `overrides` maps
+    patterns to settings as `dynamic` does. The same arguments but for the format give the
+    same weights."""
     rng = np.random.default_rng(seed)
     os.makedirs(folder, exist_ok=True)
     width = head_dim or hidden // heads
@@ -180,42 +157,47 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
     tensors = {"model.embed_tokens.weight": round_to(rng.normal(size=(vocab, hidden)), dense_dtype)}
     norm = lambda n: round_to(rng.uniform(0.7, 1.3, n), dense_dtype)
 
-    def linear(name, rows, columns, bias, size=1.0):
-        if bits is None:
+    quantized = {}
+
+    def linear(name, rows, columns, bias, size=1.0, order_of=None, is_quantized=bits is not None):
+        changes = override(overrides, name)
+        if not is_quantized or changes is None:
             w = rng.normal(size=(columns, rows)) * size / np.sqrt(rows)
             tensors[f"{name}.weight"] = round_to(w, dense_dtype)
             if bias:
                 tensors[f"{name}.bias"] = round_to(rng.normal(size=columns) * 0.3, dense_dtype)
             return
-        for part, value in quantized_tensors(rng, rows, columns, bits, group_size, sym, act_order,
-                                             checkpoint_format, bias, zeros, g_idx, size=size).items():
+        layer = random_layer(rng, rows, columns, changes.get("bits", bits), changes.get("group_size", group_size),
+                             changes.get("sym", sym), act_order, bias, zeros, g_idx, size=size)
+        if order_of in quantized:
+            layer.index = quantized[order_of].index
+        quantized[name] = layer
+        for part, value in formats.pack(layer, checkpoint_format).items():
             tensors[f"{name}.{part}"] = value
 
     for i in range(layers):
         p = f"model.layers.{i}."
+        # Layers of one input have one order, as quantizers write it; in every other block they differ.
+        first = lambda name: p + name if act_order and i % 2 == 0 else None
         tensors[p + "input_layernorm.weight"] = norm(hidden)
         qkv_bias = attention_bias or family == "qwen2"
         linear(p + "self_attn.q_proj", hidden, heads * width, qkv_bias)
-        linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias)
-        linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias)
+        linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
+        linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
         linear(p + "self_attn.o_proj", heads * width, hidden, attention_bias, 0.5)
         if family == "qwen3":
             tensors[p + "self_attn.q_norm.weight"] = norm(width)
             tensors[p + "self_attn.k_norm.weight"] = norm(width)
         tensors[p + "post_attention_layernorm.weight"] = norm(hidden)
         linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
-        linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias)
+        linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias, order_of=first("mlp.gate_proj"))
         linear(p + "mlp.down_proj", intermediate, hidden, mlp_bias, 0.5)
-        if bits is not None and act_order and i % 2 == 0:
-            # Layers of one input have one order, as quantizers write it; in the other blocks they differ.
-            for part in ("self_attn.k_proj", "self_attn.v_proj"):
-                tensors[f"{p}{part}.g_idx"] = tensors[p + "self_attn.q_proj.g_idx"]
-            tensors[p + "mlp.up_proj.g_idx"] = tensors[p + "mlp.gate_proj.g_idx"]
     tensors["model.norm.weight"] = norm(hidden)
-    if not tied:
-        tensors["lm_head.weight"] = round_to(rng.normal(size=(vocab, hidden)) / np.sqrt(hidden), dense_dtype)
+    if not tied or quantized_head:
+        linear("lm_head", hidden, vocab, False, is_quantized=quantized_head)
     if bits is not None:
-        config["quantization_config"] = settings(bits, group_size, sym, act_order, checkpoint_format)
+        usual = dataclasses.replace(next(iter(quantized.values())), bits=bits, group_size=group_size, sym=sym)
+        config["quantization_config"] = formats.settings(usual, checkpoint_format, overrides)
         write_json(folder, "quantize_config.json", config["quantization_config"])
     write_json(folder, "config.json", config)
     if shards == 1:
@@ -241,11 +223,11 @@ def main():
     p.add_argument("kind", choices=("model", "layer"))
     p.add_argument("out", metavar="OUT")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--bits", type=int, choices=(2, 3, 4, 8), default=4)
+    p.add_argument("--bits", type=int, choices=range(2, 9), default=4)
     p.add_argument("--group-size", type=int, default=32)
     p.add_argument("--asym", action="store_true")
     p.add_argument("--act-order", action="store_true")
-    p.add_argument("--format", choices=("gptq", "gptq_v2"), default="gptq")
+    p.add_argument("--format", choices=formats.NAMES, default="gptq")
     p.add_argument("--g-idx", choices=("written", "absent", "negative"), default="written")
     p.add_argument("--zeros", choices=ZEROS, default="middle")
     p.add_argument("--bias", action="store_true")

@@ -50,7 +50,8 @@ class Model:
         assert c.get("hidden_act", "silu") == "silu"
         self.embedding = checkpoint.dense("model.embed_tokens.weight")
         self.norm = checkpoint.dense("model.norm.weight")
-        tied = c.get("tie_word_embeddings", False)
+        # A quantized head is one of its own.
+        tied = c.get("tie_word_embeddings", False) and not checkpoint.has("lm_head.qweight")
         self.head = (self.embedding.T, None) if tied else checkpoint.linear("lm_head")
         self.layers = []
         for i in range(c["num_hidden_layers"]):

@@ -5,6 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ExportGPTQ.h"
+#include "Inspect.h"
+#include "gptq/Export/TensorFile.h"
 #include "gptq/Import/Import.h"
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/Diagnostics.h"
@@ -47,6 +50,32 @@ static cl::opt<std::string> emitKernel(
     cl::cat(category),
     cl::desc("Write a lone linear layer; its random weights go beside the "
              "output, into a file that ends in .safetensors (bits 16: dense)"));
+static cl::opt<std::string>
+    writeWeightsTo("write-weights",
+                   cl::desc("Write the elements of every imported weight into "
+                            "a safetensors file, codes as bytes"),
+                   cl::value_desc("file"), cl::cat(category));
+static cl::opt<std::string> exportFolder(
+    "export-gptq",
+    cl::desc("With --import-hf: write the checkpoint, of any format, into this "
+             "new folder in format GPTQ"),
+    cl::value_desc("folder"), cl::cat(category));
+static cl::opt<std::string>
+    exportFormat("gptq-format", cl::init("gptq_v2"),
+                 cl::desc("With --export-gptq: gptq_v2 (default) or gptq"),
+                 cl::value_desc("format"), cl::cat(category));
+static cl::opt<std::string>
+    inspectFolder("inspect",
+                  cl::desc("Say what this checkpoint folder holds, and what "
+                           "keeps it from being compiled"),
+                  cl::value_desc("folder"), cl::cat(category));
+static cl::opt<bool> asJson("json", cl::desc("With --inspect: as JSON"),
+                            cl::cat(category));
+static cl::opt<bool> verifyValues(
+    "verify",
+    cl::desc("With --inspect: read every weight; checksums, scales of zero, "
+             "codes at the ends of their range"),
+    cl::cat(category));
 static cl::opt<std::string> outputName("o", cl::desc("Output file"),
                                        cl::value_desc("file"), cl::init("-"),
                                        cl::cat(category));
@@ -95,8 +124,7 @@ static OwningOpRef<ModuleOp> makeKernel(MLIRContext *context,
       *shape, llvm::sys::path::parent_path(weightsName),
       llvm::sys::path::filename(weightsName), context, weights, error);
   if (module &&
-      !writeFile(
-          weightsName, [&](raw_ostream &os) { os << weights; }, error))
+      !writeFile(weightsName, [&](raw_ostream &os) { os << weights; }, error))
     return {};
   return module;
 }
@@ -106,8 +134,10 @@ int main(int argc, char **argv) {
   cl::HideUnrelatedOptions(category);
   cl::ParseCommandLineOptions(
       argc, argv, "Reads checkpoints of quantized language models into IR\n");
-  if (importHF.empty() == emitKernel.empty())
-    return fail("expected either --import-hf or --emit-kernel");
+  if (int(!importHF.empty()) + int(!emitKernel.empty()) +
+          int(!inspectFolder.empty()) !=
+      1)
+    return fail("expected one of --import-hf, --emit-kernel and --inspect");
 
   MLIRContext context(MLIRContext::Threading::DISABLED);
   ScopedDiagnosticHandler handler(&context, [](Diagnostic &diagnostic) {
@@ -116,6 +146,31 @@ int main(int argc, char **argv) {
                  << diagnostic << "\n";
   });
   std::string error;
+  if (!inspectFolder.empty()) {
+    // Doubts are part of the report.
+    ScopedDiagnosticHandler quiet(&context, [](Diagnostic &) {});
+    int64_t problems = 0;
+    if (!writeFile(
+            outputName,
+            [&](raw_ostream &os) {
+              problems = inspect(inspectFolder, {verifyValues, asJson},
+                                 &context, os, error);
+            },
+            error))
+      return fail(error);
+    if (problems < 0)
+      return fail(error);
+    return problems == 0 ? 0 : 1;
+  }
+  if (!exportFolder.empty()) {
+    if (importHF.empty() ||
+        (exportFormat != "gptq" && exportFormat != "gptq_v2"))
+      return fail("--export-gptq needs --import-hf, and --gptq-format to be "
+                  "gptq or gptq_v2");
+    abi::Status status =
+        exportGPTQ(importHF, exportFolder, exportFormat, &context);
+    return status.ok() ? 0 : fail(status.message());
+  }
   OwningOpRef<ModuleOp> module;
   if (!emitKernel.empty()) {
     module = makeKernel(&context, error);
@@ -129,6 +184,10 @@ int main(int argc, char **argv) {
   }
   if (!module)
     return fail(error);
+  if (!writeWeightsTo.empty())
+    if (abi::Status status = writeWeights(*module, writeWeightsTo);
+        !status.ok())
+      return fail(status.message());
   if (!writeFile(
           outputName, [&](raw_ostream &os) { os << *module << "\n"; }, error))
     return fail(error);

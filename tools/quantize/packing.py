@@ -10,7 +10,7 @@ Word r of 2-, 4- and 8-bit codes holds codes 32/b*r ... lowest bits first. Every
 import numpy as np
 
 # One in every field: what format "gptq" takes off each word of zero points.
-ONES = {2: (0x55555555,), 3: (0x49249249, 0x92492492, 0x24924924), 4: (0x11111111,), 8: (0x01010101,)}
+ONES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
 
 
 def packed_words(count, bits):
@@ -58,22 +58,18 @@ def unpack_rows(words, bits, rows):
 def pack_zeros(zeros, bits, checkpoint_format):
     """Packs zero points [G, N] along N into int32 [G, ceil(N*bits/32)].
 
-    "gptq" stores z - 1, by taking one off every field of the packed words at
-    once, as published writers do. A zero point of 0 then borrows from the field
-    above, and only a reader that adds the same number to the whole word gets it
-    back. The 3-bit fields straddle words, so there the number has 96 bits.
+    "gptq" stores z - 1, by taking one off every field of a packed word with one
+    subtraction, as published writers do. A zero point of 0 then borrows from the
+    field above, and only a reader that adds the same number to the word gets it
+    back. Fields of 3 bits straddle words; there one is taken off each field alone.
     """
-    words = pack_rows(np.asarray(zeros).T, bits).T.view(np.uint32)
-    if checkpoint_format == "gptq_v2":
-        return np.ascontiguousarray(words.view(np.int32))
-    if checkpoint_format != "gptq":
+    if checkpoint_format not in ("gptq", "gptq_v2"):
         raise ValueError(f"unknown checkpoint format {checkpoint_format!r}")
-    ones = ONES[bits]
-    out, borrow = np.empty_like(words), np.zeros(words.shape[0], np.int64)
-    for c in range(words.shape[1]):
-        if c % len(ones) == 0:
-            borrow[:] = 0
-        value = words[:, c].astype(np.int64) - ones[c % len(ones)] - borrow
-        borrow = (value < 0).astype(np.int64)
-        out[:, c] = (value & 0xFFFFFFFF).astype(np.uint32)
-    return out.view(np.int32)
+    zeros = np.asarray(zeros).T
+    is_less_one = checkpoint_format == "gptq"
+    if is_less_one and bits == 3:
+        zeros = (zeros.astype(np.int64) - 1) % 8
+    words = pack_rows(zeros, bits).T.view(np.uint32)
+    if is_less_one and bits != 3:
+        words = ((words.astype(np.int64) - ONES[bits]) & 0xFFFFFFFF).astype(np.uint32)
+    return np.ascontiguousarray(words.view(np.int32))

@@ -122,6 +122,17 @@ struct NarrowActivationsPass final
           << type << "'";
       return signalPassFailure();
     }
+    // Keys and values are activations that stay.
+    auto narrowed = [&](Type buffer) {
+      return MemRefType::get(cast<MemRefType>(buffer).getShape(), narrow);
+    };
+    getOperation().walk([&](Operation *op) {
+      if (auto state = dyn_cast<StateOp>(op))
+        state.setType(narrowed(state.getType()));
+      else if (auto load = dyn_cast<LoadStateOp>(op))
+        load.getResult().setType(
+            cast<MemRefType>(narrowed(load.getResult().getType())));
+    });
     DenseMap<Value, Value> converted;
     getOperation().walk([&](Operation *op) {
       OpOperand *lhs = activationsOf(op);

@@ -40,7 +40,7 @@ static SmallVector<int64_t> workgroupTile(Operation *op, PlanAttr plan) {
     return {plan.getTileM(), int64_t(panels(matmul.getLayoutAttr()))};
   }
   if (isa<AttentionOp>(op))
-    return {plan.getTileM(), 1};
+    return {plan.getTileM(), 1, plan.getTileN()};
   return {plan.getTileM()};
 }
 

@@ -344,6 +344,9 @@ LogicalResult mlir::gptq::vectorizeOnWarps(const MatmulTile &op,
 // Attention
 //===----------------------------------------------------------------------===//
 
+/// Positions of the cache that a warp looks at together.
+static constexpr int64_t kPositions = 4;
+
 /// Warps take positions in turn; each keeps, for every query head of its cache
 /// head, the largest score so far, the sum of exponentials relative to it, and
 /// the weighted sum of values, a few elements of the head in each thread. At
@@ -396,29 +399,47 @@ LogicalResult mlir::gptq::vectorizeOnWarps(AttentionOp op, VectorBuilder &b) {
         q.push_back(arith::MulFOp::create(b, v, b.splat(scale, width)));
         state.append({lowest, zero, b.zeros(vectorOf)});
       }
-      auto loop =
-          scf::ForOp::create(b, b.add(start, warp), end, b.index(warps), state);
+      auto loop = scf::ForOp::create(b, b.add(start, warp), end,
+                                     b.index(warps * kPositions), state);
       {
         OpBuilder::InsertionGuard guard(b);
         b.setInsertionPointToStart(loop.getBody());
-        Value t = loop.getInductionVar();
-        Value k = load(op.getKeys(), {kv, t, at});
-        Value v = load(op.getValues(), {kv, t, at});
+        // Several positions at a time: their loads and sums do not wait for
+        // each other. Past the end the last is read again, and counts nothing.
+        SmallVector<Value> k, v, counts;
+        Value last = arith::SubIOp::create(b, end, b.index(1));
+        for (int64_t i = 0; i < kPositions; ++i) {
+          Value t = b.add(loop.getInductionVar(), i * warps);
+          counts.push_back(i ? less(b, t, end) : Value());
+          t = arith::MinSIOp::create(b, t, last);
+          k.push_back(load(op.getKeys(), {kv, t, at}));
+          v.push_back(load(op.getValues(), {kv, t, at}));
+        }
         SmallVector<Value> next;
         for (int64_t h = 0; h < queries; ++h) {
           Value most = loop.getRegionIterArg(3 * h);
           Value sum = loop.getRegionIterArg(3 * h + 1);
           Value acc = loop.getRegionIterArg(3 * h + 2);
-          Value score = b.reduce(arith::MulFOp::create(b, q[h], k));
+          SmallVector<Value> scores;
+          for (int64_t i = 0; i < kPositions; ++i)
+            scores.push_back(b.reduce(arith::MulFOp::create(b, q[h], k[i])));
           for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
-            score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
-          Value higher = arith::MaximumFOp::create(b, most, score);
+            for (Value &score : scores)
+              score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
+          Value higher = most;
+          for (auto [score, counted] : llvm::zip(scores, counts)) {
+            if (counted)
+              score = arith::SelectOp::create(b, counted, score, lowest);
+            higher = arith::MaximumFOp::create(b, higher, score);
+          }
           Value keep = exp(b, arith::SubFOp::create(b, most, higher));
-          Value p = exp(b, arith::SubFOp::create(b, score, higher));
-          sum =
-              arith::AddFOp::create(b, arith::MulFOp::create(b, sum, keep), p);
+          sum = arith::MulFOp::create(b, sum, keep);
           acc = arith::MulFOp::create(b, acc, b.splat(keep, width));
-          acc = vector::FMAOp::create(b, b.splat(p, width), v, acc);
+          for (int64_t i = 0; i < kPositions; ++i) {
+            Value p = exp(b, arith::SubFOp::create(b, scores[i], higher));
+            sum = arith::AddFOp::create(b, sum, p);
+            acc = vector::FMAOp::create(b, b.splat(p, width), v[i], acc);
+          }
           next.append({higher, sum, acc});
         }
         scf::YieldOp::create(b, next);

@@ -196,10 +196,10 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
   /// f32 for a thread at a time.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax,
-                    int64_t threads) {
+                    int64_t threads, int64_t tileN) {
     OpBuilder b(&getContext());
     return PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                         /*tileM=*/1, /*tileN=*/0, /*tileK=*/0, /*rows=*/1,
+                         /*tileM=*/1, tileN, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
                          b.getStringAttr("weight"), threads, /*stepK=*/0,
@@ -251,7 +251,11 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           choice = planMatmul(*target, unit, matmul.getN(), matmul.getK(),
                               /*isQuantized=*/false, mMin, mMax);
         else
-          choice = {planRows(unit, mMin, mMax, 512), DictionaryAttr::get(ctx)};
+          // Attention reads each cache once for every query head: the second
+          // time from the level-2 cache, and on other multiprocessors.
+          choice = {planRows(unit, mMin, mMax, 512,
+                             isa<AttentionOp>(op.getOperation()) ? 1 : 0),
+                    DictionaryAttr::get(ctx)};
         plans.push_back(choice.plan);
         whys.push_back(choice.reasons);
       }

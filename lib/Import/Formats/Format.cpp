@@ -6,8 +6,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "lib/Import/Formats/Format.h"
+#include "gptq/Dialect/GPTQ/IR/CodesReader.h"
 #include "mlir/IR/Builders.h"
 #include "llvm/Support/Endian.h"
+#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace mlir::gptq;
@@ -15,6 +17,38 @@ using abi::DType;
 using abi::StatusCode;
 
 Format::~Format() = default;
+
+std::unique_ptr<Format> mlir::gptq::createFormat(const QuantConfig &config) {
+  if (config.method == "awq")
+    return createAWQFormat(config);
+  if (config.method == "compressed-tensors")
+    return createCompressedTensorsFormat(config);
+  if (config.method == "marlin")
+    return createMarlinFormat(config);
+  return createGPTQFormat(config);
+}
+
+std::string mlir::gptq::describeSettings(const QuantConfig &config) {
+  return config.method + " " + std::to_string(config.bits) + "-bit " +
+         (config.groupSize < 0 ? "one group"
+                               : "group " + std::to_string(config.groupSize));
+}
+
+abi::Expected<QuantSettings>
+mlir::gptq::settingsOfQuantized(const QuantConfig &config,
+                                Checkpoint &checkpoint, StringRef module) {
+  GPTQ_ASSIGN(std::optional<QuantSettings> settings, config.settingsOf(module));
+  if (settings)
+    return *settings;
+  // What tensors exist decides.
+  checkpoint.warn("the settings leave some modules dense that are quantized; "
+                  "they are read with the settings of the others");
+  return QuantSettings(config);
+}
+
+int64_t mlir::gptq::rowsPerGroup(const QuantSettings &settings, int64_t k) {
+  return settings.groupSize < 0 ? k : std::min(settings.groupSize, k);
+}
 
 static Type getElementType(DType dtype, MLIRContext *context) {
   Builder b(context);
@@ -44,7 +78,7 @@ DataAttr mlir::gptq::getData(const CheckpointTensor &tensor,
 View mlir::gptq::getDataView(const CheckpointTensor &tensor,
                              MLIRContext *context) {
   DataAttr data = getData(tensor, context);
-  return {data.getType(), data};
+  return {data.getType(), data, {}};
 }
 
 abi::Expected<View> mlir::gptq::readDense(Checkpoint &checkpoint,
@@ -59,6 +93,92 @@ abi::Expected<View> mlir::gptq::readDense(Checkpoint &checkpoint,
 uint32_t mlir::gptq::loadWord(abi::ByteSpan bytes, size_t i) {
   return llvm::support::endian::read32le(bytes.data + 4 * i);
 }
+
+//===----------------------------------------------------------------------===//
+// Views
+//===----------------------------------------------------------------------===//
+
+View mlir::gptq::getCodesView(CodesAttr codes, int64_t rows, int64_t columns) {
+  auto element = IntegerType::get(codes.getContext(), codes.getBits());
+  return {RankedTensorType::get({rows, columns}, element), codes, {}};
+}
+
+View mlir::gptq::getTransposedView(const CheckpointTensor &tensor, int64_t rows,
+                                   int64_t columns, MLIRContext *context) {
+  Type element = getElementType(tensor.info->dtype, context);
+  auto codes =
+      CodesAttr::get(getData(tensor, context), element.getIntOrFloatBitWidth(),
+                     Packing::Columns, /*transposed=*/true);
+  return {RankedTensorType::get({rows, columns}, element), codes, {}};
+}
+
+FlatSymbolRefAttr mlir::gptq::getPartRef(int i, MLIRContext *context) {
+  return FlatSymbolRefAttr::get(context, std::to_string(i));
+}
+
+std::optional<int64_t>
+mlir::gptq::findConstant(CodesAttr codes, int64_t rows, int64_t columns,
+                         const CheckpointTensor &tensor) {
+  CodesReader reader(codes, rows, columns, tensor.bytes.data);
+  std::vector<uint8_t> row(columns);
+  std::optional<uint8_t> first;
+  for (int64_t r = 0; r < rows; ++r) {
+    reader.readRow(r, row.data());
+    if (!first)
+      first = row[0];
+    if (llvm::any_of(row, [&](uint8_t code) { return code != *first; }))
+      return std::nullopt;
+  }
+  return first;
+}
+
+void mlir::gptq::setZeros(LinearViews &linear, CodesAttr codes, int64_t groups,
+                          const CheckpointTensor &tensor) {
+  linear.zeroPoint = findConstant(codes, groups, linear.n, tensor);
+  if (!linear.zeroPoint)
+    linear.zeros = getCodesView(codes, groups, linear.n);
+}
+
+abi::Status mlir::gptq::readGroupIndex(const CheckpointTensor &tensor,
+                                       int64_t groups, LinearViews &linear,
+                                       MLIRContext *context) {
+  SmallVector<int64_t> members(groups, 0);
+  bool isOrdered = true;
+  for (int64_t row = 0; row < linear.k; ++row) {
+    int64_t stored = int32_t(loadWord(tensor.bytes, row));
+    // Readers index with it, and a negative index counts from the end.
+    int64_t group = stored < 0 ? stored + groups : stored;
+    if (group < 0 || group >= groups)
+      return abi::makeStatus(
+          StatusCode::InvalidFile,
+          "tensor %s in '%s': expected groups from %lld to %lld, but row %lld "
+          "is in group %lld",
+          abi::quoteForMessage(tensor.name).c_str(), tensor.file.str().c_str(),
+          (long long)-groups, (long long)groups - 1, (long long)row,
+          (long long)stored);
+    ++members[group];
+    isOrdered &= stored == row / linear.groupSize;
+  }
+  for (int64_t group = 0; group < groups; ++group) {
+    int64_t expected =
+        std::min(linear.groupSize, linear.k - group * linear.groupSize);
+    if (members[group] != expected)
+      return abi::makeStatus(
+          StatusCode::Unsupported,
+          "tensor %s in '%s': expected group %lld to have %lld rows, found "
+          "%lld",
+          abi::quoteForMessage(tensor.name).c_str(), tensor.file.str().c_str(),
+          (long long)group, (long long)expected, (long long)members[group]);
+  }
+  // In one group there is no order to keep.
+  if (!isOrdered && groups > 1)
+    linear.groupIndex = getDataView(tensor, context);
+  return abi::Status::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
 
 /// Returns the first element of a floating-point tensor for whose bits
 /// `isWanted` is true.
@@ -127,7 +247,8 @@ mlir::gptq::readLinear(Checkpoint &checkpoint, const Format *format,
           "module %s: expected a quantized or a dense weight, found both",
           abi::quoteForMessage(module).c_str());
     GPTQ_ASSIGN(linear, format->read(checkpoint, module, shape, context));
-  } else if (!format && checkpoint.has((module + ".qweight").str())) {
+  } else if (!format && (checkpoint.has((module + ".qweight").str()) ||
+                         checkpoint.has((module + ".weight_packed").str()))) {
     return abi::makeStatus(
         StatusCode::InvalidFile,
         "module %s is quantized, but there is no quantization_config in "

@@ -10,7 +10,7 @@
 
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "lib/Import/Checkpoint.h"
-#include "lib/Import/Config.h"
+#include "lib/Import/QuantConfig.h"
 
 #include <memory>
 #include <optional>
@@ -21,6 +21,8 @@ namespace mlir::gptq {
 struct View {
   RankedTensorType type;
   Attribute init;
+  /// Weights that `init` is made from, which it calls @"0", @"1", ….
+  std::vector<View> parts;
 
   explicit operator bool() const { return bool(type); }
 };
@@ -36,6 +38,8 @@ struct LinearViews {
   /// Neither of these two: a dense layer. Exactly one: a quantized one.
   View zeros;
   std::optional<int64_t> zeroPoint;
+  /// How it was found what the stored zero points mean; for people.
+  std::string zeroEvidence;
   /// The group of each row, where it is not row / groupSize.
   View groupIndex;
   View bias;
@@ -74,7 +78,17 @@ public:
                                           MLIRContext *context) const = 0;
 };
 
+/// The format that `config` describes.
+std::unique_ptr<Format> createFormat(const QuantConfig &config);
+
 std::unique_ptr<Format> createGPTQFormat(const QuantConfig &config);
+std::unique_ptr<Format> createAWQFormat(const QuantConfig &config);
+std::unique_ptr<Format>
+createCompressedTensorsFormat(const QuantConfig &config);
+std::unique_ptr<Format> createMarlinFormat(const QuantConfig &config);
+
+/// "gptq 4-bit group 128".
+std::string describeSettings(const QuantConfig &config);
 
 /// Reads `module` in `format` (may be null) or dense, with its bias.
 abi::Expected<LinearViews> readLinear(Checkpoint &checkpoint,
@@ -91,6 +105,37 @@ View getDataView(const CheckpointTensor &tensor, MLIRContext *context);
 abi::Expected<View> readDense(Checkpoint &checkpoint, llvm::StringRef name,
                               llvm::ArrayRef<int64_t> shape,
                               MLIRContext *context);
+
+/// The settings of `module`, whose tensors say that it is quantized.
+abi::Expected<QuantSettings> settingsOfQuantized(const QuantConfig &config,
+                                                 Checkpoint &checkpoint,
+                                                 llvm::StringRef module);
+/// Rows of one group of `settings`, and how many groups `linear` has.
+int64_t rowsPerGroup(const QuantSettings &settings, int64_t k);
+
+/// Codes [rows, columns] that `codes` unpacks.
+View getCodesView(CodesAttr codes, int64_t rows, int64_t columns);
+/// Numbers [rows, columns] of the element type of `tensor`, which holds them
+/// transposed.
+View getTransposedView(const CheckpointTensor &tensor, int64_t rows,
+                       int64_t columns, MLIRContext *context);
+/// Names part `i` of a view.
+FlatSymbolRefAttr getPartRef(int i, MLIRContext *context);
+
+/// What all codes of a view [rows, columns] on `tensor` are, if they are one.
+std::optional<int64_t> findConstant(CodesAttr codes, int64_t rows,
+                                    int64_t columns,
+                                    const CheckpointTensor &tensor);
+
+/// Sets the zero points of `linear` from a view [groups, N] on `tensor`: the
+/// number that all are, or the view.
+void setZeros(LinearViews &linear, CodesAttr codes, int64_t groups,
+              const CheckpointTensor &tensor);
+
+/// Reads the group of each row, unless rows lie in order. Each group must have
+/// as many rows as it would have in order.
+abi::Status readGroupIndex(const CheckpointTensor &tensor, int64_t groups,
+                           LinearViews &linear, MLIRContext *context);
 
 /// Element `i` of little-endian bytes that need not be aligned.
 uint32_t loadWord(abi::ByteSpan bytes, size_t i);

@@ -200,6 +200,74 @@ TEST_F(WeightReaderTest, WordAddUndoesBorrows) {
   EXPECT_EQ(zeros, (Bytes{1, 0, 3, 0, 0, 0, 0, 0}));
 }
 
+// A record of 11 bytes for 4 rows and 2 columns of 5-bit codes: after two bytes
+// of something else the lowest 4 bits of each, in the upper half of a byte, and
+// in the last byte the highest bits in another order.
+TEST_F(WeightReaderTest, RecordsOfPlanes) {
+  constexpr int64_t record = 11, k = 8, n = 4;
+  Bytes bytes(record * (k / 4) * (n / 2));
+  for (uint8_t &byte : bytes)
+    byte = random();
+  writeData(bytes);
+  // Records lie along n first: dimension 0 of the data runs along n.
+  std::string data = dataAttr(shape({n / 2, record * k / 4}, "i8"));
+  Bytes codes = read(
+      "gptq.weight @w : tensor<8x4xi5> = #gptq.codes<" + data +
+      ", bits = 5, packing = columns, transposed = true, record = 11, "
+      "fieldAdd = 16, planes = [#gptq.plane<bits = 4, offset = 20, order = "
+      "\"_ n0 k0 k1\">, #gptq.plane<bits = 1, offset = 80, order = \"k1 k0 "
+      "n0\">]>");
+  ASSERT_EQ(error, "");
+  ASSERT_EQ(codes.size(), size_t(k * n));
+  for (int64_t row = 0; row < k; ++row)
+    for (int64_t column = 0; column < n; ++column) {
+      const uint8_t *r =
+          &bytes[(column / 2) * record * (k / 4) + row / 4 * record];
+      const int64_t k0 = row & 1, k1 = row >> 1 & 1, n0 = column & 1;
+      const int64_t byte = 2 + (n0 + 2 * k0 + 4 * k1);
+      const uint8_t low = r[byte] >> 4;
+      const uint8_t high = r[10] >> (k1 + 2 * k0 + 4 * n0) & 1;
+      ASSERT_EQ(codes[row * n + column], ((high << 4 | low) + 16) & 31)
+          << row << ", " << column;
+    }
+  // The half in front of each record, for 4 rows and 2 columns at once.
+  Bytes halves = read("gptq.weight @w : tensor<2x2xf16> = #gptq.codes<" + data +
+                      ", bits = 16, packing = columns, transposed = true, "
+                      "record = 11, planes = [#gptq.plane<bits = 16, offset = "
+                      "0, order = \"\">]>");
+  ASSERT_EQ(halves.size(), 8u);
+  for (int64_t g = 0; g < 2; ++g)
+    for (int64_t c = 0; c < 2; ++c)
+      for (int64_t byte = 0; byte < 2; ++byte)
+        EXPECT_EQ(halves[(g * 2 + c) * 2 + byte],
+                  bytes[(c * 2 + g) * record + byte]);
+}
+
+TEST_F(WeightReaderTest, ProductsAndQuotients) {
+  // 2, 0.5 and 0.25, -4 as halves; 3, -2, 0, 5 as signed bytes.
+  writeData<uint8_t>(
+      {0x00, 0x40, 0x00, 0x38, 0x00, 0x34, 0x00, 0xC4, 3, 0xFE, 0, 5});
+  std::string sources =
+      "gptq.weight @top : tensor<1x2xf16> = " + dataAttr("1x2xf16") +
+      "\ngptq.weight @all : tensor<2x2xf16> = " + dataAttr("2x2xf16") +
+      "\ngptq.weight @fine : tensor<2x2xsi8> = " + dataAttr("2x2xsi8", 8) +
+      "\n";
+  EXPECT_EQ(readAs<float>(sources + "gptq.weight @w : tensor<2x2xf32> = "
+                                    "#gptq.product<@top, @fine>"),
+            (std::vector<float>{6, -1, 0, 2.5}));
+  EXPECT_EQ(readAs<float>(sources +
+                          "gptq.weight @w : tensor<2x2xf32> = "
+                          "#gptq.product<@top, @fine, least = 0.125 : f64>"),
+            (std::vector<float>{6, -1, 0.125, 2.5}));
+  EXPECT_EQ(readAs<float>(sources + "gptq.weight @w : tensor<2x2xf32> = "
+                                    "#gptq.quotient<@all, @fine>"),
+            (std::vector<float>{2.0f / 3, -0.25f, 0, -0.8f}));
+  EXPECT_EQ(read(sources + "gptq.weight @w : tensor<2x2xi4> = "
+                           "#gptq.quotient<@fine, @all>"),
+            Bytes());
+  EXPECT_EQ(error, "weight 'w': expected quotients from 0 to 15, found -4");
+}
+
 TEST_F(WeightReaderTest, ArgsortIsStableAndCountsNegativesFromTheEnd) {
   // -1 is group 2, -3 group 0.
   writeData<int32_t>({1, 0, -1, 1, -3, 2, 0});

@@ -7,6 +7,7 @@
 
 #include "lib/Import/Config.h"
 #include "TestCheckpoint.h"
+#include "lib/Import/QuantConfig.h"
 #include "gtest/gtest.h"
 
 namespace mlir::gptq::test {
@@ -218,12 +219,12 @@ TEST(QuantConfig, ReadsBothPlacesAndSpellings) {
   EXPECT_EQ((*quant)->groupSize, -1);
   EXPECT_FALSE((*quant)->isSymmetric);
   EXPECT_TRUE((*quant)->isActOrder);
-  EXPECT_TRUE((*quant)->storesTrueZeros);
+  EXPECT_EQ((*quant)->format, "gptq_v2");
 
   quant = readQuant(nullptr, {{"wbits", 4}, {"q_group_size", 64}});
   ASSERT_TRUE(quant) << quant.status().message();
   EXPECT_EQ((*quant)->groupSize, 64);
-  EXPECT_FALSE((*quant)->storesTrueZeros);
+  EXPECT_EQ((*quant)->format, "gptq");
 
   quant = readQuant(nullptr, nullptr);
   ASSERT_TRUE(quant);
@@ -251,17 +252,104 @@ TEST(QuantConfig, RefusesByName) {
     EXPECT_NE(quant.status().message().find(message), std::string::npos)
         << quant.status().message();
   };
-  refuse({{"quant_method", "awq"}}, "quant_method: 'awq' is not supported");
+  refuse({{"quant_method", "bnb"}}, "quant_method: 'bnb' is not supported");
   refuse({{"checkpoint_format", "bitblas"}}, "'bitblas' is not supported");
-  refuse({{"checkpoint_format", "marlin"}}, "'marlin' is not supported");
-  refuse({{"is_marlin_format", true}}, "is_marlin_format");
-  refuse({{"bits", 3}}, "'3' is not supported, expected 2, 4 or 8");
-  refuse({{"bits", 5}}, "'5' is not supported");
+  refuse({{"bits", 5}}, "'5' is not supported, expected 2, 3, 4 or 8");
+  refuse({{"checkpoint_format", "gptq_p"}, {"bits", 9}},
+         "'9' is not supported, expected 2, 3, 4, 5, 6, 7 or 8");
   refuse({{"group_size", 0}}, "expected -1 or a positive number");
   refuse({{"group_size", -2}}, "group_size");
   refuse({{"pack_dtype", "int64"}}, "'int64' is not supported");
-  refuse({{"dynamic", {{"-:.*down.*", Json::object()}}}},
-         "settings per module");
+  refuse({{"dynamic", {{"(", Json::object()}}}}, "the pattern cannot be read");
+  refuse({{"dynamic", {{".*", {{"bits", 16}}}}}}, "bits: '16'");
+  refuse({{"dynamic", {{".*", 3}}}}, "expected an object");
+  refuse({{"dynamic", {1}}}, "expected an object");
+  refuse({{"is_marlin_format", true}, {"desc_act", true}}, "desc_act");
+  refuse({{"checkpoint_format", "marlin"}, {"sym", false}}, "sym");
+  refuse({{"quant_method", "awq"}, {"bits", 8}}, "'8' is not supported");
+  refuse({{"quant_method", "awq"}, {"version", "exllama"}}, "'exllama'");
+}
+
+/// Settings from the text of a config.json, whose keys have an order.
+abi::Expected<std::optional<QuantConfig>> readQuantText(StringRef text) {
+  TestCheckpoint c;
+  c.addDense("x", {1});
+  MemoryFolder folder = c.folder();
+  folder.add("config.json", "{\"quantization_config\": " + text.str() + "}");
+  auto checkpoint = Checkpoint::open(folder);
+  if (!checkpoint)
+    return checkpoint.status();
+  return readQuantConfig(**checkpoint);
+}
+
+// Patterns match from the start of a name, not all of it, and the first counts:
+// not in the order of the alphabet, in which parsers keep keys.
+TEST(QuantConfig, FirstMatchOfDynamicWins) {
+  auto quant = readQuantText(
+      R"({"bits": 4, "group_size": 128, "dynamic": {
+            "+:model\\.layers\\.[01]\\..*down": {"bits": 8, "group_size": 32},
+            "-:.*\\.down_proj": {},
+            "model\\.layers\\.1": {"sym": false},
+            "+:.*": {"desc_act": true, "mse": 2.4}}})");
+  ASSERT_TRUE(quant) << quant.status().message();
+  auto of = [&](StringRef module) {
+    auto settings = (*quant)->settingsOf(module);
+    EXPECT_TRUE(settings) << settings.status().message();
+    return *settings;
+  };
+  auto down = of("model.layers.1.mlp.down_proj");
+  ASSERT_TRUE(down.has_value());
+  EXPECT_EQ(down->bits, 8);
+  EXPECT_EQ(down->groupSize, 32);
+  EXPECT_TRUE(down->isSymmetric);
+  EXPECT_FALSE(of("model.layers.2.mlp.down_proj").has_value());
+  EXPECT_FALSE(of("model.layers.1.mlp.up_proj")->isSymmetric);
+  EXPECT_EQ(of("model.layers.1.mlp.up_proj")->bits, 4);
+  EXPECT_TRUE(of("lm_head")->isActOrder);
+  EXPECT_FALSE(of("model.layers.1.mlp.up_proj")->isActOrder);
+}
+
+TEST(QuantConfig, GroupsOfCompressedTensors) {
+  auto quant = readQuantText(R"({
+      "quant_method": "compressed-tensors", "format": "pack-quantized",
+      "ignore": ["lm_head", "re:.*\\.0\\..*gate"],
+      "config_groups": {
+        "group_0": {"targets": ["Linear"], "input_activations": null,
+          "weights": {"num_bits": 4, "type": "int", "symmetric": true,
+                      "strategy": "group", "group_size": 128}},
+        "group_1": {"targets": ["re:.*down_proj"],
+          "weights": {"num_bits": 8, "type": "int", "symmetric": false,
+                      "strategy": "channel", "actorder": "group"}}}})");
+  ASSERT_TRUE(quant) << quant.status().message();
+  auto of = [&](StringRef module) { return *(*quant)->settingsOf(module); };
+  EXPECT_FALSE(of("lm_head").has_value());
+  EXPECT_FALSE(of("model.layers.0.mlp.gate_proj").has_value());
+  EXPECT_EQ(of("model.layers.1.mlp.gate_proj")->bits, 4);
+  EXPECT_EQ(of("model.layers.1.mlp.down_proj")->bits, 8);
+  EXPECT_EQ(of("model.layers.1.mlp.down_proj")->groupSize, -1);
+  EXPECT_TRUE(of("model.layers.1.mlp.down_proj")->isActOrder);
+  EXPECT_FALSE(of("model.layers.1.mlp.down_proj")->isSymmetric);
+}
+
+TEST(QuantConfig, CompressedTensorsRefusesByName) {
+  auto refuse = [](const Json &changes, const std::string &message) {
+    Json group = {{"targets", {"Linear"}},
+                  {"weights", {{"num_bits", 4}, {"group_size", 128}}}};
+    group.merge_patch(changes);
+    Json config = {{"quant_method", "compressed-tensors"},
+                   {"config_groups", {{"group_0", group}}}};
+    auto quant = readQuantText(config.dump());
+    ASSERT_FALSE(quant) << changes.dump();
+    EXPECT_NE(quant.status().message().find(message), std::string::npos)
+        << quant.status().message();
+  };
+  refuse({{"weights", {{"type", "float"}}}}, "'float' is not supported");
+  refuse({{"weights", {{"strategy", "block"}}}}, "'block' is not supported");
+  refuse({{"weights", {{"num_bits", 16}}}}, "num_bits");
+  refuse({{"weights", {{"dynamic", true}}}}, "dynamic");
+  refuse({{"input_activations", {{"num_bits", 8}}}}, "input_activations");
+  refuse({{"format", "nvfp4-pack-quantized"}}, "is not supported");
+  refuse({{"targets", {"re:("}}}, "the pattern cannot be read");
 }
 
 } // namespace

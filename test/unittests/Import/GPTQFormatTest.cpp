@@ -62,7 +62,9 @@ TEST_F(GPTQFormatTest, SymmetricZerosAreAConstant) {
     for (bool isV2 : {false, true}) {
       TestCheckpoint c;
       c.addQuantized("l", 16, 8, 2, bits, isV2 ? v2 : v1);
-      config = {bits, 8, true, false, isV2};
+      config.bits = bits;
+      config.groupSize = 8;
+      config.format = isV2 ? "gptq_v2" : "gptq";
       auto views = read(c);
       ASSERT_TRUE(views) << views.status().message();
       EXPECT_EQ(views->zeroPoint, 1 << (bits - 1));
@@ -81,7 +83,7 @@ TEST_F(GPTQFormatTest, DataDecideTheVersionOfSymmetricFiles) {
   EXPECT_NE(warnings[0].find("stored as in gptq_v2"), std::string::npos);
 
   c = layer(0x77777777);
-  config.storesTrueZeros = true;
+  config.format = "gptq_v2";
   views = read(c);
   ASSERT_TRUE(views) << views.status().message();
   EXPECT_EQ(views->zeroPoint, 8);
@@ -91,7 +93,7 @@ TEST_F(GPTQFormatTest, DataDecideTheVersionOfSymmetricFiles) {
 TEST_F(GPTQFormatTest, AsymmetricConstantsAreTakenAtTheirWord) {
   TestCheckpoint c = layer(0x77777777);
   config.isSymmetric = false;
-  config.storesTrueZeros = true;
+  config.format = "gptq_v2";
   auto views = read(c);
   ASSERT_TRUE(views) << views.status().message();
   EXPECT_EQ(views->zeroPoint, 7);
@@ -122,7 +124,7 @@ TEST_F(GPTQFormatTest, Version1AddsToTheWord) {
   EXPECT_EQ(cast<CodesAttr>(views->zeros.init).getWordAdd(), 0x11111111);
   EXPECT_EQ(cast<CodesAttr>(views->zeros.init).getPacking(), Packing::Columns);
 
-  config.storesTrueZeros = true;
+  config.format = "gptq_v2";
   views = read(layer(zeros));
   ASSERT_TRUE(views) << views.status().message();
   EXPECT_EQ(cast<CodesAttr>(views->zeros.init).getWordAdd(), 0);

@@ -197,9 +197,9 @@ TEST_F(ImportTest, ShardsMustAgreeWithTheIndex) {
 }
 
 TEST_F(ImportTest, EmittedKernelsRoundTrip) {
-  for (const char *text : {"64,77,4,32", "5,3,8,-1,asym",
-                           "64,96,4,32,asym,act-order", "16,24,16,1", "9,77,3,20,asym",
-                           "5,40,7,-1"}) {
+  for (const char *text :
+       {"64,77,4,32", "5,3,8,-1,asym", "64,96,4,32,asym,act-order",
+        "16,24,16,1", "9,77,3,20,asym", "5,40,7,-1"}) {
     auto shape = KernelShape::parse(text);
     ASSERT_TRUE(shape) << shape.status().message();
     std::string weights, again;

@@ -20,10 +20,11 @@ def StagePermutationsPass : Pass<"gptq-stage-permutations", "::mlir::ModuleOp"> 
 }
 
 def NarrowActivationsPass : Pass<"gptq-narrow-activations", "::mlir::ModuleOp"> {
-  let summary = "Keeps what matmuls read in a half-precision type";
+  let summary = "Keeps what matmuls read, and the caches, in a half-precision type";
   let description = [{
     Before: activations are f32. After: the left operand of every matmul has element type `type`: what produces it writes that type where nothing
-    else reads it, otherwise a `gptq.stage` converts it. Sums, residuals and states stay f32.
+    else reads it, otherwise a `gptq.stage` converts it; an input of a lone function that only matmuls read changes its type. States
+    have that type, too. Sums and residuals stay f32.
   }];
   let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
   let options = [Option<"type", "type", "std::string", "\"f16\"", "Element type: f16, bf16">];

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/CodesReader.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -13,6 +13,8 @@
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
+
+#include <numeric>
 
 using namespace mlir;
 using namespace mlir::gptq;
@@ -37,6 +39,155 @@ void GPTQDialect::initialize() {
 int64_t DataAttr::getByteSize() const {
   return getType().getNumElements() * getType().getElementTypeBitWidth() / 8;
 }
+
+//===----------------------------------------------------------------------===//
+// #gptq.codes
+//===----------------------------------------------------------------------===//
+
+CodesAttr::Blocks CodesAttr::getBlocks() const {
+  const int64_t width = getData().getType().getElementTypeBitWidth();
+  if (ArrayAttr planes = getPlanes()) {
+    auto order = OrderBits::parse(cast<PlaneAttr>(planes[0]).getOrder());
+    const int64_t k = int64_t(1) << order->k, n = int64_t(1) << order->n;
+    return {k, n, getRecord()};
+  }
+  int64_t count = getCount();
+  if (count == 0)
+    count = std::lcm(width, getBits()) / getBits();
+  int64_t record = getRecord();
+  if (record == 0)
+    record = llvm::divideCeil(count * getBits(), width);
+  const bool isAlongK = (getPacking() == Packing::Rows) != getTransposed();
+  return {isAlongK ? count : 1, isAlongK ? 1 : count, record};
+}
+
+std::array<int64_t, 2> CodesAttr::getDataShape(int64_t k, int64_t n) const {
+  const Blocks blocks = getBlocks();
+  std::array<int64_t, 2> size = {k, n}, block = {blocks.k, blocks.n};
+  if (getTransposed()) {
+    std::swap(size[0], size[1]);
+    std::swap(block[0], block[1]);
+  }
+  const int along = getPacking() == Packing::Rows ? 0 : 1;
+  std::array<int64_t, 2> shape;
+  shape[1 - along] = llvm::divideCeil(size[1 - along], block[1 - along]);
+  shape[along] = size[along] / block[along] * blocks.record;
+  // Codes in their natural order end where the last one does.
+  if (int64_t rest = size[along] % block[along])
+    shape[along] +=
+        getPlanes()
+            ? blocks.record
+            : llvm::divideCeil(rest * getBits(),
+                               getData().getType().getElementTypeBitWidth());
+  return shape;
+}
+
+std::optional<OrderBits> OrderBits::parse(StringAttr text) {
+  OrderBits order;
+  SmallVector<StringRef> names;
+  text.getValue().split(names, ' ', -1, /*KeepEmpty=*/false);
+  uint64_t seen[2] = {0, 0};
+  for (StringRef name : names) {
+    if (name == "_") {
+      order.places.push_back({Gap, 0});
+      continue;
+    }
+    const Dim dim = name[0] == 'k' ? Row : Column;
+    unsigned bit;
+    if ((name[0] != 'k' && name[0] != 'n') ||
+        name.drop_front().getAsInteger(10, bit) || bit >= kMaxBits ||
+        (seen[dim] >> bit & 1))
+      return std::nullopt;
+    seen[dim] |= uint64_t(1) << bit;
+    order.places.push_back({dim, bit});
+  }
+  order.k = llvm::popcount(seen[Row]);
+  order.n = llvm::popcount(seen[Column]);
+  // Bits 0 … k − 1, none left out.
+  if (seen[Row] != (uint64_t(1) << order.k) - 1 ||
+      seen[Column] != (uint64_t(1) << order.n) - 1 ||
+      order.places.size() > kMaxBits)
+    return std::nullopt;
+  return order;
+}
+
+int64_t OrderBits::placeOf(int64_t k, int64_t n) const {
+  int64_t place = 0;
+  for (auto [i, bit] : llvm::enumerate(places))
+    if (bit.first != Gap)
+      place |= ((bit.first == Row ? k : n) >> bit.second & 1) << i;
+  return place;
+}
+
+LogicalResult CodesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                DataAttr data, int64_t bits, Packing,
+                                bool transposed, int64_t count, int64_t record,
+                                int64_t wordAdd, int64_t fieldAdd,
+                                ArrayAttr planes) {
+  RankedTensorType type = data.getType();
+  const int64_t width = type.getElementTypeBitWidth();
+  if (type.getRank() != 2 || !llvm::is_contained({8, 16, 32}, width))
+    return emitError() << "expects codes to come from a matrix of elements of "
+                          "8, 16 or 32 bits, but found "
+                       << type;
+  if (!((bits >= 1 && bits <= 8) || bits == 16 || bits == 32))
+    return emitError()
+           << "expects elements of 1 to 8, 16 or 32 bits, but found " << bits;
+  // Bounds keep what follows from overflowing.
+  constexpr int64_t maxRecord = int64_t(1) << 16;
+  if (count < 0 || record < 0 || count > maxRecord || record > maxRecord)
+    return emitError() << "expects a count and a record of 0 to " << maxRecord
+                       << ", but found " << count << " and " << record;
+  if (wordAdd != 0 && width != 32)
+    return emitError() << "expects wordAdd only for words of 32 bits, but "
+                          "found words of "
+                       << width;
+  if (!planes) {
+    const int64_t held = count > 0 ? count : std::lcm(width, bits) / bits;
+    if (record > 0 && held * bits > record * width)
+      return emitError() << "expects a record of " << record * width
+                         << " bits to hold its codes, but found " << held
+                         << " of " << bits << " bits";
+    return success();
+  }
+  if (count != 0 || record == 0 || planes.empty())
+    return emitError() << "expects planes with a record, and without a count";
+  int64_t sum = 0;
+  std::optional<OrderBits> first;
+  for (Attribute attr : planes) {
+    auto plane = dyn_cast<PlaneAttr>(attr);
+    if (!plane)
+      return emitError() << "expects planes to be #gptq.plane, but found "
+                         << attr;
+    std::optional<OrderBits> order = OrderBits::parse(plane.getOrder());
+    if (!order)
+      return emitError() << "expects an order to name bits k0, k1, … and n0, "
+                            "n1, … once, but found "
+                         << plane.getOrder();
+    if (!first)
+      first = order;
+    if (order->k != first->k || order->n != first->n)
+      return emitError() << "expects planes of one block, but found "
+                         << plane.getOrder();
+    // The last place that any code takes.
+    const int64_t last = order->placeOf((int64_t(1) << order->k) - 1,
+                                        (int64_t(1) << order->n) - 1);
+    if (plane.getBits() < 1 || plane.getBits() > bits ||
+        plane.getOffset() < 0 || plane.getOffset() > record * width ||
+        plane.getOffset() + (last + 1) * plane.getBits() > record * width)
+      return emitError() << "expects a plane to lie in a record of "
+                         << record * width << " bits, but found " << plane;
+    sum += plane.getBits();
+  }
+  if (sum != bits)
+    return emitError() << "expects planes of " << bits
+                       << " bits together, but found " << sum;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Layouts and plans
+//===----------------------------------------------------------------------===//
 
 LogicalResult
 PackedAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,

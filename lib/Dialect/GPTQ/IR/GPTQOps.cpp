@@ -99,35 +99,22 @@ LogicalResult WeightOp::verify() {
     return success();
   }
   if (auto codes = dyn_cast<CodesAttr>(init)) {
-    auto dataType = codes.getData().getType();
-    if (!dataType.getElementType().isInteger(32) || dataType.getRank() != 2 ||
-        type.getRank() != 2)
-      return emitOpError("expects codes to come from a matrix of i32 words");
-    if (codes.getBits() < 1 || codes.getBits() > 8)
-      return emitOpError("expects codes of 1 to 8 bits, but found ")
-             << codes.getBits();
-    if (!type.getElementType().isInteger(codes.getBits()))
-      return emitOpError("expects an element type of ")
-             << codes.getBits() << " bits, but found " << type.getElementType();
-    if (codes.getWordAdd() != 0 && 32 % codes.getBits() != 0)
-      return emitOpError("expects wordAdd for codes that divide a word only, "
-                         "but found codes of ")
-             << codes.getBits() << " bits";
-    int64_t dim = codes.getPacking() == Packing::Rows ? 0 : 1;
-    int64_t words =
-        llvm::divideCeil(type.getDimSize(dim) * codes.getBits(), 32);
-    if (dataType.getDimSize(dim) != words ||
-        dataType.getDimSize(1 - dim) != type.getDimSize(1 - dim)) {
-      InFlightDiagnostic diag = emitOpError("expects its words to have shape ");
-      if (dim == 0)
-        diag << words << "x" << type.getDimSize(1);
-      else
-        diag << type.getDimSize(0) << "x" << words;
-      diag << ", but found " << dataType;
-      diag.attachNote() << "codes of " << codes.getBits()
-                        << " bits fill words of 32 along dimension " << dim;
-      return diag;
-    }
+    RankedTensorType dataType = codes.getData().getType();
+    if (type.getRank() != 2)
+      return emitOpError("expects codes to be a matrix, but found ") << type;
+    Type element = type.getElementType();
+    if (codes.getBits() <= 8
+            ? !element.isInteger(codes.getBits())
+            : !element.isIntOrFloat() ||
+                  element.getIntOrFloatBitWidth() != codes.getBits())
+      return emitOpError("expects elements of ")
+             << codes.getBits() << " bits, but found " << element;
+    auto needed = codes.getDataShape(type.getDimSize(0), type.getDimSize(1));
+    if (dataType.getDimSize(0) < needed[0] ||
+        dataType.getDimSize(1) < needed[1])
+      return emitOpError("expects its data to have at least ")
+             << needed[0] << "x" << needed[1] << " elements, but found "
+             << dataType;
     return success();
   }
   if (auto argsort = dyn_cast<ArgsortAttr>(init)) {
@@ -136,11 +123,13 @@ LogicalResult WeightOp::verify() {
       return emitOpError("expects i32 data of its own shape to sort");
     return success();
   }
-  if (isa<ConcatAttr, GatherAttr, PackedAttr, RotaryAttr>(init))
+  if (isa<ConcatAttr, GatherAttr, PackedAttr, ProductAttr, QuotientAttr,
+          RotaryAttr>(init))
     return success();
   return emitOpError("expects init to be a view of data (#gptq.data, "
-                     "#gptq.codes, #gptq.argsort, #gptq.concat, "
-                     "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
+                     "#gptq.codes, #gptq.product, #gptq.quotient, "
+                     "#gptq.argsort, #gptq.concat, #gptq.gather, #gptq.rotary "
+                     "or #gptq.packed), but found ")
          << init;
 }
 

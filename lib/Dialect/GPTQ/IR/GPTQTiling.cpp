@@ -25,10 +25,14 @@ namespace {
 
 /// How one operand dimension follows the loops: iteration i of `loop` covers
 /// elements [i * step, (i + 1) * step), the last one possibly fewer. No loop:
-/// every tile sees the whole dimension.
+/// every tile sees the whole dimension. With `inner` a tile of one iteration of
+/// `loop` is cut further: iteration i of `inner` covers elements
+/// [i * innerStep, (i + 1) * innerStep) of it.
 struct DimMap {
   int loop = -1;
   int64_t step = 1;
+  int inner = -1;
+  int64_t innerStep = 1;
 };
 using OperandMap = SmallVector<DimMap>;
 
@@ -40,8 +44,8 @@ constexpr DimMap kRows{0, 1};
 struct TilingMap {
   SmallVector<std::pair<OpOperand *, OperandMap>> operands;
   OpOperand *position = nullptr;
-  /// Operand and dimension that give the trip count of each loop, and the
-  /// number of its elements per iteration.
+  /// Operand and dimension that give the trip count of each loop, or no operand
+  /// and the count itself.
   SmallVector<std::pair<Value, int64_t>> loops;
 };
 
@@ -57,7 +61,9 @@ static SmallVector<Range> domainOf(OpBuilder &b, Location loc,
   SmallVector<Range> domain;
   for (auto [value, dim] : map.loops)
     domain.push_back(
-        {b.getIndexAttr(0), dimOf(b, loc, value, dim), b.getIndexAttr(1)});
+        {b.getIndexAttr(0),
+         value ? dimOf(b, loc, value, dim) : OpFoldResult(b.getIndexAttr(dim)),
+         b.getIndexAttr(1)});
   return domain;
 }
 
@@ -74,6 +80,15 @@ static void sliceOf(OpBuilder &b, Location loc, Value operand,
     if (m.loop < 0) {
       sliceOffsets.push_back(b.getIndexAttr(0));
       sliceSizes.push_back(whole);
+      continue;
+    }
+    std::optional<int64_t> cut =
+        m.inner < 0 ? std::nullopt : getConstantIntValue(sizes[m.inner]);
+    if (cut && *cut * m.innerStep < m.step) {
+      sliceOffsets.push_back(affine::makeComposedFoldedAffineApply(
+          b, loc, s0 * m.step + s1 * m.innerStep,
+          {offsets[m.loop], offsets[m.inner]}));
+      sliceSizes.push_back(b.getIndexAttr(*cut * m.innerStep));
       continue;
     }
     if (m.step == 1) {
@@ -280,15 +295,17 @@ static FailureOr<TilingMap> mapOf(RotaryAppendOp op) {
   return map;
 }
 
-/// Rows, then heads of the caches.
+/// Rows, then heads of the caches, then the queries that share one.
 static FailureOr<TilingMap> mapOf(AttentionOp op) {
   TilingMap map;
-  int64_t columns = op.getHeads() / op.getKvHeads() * op.getHeadDim();
-  map.loops = {{op.getQ(), 0}, {op.getKeys(), 0}};
-  map.operands.push_back({&op.getQMutable(), {kRows, {1, columns}}});
+  const int64_t queries = op.getHeads() / op.getKvHeads();
+  const int64_t d = op.getHeadDim();
+  DimMap columns{1, queries * d, 2, d};
+  map.loops = {{op.getQ(), 0}, {op.getKeys(), 0}, {Value(), queries}};
+  map.operands.push_back({&op.getQMutable(), {kRows, columns}});
   map.operands.push_back({&op.getKeysMutable(), {{1, 1}, kWhole, kWhole}});
   map.operands.push_back({&op.getValuesMutable(), {{1, 1}, kWhole, kWhole}});
-  map.operands.push_back({&op.getInitsMutable()[0], {kRows, {1, columns}}});
+  map.operands.push_back({&op.getInitsMutable()[0], {kRows, columns}});
   map.position = &op.getPositionMutable();
   return map;
 }
@@ -354,13 +371,16 @@ AttentionOp::getTiledImplementation(OpBuilder &b,
                                     ArrayRef<OpFoldResult> sizes) {
   // The number of heads is an attribute, so a tile has to have a known one.
   std::optional<int64_t> kvHeads = getConstantIntValue(sizes[1]);
-  if (!kvHeads)
+  std::optional<int64_t> queries = getConstantIntValue(sizes[2]);
+  if (!kvHeads || !queries)
     return emitOpError("cannot be tiled to a varying number of heads");
+  if (*queries != getHeads() / getKvHeads() && *kvHeads != 1)
+    return emitOpError("expects tiles of some queries to have one cache head");
   FailureOr<TilingResult> result =
       tile(*this, b, *mapOf(*this), offsets, sizes);
   if (succeeded(result)) {
     auto tiled = cast<AttentionOp>(result->tiledOps.front());
-    tiled.setHeads(getHeads() / getKvHeads() * *kvHeads);
+    tiled.setHeads(*queries * *kvHeads);
     tiled.setKvHeads(*kvHeads);
   }
   return result;

@@ -21,12 +21,22 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// A word of `bits`-bit fields that all hold `value`.
-static int64_t repeatInWord(int64_t value, int64_t bits) {
-  int64_t word = 0;
-  for (int64_t at = 0; at < 32; at += bits)
-    word |= (value & ((int64_t(1) << bits) - 1)) << at;
-  return word;
+/// `codes` with every one greater by `value`. Published writers subtract from
+/// whole words where fields fill them, and from each field where they do not.
+static CodesAttr addToFields(CodesAttr codes, int64_t value) {
+  const int64_t bits = codes.getBits();
+  int64_t wordAdd = codes.getWordAdd(), fieldAdd = codes.getFieldAdd();
+  if (32 % bits != 0 || codes.getPlanes()) {
+    fieldAdd += value;
+  } else {
+    for (int64_t at = 0; at < 32; at += bits)
+      wordAdd += (value & ((int64_t(1) << bits) - 1)) << at;
+  }
+  return CodesAttr::get(
+      codes.getContext(), codes.getData(), bits, codes.getPacking(),
+      codes.getTransposed(), codes.getCount(), codes.getRecord(),
+      wordAdd & 0xFFFFFFFF, fieldAdd & ((int64_t(1) << bits) - 1),
+      codes.getPlanes());
 }
 
 namespace {
@@ -52,14 +62,10 @@ struct NormalizeZeroPointsPass final
                        "packed words");
         return WalkResult::interrupt();
       }
-      int64_t add =
-          (codes.getWordAdd() + repeatInWord(offset, codes.getBits())) &
-          0xFFFFFFFF;
       OpBuilder b(op);
-      op.getZerosMutable().assign(weights.derive(
-          b, zeros, ".true", zeros.getTensorType(),
-          CodesAttr::get(&getContext(), codes.getData(), codes.getBits(),
-                         codes.getPacking(), add)));
+      op.getZerosMutable().assign(weights.derive(b, zeros, ".true",
+                                                 zeros.getTensorType(),
+                                                 addToFields(codes, offset)));
       op.setZeroOffset(0);
       return WalkResult::advance();
     });

@@ -19,6 +19,8 @@
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "mlir/Interfaces/TilingInterface.h"
 
+#include <array>
+
 #include "gptq/Dialect/GPTQ/IR/GPTQDialect.h.inc"
 #include "gptq/Dialect/GPTQ/IR/GPTQEnums.h.inc"
 

@@ -39,28 +39,105 @@ def GPTQ_DataAttr : GPTQ_Attr<"Data", "data"> {
   }];
 }
 
-def GPTQ_Packing : I32EnumAttr<"Packing", "which dimension the fields of one word run along", [
+def GPTQ_Packing : I32EnumAttr<"Packing", "which dimension of the data a record runs along", [
     I32EnumAttrCase<"Rows", 0, "rows">, I32EnumAttrCase<"Columns", 1, "columns">]> {
   let cppNamespace = "::mlir::gptq";
   let genSpecializedAttr = 0;
 }
 
-def GPTQ_CodesAttr : GPTQ_Attr<"Codes", "codes"> {
-  let summary = "Unsigned codes unpacked from 32-bit words";
+def GPTQ_PlaneAttr : GPTQ_Attr<"Plane", "plane"> {
+  let summary = "Some bits of each code of a record";
   let description = [{
-    A view of an i32 `data` as unsigned codes of `bits` bits, 1 to 8: the words along the packed dimension — dimension 0 for `rows`
-    (GPTQ's `qweight`), dimension 1 for `columns` (its `qzeros`) — are one stream of bits, lowest first, and element i is bits
-    b·i … b·i + b − 1 of it. Before fields are taken apart, `wordAdd` is added to each word modulo 2^32 (for widths that divide a
-    word): the exact inverse of the published v1 writers, who subtract one from every field with a single word subtraction.
-    Trailing fields beyond the weight's own shape are padding.
+    `bits` bits of every code of a block, side by side from bit `offset` of the record on, in the order of the codes that `order` gives: it names
+    the bits of a code's place from the lowest up, `k<i>` and `n<i>` being bit i of its row and of its column inside the block. So
+    "n1 n2 n0" puts columns 0, 2, 4, 6, 1, 3, 5, 7 of a block of eight beside each other. A bit `_` is always 0: "_ k0" leaves every other
+    field to something else.
+
+    ```mlir
+    #gptq.plane<bits = 4, offset = 0, order = "n1 n2 n0">
+    ```
+  }];
+  let parameters = (ins "int64_t":$bits, "int64_t":$offset, "::mlir::StringAttr":$order);
+  let assemblyFormat = "`<` struct($bits, $offset, $order) `>`";
+}
+
+def GPTQ_CodesAttr : GPTQ_Attr<"Codes", "codes"> {
+  let summary = "Elements unpacked from the words of a file";
+  let description = [{
+    A view of a matrix of integers or floating-point numbers, `data`, as a weight [K, N] of elements of `bits` bits: unsigned codes of up to 8 bits,
+    or numbers of 16 or 32. The weight is cut into blocks; the elements of a block lie in a *record*, a run of `record` elements of `data` that is
+    read as one little-endian number. Records lie as blocks do: dimension 0 of `data` runs along K, or along N with `transposed`; and
+    the elements of a record are below each other with `packing = rows` (GPTQ's `qweight`), beside each other with `columns` (its `qzeros`).
+
+    Without `planes` a block is a run of `count` elements along the dimension that records run along, element i in bits b·i … b·i + b − 1. By
+    default a record is as short as possible without bits to spare: 8 codes of 4 bits in a word, 32 of 3 bits in three; what lies beyond
+    the weight's last element may be missing. With `planes` (lowest bits of the element first) their orders say how large a block is
+    and where its elements lie; records are whole.
+
+    Before a record is taken apart, `wordAdd` is added to each of its words of 32 bits modulo 2^32: the exact inverse of the published writers
+    who subtract one from every field with one subtraction per word. Then `fieldAdd` is added to each code modulo 2^b: 1 for writers that
+    subtract one from each field, 2^(b − 1) for codes in two's complement.
 
     ```mlir
     #gptq.codes<#gptq.data<"m.safetensors", "q.qzeros", 64, tensor<2x8xi32>>, bits = 4, packing = columns, wordAdd = 286331153>
     ```
+
+    | as published | what says so |
+    | --- | --- |
+    | GPTQ, 3 bits, `qweight` | `bits = 3, packing = rows` |
+    | the same in planes | `bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">, #gptq.plane<bits = 1, offset = 64, order = "k0 k1 k2 k3 k4">]` |
+    | AWQ `gemm` | `bits = 4, packing = columns, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "n1 n2 n0">]` |
+    | compressed-tensors | `bits = 4, packing = columns, transposed = true` |
+    | the same of 3 bits, ten in a word | `bits = 3, packing = columns, transposed = true, count = 10, record = 1` |
+    | a transposed matrix of halves | `bits = 16, packing = columns, transposed = true` |
   }];
   let parameters = (ins "::mlir::gptq::DataAttr":$data, "int64_t":$bits, EnumParameter<GPTQ_Packing>:$packing,
-                        DefaultValuedParameter<"int64_t", "0">:$wordAdd);
-  let assemblyFormat = "`<` $data `,` struct($bits, $packing, $wordAdd) `>`";
+                        DefaultValuedParameter<"bool", "false">:$transposed, DefaultValuedParameter<"int64_t", "0">:$count,
+                        DefaultValuedParameter<"int64_t", "0">:$record, DefaultValuedParameter<"int64_t", "0">:$wordAdd,
+                        DefaultValuedParameter<"int64_t", "0">:$fieldAdd, OptionalParameter<"::mlir::ArrayAttr">:$planes);
+  let assemblyFormat = "`<` $data `,` struct($bits, $packing, $transposed, $count, $record, $wordAdd, $fieldAdd, $planes) `>`";
+  let builders = [AttrBuilderWithInferredContext<(ins "::mlir::gptq::DataAttr":$data, "int64_t":$bits, "::mlir::gptq::Packing":$packing,
+      CArg<"bool", "false">:$transposed, CArg<"int64_t", "0">:$wordAdd, CArg<"int64_t", "0">:$fieldAdd), [{
+    return $_get(data.getContext(), data, bits, packing, transposed, /*count=*/0, /*record=*/0, wordAdd, fieldAdd,
+                 ::mlir::ArrayAttr());
+  }]>, AttrBuilderWithInferredContext<(ins "::mlir::gptq::DataAttr":$data, "int64_t":$bits, "::mlir::gptq::Packing":$packing,
+      "bool":$transposed, "int64_t":$record, "::mlir::ArrayAttr":$planes), [{
+    return $_get(data.getContext(), data, bits, packing, transposed, /*count=*/0, record, /*wordAdd=*/0, /*fieldAdd=*/0, planes);
+  }]>];
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// The defaults of `count` and `record` filled in, and the size of a block.
+    struct Blocks {
+      int64_t k, n;
+      /// Elements of `data`.
+      int64_t record;
+    };
+    Blocks getBlocks() const;
+    /// The smallest shape of `data` that holds a weight of `k` rows and `n` columns.
+    std::array<int64_t, 2> getDataShape(int64_t k, int64_t n) const;
+  }];
+}
+
+def GPTQ_ProductAttr : GPTQ_Attr<"Product", "product"> {
+  let summary = "Scales that are stored as a product";
+  let description = [{
+    A view of two weights [G, N] as their product, in f32: element [g, n] is a[g / r, n] * b[g, n], `a` having one row for r = G / rows of them.
+    Where its magnitude is below `least` it is `least`, so that what it scales can be recovered.
+  }];
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$a, "::mlir::FlatSymbolRefAttr":$b,
+                        OptionalParameter<"::mlir::FloatAttr">:$least);
+  let assemblyFormat = "`<` $a `,` $b (`,` `least` `=` $least^)? `>`";
+}
+
+def GPTQ_QuotientAttr : GPTQ_Attr<"Quotient", "quotient"> {
+  let summary = "Zero points that are stored multiplied by their scales";
+  let description = [{
+    A view of two weights of one shape as `a` / `b`, or −a / b with `isNegated`; 0 where `b` is 0. As f32; a weight of integers is rounded to the
+    nearest, and what does not fit its bits is an error.
+  }];
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$a, "::mlir::FlatSymbolRefAttr":$b,
+                        DefaultValuedParameter<"bool", "false">:$isNegated);
+  let assemblyFormat = "`<` $a `,` $b (`,` `isNegated` `=` $isNegated^)? `>`";
 }
 
 def GPTQ_ArgsortAttr : GPTQ_Attr<"Argsort", "argsort"> {
@@ -169,7 +246,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | --- | --- | --- |
     | `mMin`, `mMax` | rows of the activations this kernel is used for | gptq-form-dispatches |
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
-    | `tileM`, `tileN` | rows and columns of one workgroup; 0: all | gptq-tile-to-workgroups |
+    | `tileM`, `tileN` | rows and columns (queries of one cache head, for attention) of one workgroup; 0: all | gptq-tile-to-workgroups |
     | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
     | `rows`, `columns` | shape of one register tile, a thread's or a warp's | gptq-vectorize |
     | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |

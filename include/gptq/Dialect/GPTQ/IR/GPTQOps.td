@@ -107,7 +107,7 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
 
         w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)),   g = g_idx ? g_idx[k] : k / group_size
 
-    Without `zeros` every zero point is `zero_point`. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
+    Without `zeros` every zero point is `zero_point`; zero points are integers like codes, or numbers. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
     added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
     bias [N], init [M, N]; the last group may be short.
 
@@ -124,7 +124,7 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     ```
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
-                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
+                       Optional<GPTQ_Shaped<[AnyInteger, GPTQ_Float], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
                        Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
                        Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,

@@ -1,12 +1,12 @@
-//===- Regex.h - Regular expressions of tokenizers --------------*- C++ -*-===//
+//===- Regex.h - Regular expressions that come with a file -----*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef GPTQ_RUNTIME_LIB_REGEX_H
-#define GPTQ_RUNTIME_LIB_REGEX_H
+#ifndef GPTQ_RUNTIME_ABI_REGEX_H
+#define GPTQ_RUNTIME_ABI_REGEX_H
 
 #include "runtime/abi/Status.h"
 
@@ -15,12 +15,12 @@
 #include <utility>
 #include <vector>
 
-namespace gptq::runtime {
+namespace gptq::abi {
 
 /// A compiled pattern over UTF-8, with Unicode's letters, digits and spaces.
 class Regex {
 public:
-  static abi::Expected<Regex> compile(std::string_view pattern);
+  static Expected<Regex> compile(std::string_view pattern);
 
   Regex(Regex &&) noexcept;
   Regex &operator=(Regex &&) noexcept;
@@ -28,8 +28,10 @@ public:
 
   /// All matches in `text`, which is valid UTF-8, as [begin, end), in order
   /// and none of them empty. Fails where matching takes too many steps.
-  abi::Status findAll(std::string_view text,
-                      std::vector<std::pair<size_t, size_t>> &out) const;
+  Status findAll(std::string_view text,
+                 std::vector<std::pair<size_t, size_t>> &out) const;
+  /// Whether a match starts where `text`, which is valid UTF-8, does.
+  Expected<bool> matchesStart(std::string_view text) const;
 
 private:
   struct Impl;
@@ -37,6 +39,6 @@ private:
   std::unique_ptr<Impl> impl;
 };
 
-} // namespace gptq::runtime
+} // namespace gptq::abi
 
-#endif // GPTQ_RUNTIME_LIB_REGEX_H
+#endif // GPTQ_RUNTIME_ABI_REGEX_H
