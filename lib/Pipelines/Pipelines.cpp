@@ -156,8 +156,13 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
       ::gptq::findTarget(options.target)->launchesOverlap)
     kernel.addPass(createNVVMOverlapLaunchesPass());
   kernel.addPass(createSCFToControlFlowPass());
-  kernels.addPass(nvvm ? createNVVMLowerToLLVMPass()
-                       : createCPULowerToLLVMPass());
+  if (nvvm) {
+    NVVMLowerToLLVMPassOptions lower;
+    lower.streamBytes = ::gptq::findTarget(options.target)->streamBytes;
+    kernels.addPass(createNVVMLowerToLLVMPass(lower));
+  } else {
+    kernels.addPass(createCPULowerToLLVMPass());
+  }
   addCleanup(kernels);
 }
 

@@ -174,9 +174,9 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
     };
     // The largest chip of each: T4, A100, A10, L40, H200, B200, RTX PRO 6000.
     static const Chip chips[] = {
-        {"sm_75", "ptx63", 40, 64, 320},
-        {"sm_80", "ptx70", 108, 163, 1555},
-        {"sm_86", "ptx71", 84, 99, 600},
+        {"sm_75", "ptx75", 40, 64, 320},
+        {"sm_80", "ptx75", 108, 163, 1555},
+        {"sm_86", "ptx75", 84, 99, 600},
         {"sm_89", "ptx78", 142, 99, 864},
         {"sm_90a", "ptx80", 132, 227, 4800},
         {"sm_100a", "ptx86", 148, 227, 8000},
@@ -197,6 +197,8 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
       target.workgroupMemory = chip.sharedKilobytes << 10;
       target.coreBandwidth = chip.gigabytesPerSecond * 1'000'000'000;
       target.multiprocessors = chip.multiprocessors;
+      target.hasBF16 = sm >= 80;
+      target.streamBytes = sm >= 80 ? 256 : 128;
       target.launchesOverlap = sm >= 90;
       result.push_back(target);
     }

@@ -85,6 +85,10 @@ struct TargetInfo {
   int64_t coreBandwidth = 0;
   /// Multiprocessors of the largest chip of this kind; 0 on CPUs.
   int64_t multiprocessors = 0;
+  /// GPUs: whether matrix units take bf16; and the bytes that a load of what is
+  /// read once may ask the level-2 cache for, at most.
+  bool hasBF16 = false;
+  int64_t streamBytes = 0;
   /// Whether a kernel may start before the one in front of it has ended.
   bool launchesOverlap = false;
 

@@ -41,8 +41,7 @@ const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
   return nullptr;
 }
 
-const ::gptq::UnitInfo &mlir::gptq::unitOf(PlanAttr plan) {
+bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
   const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
-  assert(unit && "expects a plan that was checked");
-  return *unit;
+  return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
 }

@@ -229,10 +229,7 @@ void MatmulVectorizer::run() {
 }
 
 static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
-  // No unit has vectors of one element: those of `scalar`.
-  const ::gptq::UnitInfo *unit =
-      findUnit(tile.plan.getUnit(), tile.plan.getLanes());
-  if (unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix)
+  if (usesMatrixUnit(tile.plan))
     return vectorizeOnWarps(tile, b);
   MatmulVectorizer(b, tile).run();
   return success();
@@ -718,7 +715,7 @@ struct VectorizePass final
         return signalPassFailure();
       }
       PlanAttr plan = getPlan(op);
-      if (scalar)
+      if (scalar && plan.getThreads() == 1)
         plan = PlanAttr::get(&getContext(), plan.getMMin(), plan.getMMax(),
                              plan.getUnit(), plan.getTileM(), plan.getTileN(),
                              plan.getTileK(), plan.getRows(), plan.getColumns(),

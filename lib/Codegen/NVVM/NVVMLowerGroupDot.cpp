@@ -447,18 +447,16 @@ struct NVVMLowerGroupDotPass final
       auto dot = dyn_cast<GroupDotOp>(op);
       auto sum = dyn_cast<GroupSumOp>(op);
       PlanAttr plan = dot ? dot.getPlan() : sum.getPlan();
-      const ::gptq::UnitInfo &unit = unitOf(plan);
       Value x = dot ? dot.getX() : sum.getX();
       Type type = cast<MemRefType>(x.getType()).getElementType();
-      if (unit.kind != ::gptq::UnitInfo::Kind::Matrix ||
-          (!type.isF16() && !type.isBF16()) ||
+      if (!usesMatrixUnit(plan) || (!type.isF16() && !type.isBF16()) ||
           (dot ? dot.getPerm() : sum.getPerm())) {
         op->emitOpError("expects a matrix unit, activations of f16 or bf16 and "
                         "no permutation");
         return signalPassFailure();
       }
       VectorBuilder b(op, plan.getLanes());
-      MatrixLowering lowering(b, unit.name == "mma_m16n8k8");
+      MatrixLowering lowering(b, plan.getUnit() == "mma_m16n8k8");
       Value row = dot ? dot.getRow() : sum.getRow();
       Value k0 = dot ? dot.getK0() : sum.getK0();
       const int64_t depth = dot ? dot.getDepth() : sum.getDepth();

@@ -104,7 +104,10 @@ namespace {
 /// because LLVM would move a load whose value goes around a loop back to its
 /// use.
 struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
-  using ConvertOpToLLVMPattern::ConvertOpToLLVMPattern;
+  LowerPlacedLoad(const LLVMTypeConverter &converter, int64_t streamBytes)
+      : ConvertOpToLLVMPattern(converter, /*benefit=*/2),
+        streamBytes(streamBytes) {}
+  const int64_t streamBytes;
 
   LogicalResult matchAndRewrite(vector::LoadOp op, OpAdaptor adaptor,
                                 ConversionPatternRewriter &b) const override {
@@ -131,7 +134,8 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     if (words > 1)
       results = "{" + results + "}";
     std::string code = op.getNontemporal()
-                           ? "ld.global.nc.L1::no_allocate.L2::256B"
+                           ? "ld.global.nc.L1::no_allocate.L2::" +
+                                 std::to_string(streamBytes) + "B"
                            : "ld.global";
     if (words > 1)
       code += ".v" + std::to_string(words);
@@ -225,7 +229,7 @@ struct NVVMLowerToLLVMPass final
     populateFinalizeMemRefToLLVMConversionPatterns(converter, patterns);
     populateVectorToLLVMConversionPatterns(converter, patterns);
     populateGpuToNVVMConversionPatterns(converter, patterns);
-    patterns.add<LowerPlacedLoad>(converter, /*benefit=*/2);
+    patterns.add<LowerPlacedLoad>(converter, streamBytes.getValue());
     ub::populateUBToLLVMConversionPatterns(converter, patterns);
     LLVMConversionTarget target(getContext());
     target.addLegalOp<ModuleOp>();

@@ -215,6 +215,23 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           << chip << "'";
       return signalPassFailure();
     }
+    // The unit multiplies what the activations are.
+    bool isRefused = false;
+    getOperation().walk([&](Operation *op) {
+      Value lhs;
+      if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+        lhs = matmul.getLhs();
+      else if (auto matmul = dyn_cast<MatmulOp>(op))
+        lhs = matmul.getLhs();
+      if (!lhs || !getElementTypeOrSelf(lhs).isBF16() || target->hasBF16 ||
+          isRefused)
+        return;
+      op->emitError("expects activations of f16 on ")
+          << chip << ", whose matrix units have no bf16";
+      isRefused = true;
+    });
+    if (isRefused)
+      return signalPassFailure();
     const ::gptq::UnitInfo &unit = target->units.front();
     MLIRContext *ctx = &getContext();
     getOperation().walk([&](DestinationStyleOpInterface op) {

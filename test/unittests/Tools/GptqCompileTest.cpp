@@ -158,7 +158,16 @@ TEST_F(GptqCompileTest, Errors) {
        "Unknown command line argument '--fast'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--target=gpu"},
        "target 'gpu' is not known, the targets are cpu, cpu:x86-64-v3, "
-       "cpu:x86-64-v4"},
+       "cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, nvvm:sm_89, "
+       "nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
+      {{path("m.mlir"), "-o", path("m.gptqm"), "--target=nvvm:x86-64-v3"},
+       "target 'nvvm:x86-64-v3' is not known, the targets are cpu, "
+       "cpu:x86-64-v3, cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
+       "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
+      {{path("m.mlir"), "-o", path("m.gptqm"), "--activations=f8"},
+       "--activations takes f16 or bf16, but found 'f8'"},
+      {{path("m.mlir"), "-o", path("m.gptqm"), "--load-bits=8"},
+       "--load-bits takes 32, 64 or 128, but found '8'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--layer=a"},
        "--layer and --max-context are for checkpoint folders, but '" +
            path("m.mlir") + "' is a file"},

@@ -22,8 +22,8 @@ PlanAttr getPlan(Operation *op);
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
                   int64_t bits);
 
-/// The unit of `plan`. The passes that read plans have checked that it exists.
-const ::gptq::UnitInfo &unitOf(PlanAttr plan);
+/// Whether `plan` multiplies with a matrix unit.
+bool usesMatrixUnit(PlanAttr plan);
 
 /// Finds the unit of this name among all targets' units with `lanes` lanes;
 /// null if there is none.

@@ -58,6 +58,7 @@ def NVVMLowerToLLVMPass : Pass<"gptq-nvvm-lower-to-llvm", "::mlir::ModuleOp"> {
     one pointer per buffer and one to the values of M and P, as `runtime/abi/KernelABI.h` has it.
   }];
   let dependentDialects = ["LLVM::LLVMDialect", "NVVM::NVVMDialect"];
+  let options = [Option<"streamBytes", "stream-bytes", "int64_t", "256", "What a load of weights asks the level-2 cache for: 64, 128, 256">];
 }
 
 #endif // GPTQ_CODEGEN_NVVM_PASSES_TD

@@ -1,0 +1,46 @@
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands))" | FileCheck %s
+// A marked loop multiplies what the iteration before has loaded; weights are asked for before activations. Past the last
+// part there is none: the last is loaded again.
+
+// CHECK-LABEL: func @marked
+//       CHECK:   %[[LAST:.+]] = arith.subi %[[END:.+]], %{{.+}}
+//       CHECK:   %[[FIRST:.+]] = arith.minsi %[[FROM:.+]], %[[LAST]]
+//       CHECK:   %[[W0:.+]] = vector.load %arg1[%[[FIRST]], {{.*}} {gptq.prefetched}
+//       CHECK:   %[[X0:.+]] = vector.load %arg0[{{.*}}] {gptq.prefetched}
+//       CHECK:   scf.for %[[I:.+]] = %[[FROM]] to %[[END]] step %[[STEP:.+]] iter_args(%[[SUM:.+]] = %{{.+}}, %[[W:.+]] = %[[W0]], %[[X:.+]] = %[[X0]])
+//       CHECK:     %[[NEXT:.+]] = arith.addi %[[I]], %[[STEP]]
+//       CHECK:     %[[AT:.+]] = arith.minsi %[[NEXT]], %[[LAST]]
+//       CHECK:     %[[W1:.+]] = vector.load %arg1[%[[AT]],
+//       CHECK:     %[[X1:.+]] = vector.load %arg0
+//       CHECK:     arith.uitofp %[[W]]
+//       CHECK:     %[[NEW:.+]] = vector.fma %{{.+}}, %[[X]], %[[SUM]]
+//       CHECK:     scf.yield %[[NEW]], %[[W1]], %[[X1]]
+// CHECK-LABEL: func @unmarked
+//   CHECK-NOT:   gptq.prefetched
+func.func @marked(%x: memref<1x64xf32>, %w: memref<16x1x4xi8>, %from: index) -> vector<4xf32> {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c16 = arith.constant 16 : index
+  %zero = arith.constant dense<0.0> : vector<4xf32>
+  %sum = scf.for %i = %from to %c16 step %c2 iter_args(%acc = %zero) -> (vector<4xf32>) {
+    %k = arith.muli %i, %c2 : index
+    %a = vector.load %x[%c0, %k] : memref<1x64xf32>, vector<4xf32>
+    %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
+    %c = arith.uitofp %b : vector<4xi8> to vector<4xf32>
+    %d = vector.fma %c, %a, %acc : vector<4xf32>
+    scf.yield %d : vector<4xf32>
+  } {gptq.stages = 2 : i64}
+  return %sum : vector<4xf32>
+}
+func.func @unmarked(%x: memref<1x64xf32>, %from: index) -> vector<4xf32> {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c16 = arith.constant 16 : index
+  %zero = arith.constant dense<0.0> : vector<4xf32>
+  %sum = scf.for %i = %from to %c16 step %c2 iter_args(%acc = %zero) -> (vector<4xf32>) {
+    %a = vector.load %x[%c0, %i] : memref<1x64xf32>, vector<4xf32>
+    %d = arith.addf %a, %acc : vector<4xf32>
+    scf.yield %d : vector<4xf32>
+  }
+  return %sum : vector<4xf32>
+}

@@ -1,0 +1,42 @@
+// RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm | FileCheck %s
+// RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm=stream-bytes=128 | FileCheck %s --check-prefix=SM75
+// One pointer per buffer, then one to M and P; the grid's index is the workgroup. Loads that stream or that were moved
+// ahead are instructions of their own, others are not.
+
+//       CHECK: llvm.mlir.global external @workgroup_memory() {addr_space = 3 : i32, alignment = 16 : i64} : !llvm.array<0 x i8>
+// CHECK-LABEL: llvm.func @kernel(
+//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64, llvm.noalias}, %{{.+}}: !llvm.ptr<1> {{.*}}, %{{.+}}: !llvm.ptr<1> {{.*}}, %{{.+}}: !llvm.ptr<1>
+//  CHECK-SAME:   gptq.threads = 64 : i64
+//  CHECK-SAME:   nvvm.kernel
+//  CHECK-SAME:   nvvm.maxntid = array<i32: 64, 1, 1>
+//  CHECK-SAME:   nvvm.minctasm = 2 : i32
+//   CHECK-DAG:   nvvm.read.ptx.sreg.ctaid.x
+//   CHECK-DAG:   llvm.mlir.addressof @workgroup_memory
+//       CHECK:   llvm.call @kernel.body
+//       CHECK: llvm.func internal @kernel.body
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {$0,$1,$2,$3},[$4];", "=r,=r,=r,=r,l"
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"ld.global.v2.b32 {$0,$1},[$2];", "=r,=r,l"
+//   CHECK-NOT:   llvm.inline_asm
+//       CHECK:   nvvm.shfl.sync bfly
+//       CHECK:   llvm.return
+// SM75: ld.global.nc.L1::no_allocate.L2::128B.v4.b32
+func.func @kernel(%w: memref<1x1x128xi32>, %x: memref<1x64xf16>, %y: memref<?x4xf32>, %m: index, %p: index, %group: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
+    attributes {gptq.kernel, gptq.threads = 64 : i64, gptq.occupancy = 2 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>], gptq.scratch_bytes = 64 : i64} {
+  %c0 = arith.constant 0 : index
+  %i = gpu.thread_id x
+  %a = vector.load %w[%c0, %c0, %c0] {alignment = 16 : i64, nontemporal = true} : memref<1x1x128xi32>, vector<4xi32>
+  %b = vector.load %x[%c0, %c0] {alignment = 8 : i64, gptq.prefetched} : memref<1x64xf16>, vector<4xf16>
+  %c = vector.load %x[%c0, %i] {alignment = 8 : i64} : memref<1x64xf16>, vector<4xf16>
+  %f = arith.sitofp %a : vector<4xi32> to vector<4xf32>
+  %g = arith.extf %b : vector<4xf16> to vector<4xf32>
+  %h = arith.extf %c : vector<4xf16> to vector<4xf32>
+  %s = vector.fma %f, %g, %h : vector<4xf32>
+  %e = vector.extract %s[0] : f32 from vector<4xf32>
+  %mask = arith.constant 16 : i32
+  %width = arith.constant 32 : i32
+  %o, %ok = gpu.shuffle xor %e, %mask, %width : f32
+  %room = memref.view %scratch[%c0][] : memref<?xi8, #gpu.address_space<workgroup>> to memref<16xf32, #gpu.address_space<workgroup>>
+  memref.store %o, %room[%c0] : memref<16xf32, #gpu.address_space<workgroup>>
+  vector.store %s, %y[%group, %c0] : memref<?x4xf32>, vector<4xf32>
+  return
+}
