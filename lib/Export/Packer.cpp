@@ -18,7 +18,8 @@ using namespace mlir::gptq;
 static constexpr int kWordsAtOnce = 8;
 
 template <typename Source, typename Word, int fields>
-void Packer::packBlock(const Packer &p, const uint8_t *bytes, uint8_t *out) {
+void Packer::packPlane(const PlaneTables &p, const uint8_t *bytes,
+                       uint8_t *out) {
   const Source *src = reinterpret_cast<const Source *>(bytes);
   const int64_t words = p.wordOffset.size();
   const int64_t chunk = p.chunkBits;
@@ -50,31 +51,72 @@ void Packer::packBlock(const Packer &p, const uint8_t *bytes, uint8_t *out) {
 }
 
 template <typename Source, typename Word>
-Packer::PackBlock Packer::choose(int64_t fields) {
+Packer::PlaneTables::Pack Packer::choose(int64_t fields) {
   switch (fields) {
   case 1:
-    return packBlock<Source, Word, 1>;
+    return packPlane<Source, Word, 1>;
   case 2:
-    return packBlock<Source, Word, 2>;
+    return packPlane<Source, Word, 2>;
   case 4:
-    return packBlock<Source, Word, 4>;
+    return packPlane<Source, Word, 4>;
   case 8:
-    return packBlock<Source, Word, 8>;
+    return packPlane<Source, Word, 8>;
   case 16:
-    return packBlock<Source, Word, 16>;
+    return packPlane<Source, Word, 16>;
   default:
-    return packBlock<Source, Word, 32>;
+    return packPlane<Source, Word, 32>;
   }
+}
+
+Packer::PlaneTables Packer::tablesOf(const Layout::Part &part) const {
+  const Plane &plane = part.plane;
+  PlaneTables p;
+  p.firstByte = part.firstAddress / 8;
+  p.chunkBits = plane.chunkBits();
+  // Whole elements that need no conversion are words themselves: their copies
+  // have the longest runs.
+  bool copies = plane.hasWholeElements() && plane.bits() == 8 * width;
+  p.wordBits = copies ? plane.bits() : std::min<int64_t>(32, plane.blockBits());
+  p.run =
+      plane.contiguousRun(transposed ? LayoutDim::K : LayoutDim::N, p.wordBits);
+
+  const int64_t strideK = transposed ? 1 : stride;
+  const int64_t strideN = transposed ? stride : 1;
+  auto append = [&](int64_t address, int64_t firstBit,
+                    SmallVector<int32_t> &offsets,
+                    SmallVector<uint8_t> &shifts) {
+    LayoutCoordinate at = plane.coordinate(address);
+    offsets.push_back(at.k * strideK + at.n * strideN);
+    shifts.push_back(firstBit + at.bit);
+  };
+  for (int64_t a = 0; a < plane.blockBits(); a += p.wordBits)
+    append(a, part.firstBit, p.wordOffset, p.wordShift);
+  for (int64_t a = 0; a < p.wordBits; a += p.chunkBits)
+    append(a, 0, p.fieldOffset, p.fieldShift);
+
+  int64_t fields = p.fieldOffset.size();
+  if (width == 1)
+    p.pack = p.wordBits == 8    ? choose<uint8_t, uint8_t>(fields)
+             : p.wordBits == 16 ? choose<uint8_t, uint16_t>(fields)
+                                : choose<uint8_t, uint32_t>(fields);
+  else if (width == 2)
+    p.pack = p.wordBits == 16 ? choose<uint16_t, uint16_t>(fields)
+                              : choose<uint16_t, uint32_t>(fields);
+  else
+    p.pack = choose<uint32_t, uint32_t>(fields);
+  return p;
 }
 
 model::Expected<Packer> Packer::create(LayoutAttr attr, int64_t k, int64_t n,
                                        unsigned width, bool transposed) {
   Packer p{Layout(attr)};
   const Layout &layout = p.layout;
-  if (layout.blockBits() % 8 != 0)
-    return model::makeStatus(model::StatusCode::Unsupported,
-                             "a block of %lld bits is not made of whole bytes",
-                             (long long)layout.blockBits());
+  for (const Layout::Part &part : layout.getParts())
+    if (part.plane.blockBits() % 8 != 0)
+      return model::makeStatus(
+          model::StatusCode::Unsupported,
+          "a block of %lld bits is not made of whole bytes",
+          (long long)part.plane.blockBits());
   if (layout.bits() > 32 || (width != 1 && width != 2 && width != 4) ||
       (width > 1 && layout.bits() != 8 * width))
     return model::makeStatus(
@@ -89,44 +131,19 @@ model::Expected<Packer> Packer::create(LayoutAttr attr, int64_t k, int64_t n,
   p.panels = llvm::divideCeil(n, layout.blockN());
   p.blocksK = llvm::divideCeil(k, layout.blockK());
   p.blockBytes = layout.blockBits() / 8;
-  p.chunkBits = layout.chunkBits();
-
-  // Whole elements that need no conversion are words themselves: their copies
-  // have the longest runs.
-  bool copies = layout.hasWholeElements() && layout.bits() == 8 * width;
-  p.wordBits =
-      copies ? layout.bits() : std::min<int64_t>(32, layout.blockBits());
-  p.run = layout.contiguousRun(transposed ? LayoutDim::K : LayoutDim::N,
-                               p.wordBits);
 
   // Rows of a power of two bytes would share one set of the cache.
   p.stride =
       transposed ? p.blocksK * layout.blockK() : p.panels * layout.blockN();
   p.stride += 64 / width;
-  const int64_t strideK = transposed ? 1 : p.stride;
-  const int64_t strideN = transposed ? p.stride : 1;
-  auto append = [&](int64_t address, SmallVector<int32_t> &offsets,
-                    SmallVector<uint8_t> &shifts) {
-    LayoutCoordinate at = layout.coordinate(address);
-    offsets.push_back(at.k * strideK + at.n * strideN);
-    shifts.push_back(at.bit);
-  };
-  for (int64_t a = 0; a < layout.blockBits(); a += p.wordBits)
-    append(a, p.wordOffset, p.wordShift);
-  for (int64_t a = 0; a < p.wordBits; a += p.chunkBits)
-    append(a, p.fieldOffset, p.fieldShift);
-
-  int64_t fields = p.fieldOffset.size();
-  if (width == 1)
-    p.packOne = p.wordBits == 8    ? choose<uint8_t, uint8_t>(fields)
-                : p.wordBits == 16 ? choose<uint8_t, uint16_t>(fields)
-                                   : choose<uint8_t, uint32_t>(fields);
-  else if (width == 2)
-    p.packOne = p.wordBits == 16 ? choose<uint16_t, uint16_t>(fields)
-                                 : choose<uint16_t, uint32_t>(fields);
-  else
-    p.packOne = choose<uint32_t, uint32_t>(fields);
+  for (const Layout::Part &part : layout.getParts())
+    p.planes.push_back(p.tablesOf(part));
   return p;
+}
+
+void Packer::packBlock(const uint8_t *src, uint8_t *out) const {
+  for (const PlaneTables &plane : planes)
+    plane.pack(plane, src, out + plane.firstByte);
 }
 
 void Packer::pack(RowSource &source, int64_t begin, int64_t end, uint8_t *out,
@@ -145,12 +162,12 @@ void Packer::pack(RowSource &source, int64_t begin, int64_t end, uint8_t *out,
     if (transposed) {
       uint8_t *panel = out + s * blocksK * blockBytes;
       for (int64_t b = 0; b < blocksK; ++b)
-        packOne(*this, slab.data() + b * layout.blockK() * width,
-                panel + b * blockBytes);
+        packBlock(slab.data() + b * layout.blockK() * width,
+                  panel + b * blockBytes);
     } else {
       for (int64_t p = 0; p < panels; ++p)
-        packOne(*this, slab.data() + p * layout.blockN() * width,
-                out + (p * blocksK + s) * blockBytes);
+        packBlock(slab.data() + p * layout.blockN() * width,
+                  out + (p * blocksK + s) * blockBytes);
     }
     afterSlab(rows * source.rowBytes());
   }

@@ -274,8 +274,8 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
   return labeled(
       DequantMatmulOp::create(
           b, loc, init.getType(), x, codes, scales, zeros, groupIndex,
-          /*perm=*/Value(), bias, init, b.getI64IntegerAttr(views.bits),
-          b.getI64IntegerAttr(views.groupSize),
+          /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(), init,
+          b.getI64IntegerAttr(views.bits), b.getI64IntegerAttr(views.groupSize),
           /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),
           EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr()),
       linear.label);

@@ -14,10 +14,16 @@
 
 using namespace gptq;
 
+/// Appends bits `from` to `to` of positions along `dim`.
+static void appendBits(WeightLayout &layout, char dim, int64_t from,
+                       int64_t to) {
+  for (int64_t i = from; i < to; ++i)
+    layout.order.push_back(dim + std::to_string(i));
+}
+
 /// Appends the bits of `count` positions along `dim`.
 static void append(WeightLayout &layout, char dim, int64_t count) {
-  for (int64_t i = 0, e = llvm::Log2_64(count); i < e; ++i)
-    layout.order.push_back(dim + std::to_string(i));
+  appendBits(layout, dim, 0, llvm::Log2_64(count));
 }
 
 /// The fragments of the 16 x 16 operand of m16n8k16, a tile of weights: thread
@@ -91,15 +97,37 @@ WeightLayout UnitInfo::rowLayout(int64_t bits) const {
 WeightLayout UnitInfo::weightLayout(int64_t bits, int64_t span) const {
   if (kind == Kind::Matrix)
     return matrixLayout(bits, span);
-  // A vector holds one word of each of its lanes' columns; codes that are
-  // narrower than a word are consecutive rows of that column. So one load
-  // feeds `32 / bits` steps along K without a shuffle.
   WeightLayout layout;
   layout.blockN = lanes * vectorsPerPanel;
-  layout.blockK = bits < 16 ? 32 / bits : 1;
-  append(layout, 'b', bits);
-  append(layout, 'k', layout.blockK);
-  append(layout, 'n', layout.blockN);
+  if (bits > 8) {
+    layout.blockK = 1;
+    append(layout, 'b', bits);
+    append(layout, 'n', layout.blockN);
+    return layout;
+  }
+  // A vector holds one word of each of its lanes' columns, so that one load
+  // feeds many steps along K without a shuffle. Widths that are no power of two
+  // are planes, widest first: 3 = 2 + 1, 7 = 4 + 2 + 1; a block has as many
+  // rows as fill a word of the narrowest. Words are cut into slots that hold an
+  // element each, and a plane of narrower fields has several fields in each
+  // slot: one shift and one mask put a field of all slots of a word in place.
+  // Four consecutive rows lie in the four bytes of a word.
+  const int64_t slot = llvm::PowerOf2Ceil(bits), narrowest = bits & -bits;
+  layout.blockK = 32 / narrowest;
+  const int64_t firstField = 2 + llvm::Log2_64(8 / slot);
+  for (int64_t width = slot; width > 0; width /= 2) {
+    if (!(bits & width))
+      continue;
+    const int64_t firstWord = firstField + llvm::Log2_64(slot / width);
+    if (!layout.order.empty())
+      layout.order.push_back("|");
+    append(layout, 'b', width);
+    appendBits(layout, 'k', firstField, firstWord);
+    appendBits(layout, 'k', 2, firstField);
+    appendBits(layout, 'k', 0, 2);
+    append(layout, 'n', layout.blockN);
+    appendBits(layout, 'k', firstWord, llvm::Log2_64(layout.blockK));
+  }
   return layout;
 }
 

@@ -81,11 +81,27 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #missing = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1">
 
 // -----
-// expected-error @+1 {{expects bits, blockN and blockK to be powers of two, but found 3, 8 and 8}}
-#powers = #gptq.layout<bits = 3, blockN = 8, blockK = 8, order = "b0">
+// expected-error @+1 {{expects blockN and blockK to be powers of two, but found 12 and 8}}
+#powers = #gptq.layout<bits = 4, blockN = 12, blockK = 8, order = "b0">
 
 // -----
-// expected-error @+1 {{expects path to be one of direct, promote, but found "fast"}}
+// expected-error @+1 {{expects planes of 3 bits together, but they have 2}}
+#too_narrow = #gptq.layout<bits = 3, blockN = 8, blockK = 16, order = "b0 k0 k1 k2 k3 n0 n1 n2">
+
+// -----
+// expected-error @+1 {{expects planes of 3 bits together, but they have 4}}
+#too_wide = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b0 k0 k1 k2 k3 | b0 k0 k1 k2 k3">
+
+// -----
+// expected-error @+1 {{expects order to name 4 address bits, but it names 3}}
+#plane_misses_a_row = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b0 k0 k1 k2 k3 | k0 k1 k2">
+
+// -----
+// expected-error @+1 {{expects a plane to name its bits from b0 up, but found 'b1' among 1}}
+#plane_starts_at_0 = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b1 k0 k1 k2 k3 | k0 k1 k2 k3">
+
+// -----
+// expected-error @+1 {{expects path to be one of direct, promote, split, but found "fast"}}
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----
@@ -148,5 +164,26 @@ func.func @columns_inside_a_panel(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, 
       layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">,
       plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">}
       : memref<1x64xf32>, memref<1x8x32xi32>, vector<1x16xf32>
+  return
+}
+
+// -----
+func.func @split_has_three_bytes(%x: tensor<?x64xf32>, %b: tensor<?x128xi8>, %u: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects three times at least 64 columns of bytes, but found 128}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%b, %u : tensor<?x128xi8>, tensor<?x2xf32>) {group_size = 32} -> tensor<?x128xi8>, tensor<?x2xf32>
+  return
+}
+
+// -----
+func.func @split_has_a_unit_for_each_group(%x: tensor<?x64xf32>, %b: tensor<?x192xi8>, %u: tensor<?x3xf32>) {
+  // expected-error @+1 {{expects dimension 1 of units to be 2 (ceil(K / group_size)), but found 3}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%b, %u : tensor<?x192xi8>, tensor<?x3xf32>) {group_size = 32} -> tensor<?x192xi8>, tensor<?x3xf32>
+  return
+}
+
+// -----
+func.func @split_writes_bytes_first(%x: tensor<?x64xf32>, %b: tensor<?x192xi8>, %u: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects to write bytes, then units, but found}}
+  %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%u, %b : tensor<?x2xf32>, tensor<?x192xi8>) {group_size = 32} -> tensor<?x2xf32>, tensor<?x192xi8>
   return
 }

@@ -24,7 +24,8 @@ gptq.state @keys : memref<2x16x8xf32>
 
 // CHECK-LABEL: func @model_ops
 func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tensor<64xf32>, %a: tensor<?x64xf32>,
-                     %k: tensor<?x16xf32>, %norm: tensor<8xf32>, %e: tensor<?x64xf32>, %p: index) {
+                     %k: tensor<?x16xf32>, %norm: tensor<8xf32>, %e: tensor<?x64xf32>, %p: index, %b: tensor<?x192xi8>,
+                     %u: tensor<?x2xf32>) {
   // CHECK: gptq.load_state @keys : memref<2x16x8xf32>
   %keys = gptq.load_state @keys : memref<2x16x8xf32>
   // CHECK: gptq.load_weight @rotary : tensor<16x8xf32>
@@ -40,7 +41,9 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
   %3 = gptq.add ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
   // CHECK: gptq.silu_mul
   %4 = gptq.silu_mul ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
-  // CHECK: gptq.stage
+  // CHECK: gptq.stage_split
+  %split:2 = gptq.stage_split ins(%0 : tensor<?x64xf32>) outs(%b, %u : tensor<?x192xi8>, tensor<?x2xf32>) {group_size = 32} -> tensor<?x192xi8>, tensor<?x2xf32>
+  // CHECK: gptq.stage ins
   %5 = gptq.stage ins(%0 : tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
   // CHECK: gptq.rotary_append {{.*}} q_norm {{.*}} at {{.*}} state
   %6 = gptq.rotary_append ins(%0, %k, %k, %rotary q_norm %norm k_norm %norm at %p :

@@ -43,17 +43,19 @@ def test_matmul(tmp_path, monkeypatch, flags):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     out = harness.succeed("gptq-bench", "matmul", "--bin-dir", bin_dir(), "--shape", "64x128,96x64", "--m", "1,5",
-                          "--bits", 4, "--group", 64, "--threads", "1,2", "--samples", 11, "--json",
+                          "--bits", "3,4", "--group", 64, "--threads", "1,2", "--samples", 11, "--json",
                           tmp_path / "out.json", *flags)
     report = read(tmp_path / "out.json")
     limits = check_machine(report, [1, 2])
     assert report["kind"] == "matmul"
-    assert [(r["shape"], r["m"], r["threads"]) for r in report["results"]] == [
-        (s, m, t) for s in ("64x128", "96x64") for m in (1, 5) for t in (1, 2)]
+    assert [(r["shape"], r["bits"], r["m"], r["threads"]) for r in report["results"]] == [
+        (s, b, m, t) for s in ("64x128", "96x64") for b in (3, 4) for m in (1, 5) for t in (1, 2)]
     for r in report["results"]:
         n, k = map(int, r["shape"].split("x"))
-        assert (r["n"], r["k"], r["bits"], r["group"]) == (n, k, 4, 64)
-        assert r["weight_bytes"] >= n * k // 2 + n * (k // 64) * 2
+        assert (r["n"], r["k"], r["group"]) == (n, k, 64)
+        # Codes take their own width; panels are filled up.
+        columns = -(-n // 64) * 64
+        assert n * k * r["bits"] // 8 <= r["weight_bytes"] <= columns * (k * r["bits"] // 8 + k // 64 * (3 if "--asym" in flags else 2)) + 4 * k
         assert len(r["samples_us"]) >= 11
         assert near(r["median_us"], statistics.median(r["samples_us"]))
         assert near(r["best_us"], min(r["samples_us"]))
@@ -103,7 +105,7 @@ MISTAKES = {
     "shape-zero": (["matmul", "--shape", "0x64"], "0x64"),
     "rows-zero": (["matmul", "--m", "0"], "--m"),
     "rows-too-many": (["matmul", "--shape", "64x64", "--group", "64", "--m", "100000"], "--m"),
-    "bits-unknown": (["matmul", "--bits", "5"], "--bits"),
+    "bits-unknown": (["matmul", "--bits", "9"], "--bits"),
     "threads-zero": (["matmul", "--threads", "0"], "--threads"),
     "samples-too-few": (["matmul", "--samples", "3"], "--samples"),
     "target-unknown": (["matmul", "--shape", "64x64", "--group", "64", "--target", "cpu:z80"], "gptq-compile failed"),

@@ -115,6 +115,11 @@ LARGE = dict(hidden=256, intermediate=256, heads=4, kv_heads=4, layers=1)  # wha
 WHOLE = {
     "gptq-2bit": dict(SMALL, checkpoint_format="gptq", bits=2), "gptq-8bit": dict(SMALL, checkpoint_format="gptq", bits=8),
     "gptq_p-2bit": dict(SMALL, checkpoint_format="gptq_p", bits=2), "gptq_p-4bit": dict(SMALL, checkpoint_format="gptq_p"),
+    "gptq-3bit": dict(SMALL, checkpoint_format="gptq", bits=3, sym=False, zeros="extremes"),
+    "gptq-3bit-act-order": dict(SMALL, checkpoint_format="gptq", bits=3, act_order=True),
+    **{f"gptq_p-{bits}bit": dict(SMALL, checkpoint_format="gptq_p", bits=bits, sym=bits % 2 == 0) for bits in (3, 5, 6, 7)},
+    **{f"compressed-tensors-{bits}bit": dict(SMALL, checkpoint_format="compressed-tensors", bits=bits, sym=bits % 2 == 1)
+       for bits in (3, 5, 6, 7)},
     "gptq_p-8bit-act-order": dict(SMALL, checkpoint_format="gptq_p", bits=8, act_order=True),
     "awq-gemm": dict(SMALL, checkpoint_format="awq-gemm", sym=False),
     "awq-gemm-extremes": dict(SMALL, checkpoint_format="awq-gemm", sym=False, zeros="extremes"),

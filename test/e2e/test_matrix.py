@@ -8,15 +8,19 @@ import harness
 import matrix
 from reference.checkpoint import Checkpoint
 from reference.make_checkpoint import make_layer
+from reference.make_kernel import make_kernel
 
 
-def check(case, folder):
+def check_layer(case, folder, name, make):
+    """Compiles what `make(folder, k, n, **variant)` makes, with its arguments, and runs it at every number of rows."""
     k, n = case["shape"]
-    variant = {key: value for key, value in case.items() if key not in ("shape", "target")}
-    seed = sum(ord(c) for c in matrix.name(case))
+    variant = {key: value for key, value in case.items() if key not in ("shape", "target", "switch")}
+    seed = sum(ord(c) for c in name)
+    source = os.path.join(folder, "layer")
     # A quarter of the zero points is 0, another quarter the largest there is.
-    source = make_layer(os.path.join(folder, "layer"), k, n, seed=seed, zeros="extremes", **variant)
-    model = harness.compile_model(source, os.path.join(folder, "layer.gptqm"), "--layer", "layer", target=case["target"])
+    what = make(source, k, n, seed=seed, zeros="extremes", **variant)
+    model = harness.compile_model(what[0], os.path.join(folder, "layer.gptqm"), *what[1:], *filter(None, [case.get("switch")]),
+                                  target=case["target"])
     layer = Checkpoint(source).layer("layer")
     rng, worst = np.random.default_rng(seed), 0
     for rows in matrix.ROWS:
@@ -31,9 +35,18 @@ def check(case, folder):
     assert worst > 0
 
 
+def check(case, folder):
+    check_layer(case, folder, matrix.name(case), lambda *a, **variant: (make_layer(*a, **variant), "--layer", "layer"))
+
+
 @pytest.mark.parametrize("case", matrix.covering_cases(), ids=matrix.name)
 def test_pairs(case, tmp_path):
     check(case, str(tmp_path))
+
+
+@pytest.mark.parametrize("case", matrix.covering_cases(matrix.KERNEL_AXES), ids=matrix.kernel_name)
+def test_kernels_of_every_width(case, tmp_path):
+    check_layer(case, str(tmp_path), matrix.kernel_name(case), lambda *a, **variant: (make_kernel(*a, **variant),))
 
 
 @pytest.mark.full
@@ -52,15 +65,6 @@ def test_rarer_formats(variant, tmp_path):
     x = np.random.default_rng(0).normal(size=(9, 96)).astype(np.float32)
     y = harness.run_function(model, "layer", x, str(tmp_path))
     assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x)).all()
-
-
-@pytest.mark.parametrize("bits", (3,))
-def test_widths_without_kernels_are_refused(bits, tmp_path):
-    source = make_layer(str(tmp_path / "layer"), 96, 64, bits=bits, group_size=32)
-    before = os.listdir(tmp_path)
-    done = harness.call("gptq-compile", source, "--layer", "layer", "-o", tmp_path / "layer.gptqm")
-    assert not harness.error_of(done, "gptq-compile", before, os.listdir(tmp_path))
-    assert str(bits).encode() in done.stderr
 
 
 def test_one_and_several_threads_agree(tmp_path):
@@ -83,3 +87,24 @@ def test_each_rewrite_may_be_off(switch, tmp_path):
         x = np.random.default_rng(rows).normal(size=(rows, 257)).astype(np.float32)
         y = harness.run_function(model, "layer", x, str(tmp_path))
         assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x)).all()
+
+
+def test_what_is_not_finite_stays_so(tmp_path):
+    """Activations split into bytes have no infinities; their units do."""
+    ir = make_kernel(str(tmp_path / "layer"), 96, 40, 3, group_size=32)
+    model = harness.compile_model(ir, str(tmp_path / "layer.gptqm"))
+    for value in (np.nan, np.inf, -np.inf):
+        x = np.ones((1, 96), np.float32)
+        x[0, 40] = value
+        assert not np.isfinite(harness.run_function(model, "layer", x, str(tmp_path))).any()
+
+
+@pytest.mark.parametrize("scale", (0, 1e-38, 1e-25, 1e25))
+def test_activations_of_any_size(scale, tmp_path):
+    ir = make_kernel(str(tmp_path / "layer"), 96, 40, 3, group_size=32, sym=False)
+    model = harness.compile_model(ir, str(tmp_path / "layer.gptqm"))
+    layer = Checkpoint(str(tmp_path / "layer")).layer("layer")
+    x = (np.random.default_rng(1).normal(size=(1, 96)) * scale).astype(np.float32)
+    y = harness.run_function(model, "layer", x, str(tmp_path))
+    # Products below 2^-100 may vanish.
+    assert (np.abs(y - layer.apply(x)) <= layer.error_bound(x) + 2.0**-100 * layer.in_features).all()

@@ -4,18 +4,21 @@ import itertools
 import os
 import sys
 
+import pytest
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 
 import matrix
 from reference.make_checkpoint import make_layer, random_layer
 
 
-def test_every_pair_is_covered():
-    chosen = matrix.covering_cases()
-    for (a, values_a), (b, values_b) in itertools.combinations(matrix.AXES.items(), 2):
+@pytest.mark.parametrize("axes", (matrix.AXES, matrix.KERNEL_AXES), ids=("checkpoints", "kernels"))
+def test_every_pair_is_covered(axes):
+    chosen = matrix.covering_cases(axes)
+    for (a, values_a), (b, values_b) in itertools.combinations(axes.items(), 2):
         for va, vb in itertools.product(values_a, values_b):
             assert any(c[a] == va and c[b] == vb for c in chosen), (a, va, b, vb)
-    assert len(chosen) < 60
+    assert len(chosen) < 80
 
 
 def test_no_property_of_a_layer_rides_along_unseen():
@@ -28,4 +31,4 @@ def test_no_property_of_a_layer_rides_along_unseen():
 
 def test_the_full_matrix_holds_every_weight_format():
     cases = list(matrix.full_cases())
-    assert len(cases) == 2 * 2 * 2 * len(matrix.AXES["group_size"]) * 2 * 2
+    assert len(cases) == 4 * 2 * 2 * len(matrix.AXES["group_size"]) * 2 * 2

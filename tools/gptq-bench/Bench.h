@@ -27,7 +27,7 @@ struct MatmulOptions {
   /// NxK each.
   std::vector<std::string> shapes = {"4096x4096"};
   std::vector<int64_t> rows = {1, 8, 64, 512};
-  int bits = 4;
+  std::vector<int> bits = {4};
   int64_t group = 128;
   bool asym = false;
   bool actOrder = false;

@@ -127,7 +127,8 @@ public:
     }
   }
 
-  void measure() {
+  /// Runs everything once: page tables and threads' memory come into being.
+  void warmUp() {
     int64_t mostRows =
         *std::max_element(options.rows.begin(), options.rows.end());
     x.resize(size_t(mostRows * compiled.layer.k));
@@ -140,24 +141,24 @@ public:
       for (int threads : options.threads)
         measurements.push_back({rows, threads, {}});
 
-    // Page tables and threads' memory come into being now.
     for (size_t i = 0; i < copies; ++i)
       for (int threads : options.threads)
         call(threads, 1);
     for (const Measurement &m : measurements)
       call(m.threads, m.rows);
-    // Taking turns, so that what disturbs the machine disturbs all alike.
-    Stopwatch watch;
-    size_t wanted = std::max(fewestSamples, size_t(options.samples));
-    for (size_t round = 0; round < wanted; ++round) {
-      if (round >= fewestSamples && watch.seconds() > options.seconds)
-        break;
-      for (Measurement &m : measurements)
-        m.seconds.push_back(call(m.threads, m.rows));
-    }
-    // One shape's copies at a time are enough memory.
-    teams.clear();
   }
+
+  size_t numMeasurements() const { return measurements.size(); }
+  void measure(size_t which) {
+    Measurement &m = measurements[which];
+    m.seconds.push_back(call(m.threads, m.rows));
+  }
+
+  bool hasShapeOf(const MatmulBench &other) const {
+    return compiled.layer.n == other.compiled.layer.n &&
+           compiled.layer.k == other.compiled.layer.k;
+  }
+  void close() { teams.clear(); }
 
   void report(const std::vector<Limits> &limits,
               nlohmann::ordered_json &out) const {
@@ -254,10 +255,29 @@ static void benchCpuMatmul(const MatmulOptions &options,
   std::vector<Limits> limits = measureLimits(machine, options.threads);
   std::vector<MatmulBench> benches;
   benches.reserve(layers.size());
-  for (const CompiledLayer &layer : layers) {
-    MatmulBench &bench = benches.emplace_back(options, machine, layer);
-    bench.prepare();
-    bench.measure();
+  for (const CompiledLayer &layer : layers)
+    benches.emplace_back(options, machine, layer);
+  // All layers of a shape take turns, so that what disturbs the machine
+  // disturbs all alike; one shape's copies at a time are enough memory.
+  for (auto first = benches.begin(); first != benches.end();) {
+    auto last = std::find_if(first, benches.end(), [&](MatmulBench &bench) {
+      return !bench.hasShapeOf(*first);
+    });
+    for (auto bench = first; bench != last; ++bench) {
+      bench->prepare();
+      bench->warmUp();
+    }
+    Stopwatch watch;
+    size_t wanted = std::max(fewestSamples, size_t(options.samples));
+    for (size_t round = 0; round < wanted; ++round) {
+      if (round >= fewestSamples && watch.seconds() > options.seconds)
+        break;
+      for (size_t which = 0; which < first->numMeasurements(); ++which)
+        for (auto bench = first; bench != last; ++bench)
+          bench->measure(which);
+    }
+    for (; first != last; ++first)
+      first->close();
     // The machine may have been busy before.
     improve(limits, measureLimits(machine, options.threads));
   }

@@ -133,15 +133,15 @@ gptq::bench::compileLayers(const MatmulOptions &options,
                            const fs::path &folder) {
   const fs::path binDir = binDirOf(options);
   std::vector<CompiledLayer> layers;
-  for (const std::string &shape : options.shapes) {
-    CompiledLayer &made = layers.emplace_back();
-    RandomLayer &layer = made.layer;
-    parseShape(shape, layer);
-    layer.bits = options.bits;
-    layer.group = options.group;
-    layer.isSymmetric = !options.asym;
-    layer.isActOrder = options.actOrder;
-  }
+  for (const std::string &shape : options.shapes)
+    for (int bits : options.bits) {
+      RandomLayer &layer = layers.emplace_back().layer;
+      parseShape(shape, layer);
+      layer.bits = bits;
+      layer.group = options.group;
+      layer.isSymmetric = !options.asym;
+      layer.isActOrder = options.actOrder;
+    }
   for (CompiledLayer &made : layers) {
     const RandomLayer &layer = made.layer;
     std::string kernel =

@@ -90,8 +90,11 @@ int main(int argc, char **argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   matmulCommand
-      ->add_option("--bits", matmul.bits, "Bits of a weight; 16: dense")
-      ->check(CLI::IsMember({4, 8, 16}))
+      ->add_option("--bits", matmul.bits,
+                   "Bits of a weight; 16: dense; several, 2,3,4, are measured "
+                   "in turn")
+      ->delimiter(',')
+      ->check(CLI::IsMember({2, 3, 4, 5, 6, 7, 8, 16}))
       ->capture_default_str();
   matmulCommand
       ->add_option("--group", matmul.group,

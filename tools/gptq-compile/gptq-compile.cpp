@@ -76,10 +76,9 @@ static cl::opt<bool> quiet("quiet", cl::desc("Print errors only"),
                            cl::cat(category));
 static cl::opt<bool> noFuse("no-fuse", cl::desc("Leave layers as they are"),
                             cl::cat(category));
-static cl::opt<bool>
-    noPromote("no-promote",
-              cl::desc("Read permuted activations where they lie"),
-              cl::cat(category));
+static cl::opt<bool> noPromote("no-promote",
+                               cl::desc("Read activations where they lie"),
+                               cl::cat(category));
 static cl::opt<bool>
     noBufferPartials("no-buffer-partials",
                      cl::desc("Add partial sums up in the result"),

@@ -16,8 +16,8 @@ namespace mlir::gptq {
 /// Packs a matrix of K rows and N columns (as RowSource delivers it, or its
 /// transpose) block by block.
 ///
-/// A word of a block is the disjunction of its fields, and by the linearity of
-/// layouts the element of field f of word w lies at `wordOffset[w] +
+/// A word of a plane is the disjunction of its fields, and by the linearity of
+/// planes the element of field f of word w lies at `wordOffset[w] +
 /// fieldOffset[f]` in the source. So packing needs two small tables, no table
 /// per element; and where consecutive words hold consecutive source elements,
 /// their fields are handled side by side.
@@ -44,11 +44,27 @@ public:
 private:
   explicit Packer(Layout layout) : layout(std::move(layout)) {}
 
-  using PackBlock = void (*)(const Packer &, const uint8_t *src, uint8_t *out);
+  /// How one plane of a block is packed.
+  struct PlaneTables {
+    using Pack = void (*)(const PlaneTables &, const uint8_t *src,
+                          uint8_t *out);
+
+    /// Where the plane starts in its block, in bytes.
+    int64_t firstByte;
+    /// Bits of a word, of a field; words whose fields lie side by side.
+    int64_t wordBits, chunkBits, run;
+    /// Source elements, and bits inside an element.
+    SmallVector<int32_t> wordOffset, fieldOffset;
+    SmallVector<uint8_t> wordShift, fieldShift;
+    Pack pack;
+  };
+
   template <typename Source, typename Word, int fields>
-  static void packBlock(const Packer &p, const uint8_t *src, uint8_t *out);
+  static void packPlane(const PlaneTables &p, const uint8_t *src, uint8_t *out);
   template <typename Source, typename Word>
-  static PackBlock choose(int64_t fields);
+  static PlaneTables::Pack choose(int64_t fields);
+  PlaneTables tablesOf(const Layout::Part &part) const;
+  void packBlock(const uint8_t *src, uint8_t *out) const;
 
   Layout layout;
   int64_t k, n, panels, blocksK, blockBytes;
@@ -56,12 +72,7 @@ private:
   int64_t stride;
   unsigned width;
   bool transposed;
-  /// Bits of a word, of a field; words whose fields lie side by side.
-  int64_t wordBits, chunkBits, run;
-  /// Source elements, and bits inside an element.
-  SmallVector<int32_t> wordOffset, fieldOffset;
-  SmallVector<uint8_t> wordShift, fieldShift;
-  PackBlock packOne;
+  SmallVector<PlaneTables, 3> planes;
 };
 
 } // namespace mlir::gptq

@@ -48,7 +48,7 @@ OwningOpRef<ModuleOp> importCheckpoint(Folder &folder,
 struct KernelShape {
   int64_t n = 0;
   int64_t k = 0;
-  /// 4 or 8: quantized codes; 16: a dense f16 weight.
+  /// 2 to 8: quantized codes; 16: a dense f16 weight.
   int64_t bits = 4;
   /// Input rows that share a scale; -1: all.
   int64_t group = 128;

@@ -26,7 +26,8 @@ namespace gptq {
 /// `#gptq.layout`.
 struct WeightLayout {
   int64_t blockN = 0, blockK = 0;
-  /// Address bits from the lowest up: "b<i>", "k<i>", "n<i>".
+  /// Address bits from the lowest up: "b<i>", "k<i>", "n<i>"; "|" between
+  /// planes.
   std::vector<std::string> order;
 };
 
@@ -54,6 +55,10 @@ struct UnitInfo {
   /// Columns of one panel.
   int64_t panelColumns() const {
     return (kind == Kind::Matrix ? 16 : lanes) * vectorsPerPanel;
+  }
+  /// Whether there is a layout of `bits`-bit elements.
+  bool reads(int64_t bits) const {
+    return kind == Kind::Vector || (bits & (bits - 1)) == 0;
   }
   /// The layout this unit reads `bits`-bit elements in, where groups of `span`
   /// rows share a scale; 0: all rows.

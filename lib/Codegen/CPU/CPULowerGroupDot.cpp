@@ -9,7 +9,9 @@
 #include "gptq/Codegen/Common/Layout.h"
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/Sequence.h"
 #include <cmath>
 
 namespace mlir::gptq {
@@ -38,15 +40,38 @@ public:
   LogicalResult run();
 
 private:
+  void runOnFloats();
+  void runOnBytes();
+
   int64_t vectors() const { return columns.size(); }
+  bool isFloat() { return isa<FloatType>(weightType().getElementType()); }
+  MemRefType weightType() { return cast<MemRefType>(op.getW().getType()); }
+  Value constant(VectorType type, int64_t value) {
+    return arith::ConstantOp::create(
+        b, DenseElementsAttr::get(
+               type, b.getIntegerAttr(type.getElementType(), value)));
+  }
   SmallVector<Value> split(Value tile);
   Value splitColumns(Value perColumn, int64_t vector);
   Value join(ArrayRef<Value> parts);
+  Value load(Value block, int64_t address);
+  void prefetch(Value block);
+  Value joinWord(Value block, int64_t word, int64_t column);
   void step(Value block, Value k0, int64_t limit, MutableArrayRef<Value> sums);
+  void stepField(ArrayRef<Value> weights, Value k, int64_t set, double factor,
+                 MutableArrayRef<Value> sums);
+  bool readsBytes();
+  Value callIntrinsic(StringRef name, Type type, ValueRange operands);
+  Value broadcastBytes(Value column);
+  void stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
+                 MutableArrayRef<Value> sums);
+  SmallVector<Value> dotBytes(ArrayRef<int64_t> part, ArrayRef<Value> acc,
+                              bool fetches);
 
   GroupDotOp op;
   VectorBuilder &b;
   Layout layout;
+  std::optional<JoinedWords> joined;
   VectorType type;
   int64_t rows;
   /// The first column of each vector of the tile.
@@ -94,88 +119,123 @@ Value DotLowering::join(ArrayRef<Value> parts) {
   return tile;
 }
 
-/// Blocks of a panel between the one that is multiplied and the one that is
-/// fetched: 4 KiB for 32 columns, some 100 ns ahead of time.
-static constexpr int64_t kPrefetchBlocks = 32;
+/// One word of each lane's column, or one element.
+Value DotLowering::load(Value block, int64_t address) {
+  auto word = VectorType::get({b.lanes}, weightType().getElementType());
+  return vector::LoadOp::create(
+      b, word, op.getW(),
+      ValueRange{op.getPanel(), block,
+                 b.index(address / weightType().getElementTypeBitWidth())});
+}
 
-/// Adds the products of one block of `layout.blockK()` input rows, number
-/// `block` of the panel, which meet the activations from `k0` on. Only the
-/// first `limit` belong to the group.
+/// Bytes of a panel between the block that is multiplied and the one that is
+/// fetched: some 100 ns ahead of time.
+static constexpr int64_t kPrefetchBytes = 4096;
+
+/// Fetches the block that is multiplied some time after `block`.
+void DotLowering::prefetch(Value block) {
+  const int64_t bytes = layout.blockBits() / 8;
+  const int64_t unit = weightType().getElementTypeBitWidth();
+  Value ahead = b.add(block, llvm::divideCeil(kPrefetchBytes, bytes));
+  for (int64_t at = 0; at < bytes; at += 64)
+    memref::PrefetchOp::create(
+        b, op.getLoc(), op.getW(),
+        ValueRange{op.getPanel(), ahead, b.index(at * 8 / unit)},
+        /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+}
+
+/// Word `word` of each lane's column, put together from its planes.
+Value DotLowering::joinWord(Value block, int64_t word, int64_t column) {
+  SmallVector<JoinedWords::Source, 3> sources = joined->sources(word, column);
+  if (sources.size() == 1)
+    return load(block, sources.front().address);
+  Value result;
+  for (const auto &[address, field, firstBit, bits] : sources) {
+    Value part = load(block, address);
+    auto type = cast<VectorType>(part.getType());
+    part = arith::AndIOp::create(
+        b, part, constant(type, int32_t(joined->maskOfSlots(field, bits))));
+    if (firstBit > field)
+      part = arith::ShLIOp::create(b, part, constant(type, firstBit - field));
+    else if (firstBit < field)
+      part = arith::ShRUIOp::create(b, part, constant(type, field - firstBit));
+    result = result ? Value(arith::OrIOp::create(b, result, part)) : part;
+  }
+  return result;
+}
+
+/// Adds the products of `weights`, all of input row `k` and `1 / factor` times
+/// what they should be.
+void DotLowering::stepField(ArrayRef<Value> weights, Value k, int64_t set,
+                            double factor, MutableArrayRef<Value> sums) {
+  if (op.getPerm())
+    k = arith::IndexCastOp::create(
+        b, b.getIndexType(),
+        memref::LoadOp::create(b, op.getPerm(), ValueRange{k}));
+  for (int64_t r = 0; r < rows; ++r) {
+    Value x =
+        b.splat(b.loadScalar(op.getX(), {b.add(op.getRow(), r), k}), b.lanes);
+    if (factor != 1)
+      x = arith::MulFOp::create(b, x, b.splat(b.f32(factor), b.lanes));
+    for (int64_t v = 0; v < vectors(); ++v) {
+      Value &sum = sums[(set * rows + r) * vectors() + v];
+      sum = vector::FMAOp::create(b, x, weights[v], sum);
+    }
+  }
+}
+
+/// Adds the products of `block` of the panel, whose first row is `k0`, and of
+/// which only the first `limit` rows belong to the group.
 void DotLowering::step(Value block, Value k0, int64_t limit,
                        MutableArrayRef<Value> sums) {
-  auto weightType = cast<MemRefType>(op.getW().getType());
-  bool isFloat = isa<FloatType>(weightType.getElementType());
-  int64_t unit = weightType.getElementTypeBitWidth();
-
-  SmallVector<Value> words;
-  for (int64_t column : columns) {
-    auto word = VectorType::get({b.lanes}, weightType.getElementType());
-    words.push_back(vector::LoadOp::create(
-        b, word, op.getW(),
-        ValueRange{op.getPanel(), block,
-                   b.index(layout.address(0, 0, column) / unit)}));
-  }
-  // One row waits for its weights, which no loop before it has touched.
-  if (rows == 1 && !isFloat) {
-    const int64_t wordsPerLine = 64 * 8 / unit;
-    for (int64_t n = 0; n < layout.blockN(); n += wordsPerLine)
-      memref::PrefetchOp::create(
-          b, op.getLoc(), op.getW(),
-          ValueRange{op.getPanel(), b.add(block, kPrefetchBlocks),
-                     b.index(layout.address(0, 0, n) / unit)},
-          /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
-  }
-  int64_t fields = isFloat ? 1 : 32 / layout.bits();
-  for (int64_t field = 0; field < fields; ++field) {
-    int64_t k = isFloat ? 0 : layout.field(0, field).k;
-    if (k >= limit)
-      continue;
-    const int64_t shift = isFloat ? 0 : field * layout.bits();
-    // The last field would be a negative number.
-    const bool inPlace = multipliesInPlace() && shift > 0 && field + 1 < fields;
+  if (isFloat()) {
     SmallVector<Value> weights;
-    for (int64_t v = 0; v < vectors(); ++v) {
-      Value w = words[v];
-      if (isFloat) {
-        weights.push_back(b.toF32(w));
-        continue;
-      }
-      auto wordType = cast<VectorType>(w.getType());
-      auto constant = [&](int64_t value) -> Value {
-        return arith::ConstantOp::create(
-            b, DenseElementsAttr::get(wordType, b.getI32IntegerAttr(value)));
-      };
-      if (shift && !inPlace)
-        w = arith::ShRUIOp::create(b, w, constant(shift));
-      if (field + 1 < fields)
-        w = arith::AndIOp::create(b, w,
-                                  constant(((int64_t(1) << layout.bits()) - 1)
-                                           << (inPlace ? shift : 0)));
-      // Codes have at most 8 bits: signed conversion is exact, and one
-      // instruction.
-      w = arith::SIToFPOp::create(b, b.vectorType(b.lanes), w);
-      if (!zeros.empty())
-        w = arith::SubFOp::create(b, w, zeros[v]);
-      if (!scales.empty())
-        w = arith::MulFOp::create(b, w, scales[v]);
-      weights.push_back(w);
-    }
-    Value column = b.add(k0, k);
-    if (op.getPerm())
-      column = arith::IndexCastOp::create(
-          b, b.getIndexType(),
-          memref::LoadOp::create(b, op.getPerm(), ValueRange{column}));
-    int64_t set = field % sets;
-    for (int64_t r = 0; r < rows; ++r) {
-      Value x = b.splat(
-          b.loadScalar(op.getX(), {b.add(op.getRow(), r), column}), b.lanes);
-      if (inPlace)
-        x = arith::MulFOp::create(
-            b, x, b.splat(b.f32(std::ldexp(1.0, -shift)), b.lanes));
+    for (int64_t column : columns)
+      weights.push_back(b.toF32(load(block, layout.address(0, 0, column))));
+    return stepField(weights, k0, /*set=*/0, /*factor=*/1, sums);
+  }
+  const int64_t slot = joined->slotBits(), slots = joined->slots();
+  int64_t fields = 0;
+  for (int64_t c = 0; c < joined->words(); ++c) {
+    auto slotsOfGroup = llvm::make_filter_range(
+        llvm::seq(slots), [&](int64_t i) { return joined->row(c, i) < limit; });
+    if (slotsOfGroup.empty())
+      continue;
+    SmallVector<Value> words;
+    for (int64_t column : columns)
+      words.push_back(joinWord(block, c, column));
+    // One row waits for its weights, which no loop before it has touched.
+    if (rows == 1 && fields == 0)
+      prefetch(block);
+    for (int64_t i : slotsOfGroup) {
+      const int64_t shift = i * slot;
+      // A whole slot at the upper end would be a negative number in place, and
+      // needs no mask where it is shifted down.
+      const bool isTop = i + 1 == slots;
+      const bool inPlace =
+          multipliesInPlace() && shift > 0 && !(isTop && slot == layout.bits());
+      SmallVector<Value> weights;
       for (int64_t v = 0; v < vectors(); ++v) {
-        Value &sum = sums[(set * rows + r) * vectors() + v];
-        sum = vector::FMAOp::create(b, x, weights[v], sum);
+        Value w = words[v];
+        auto wordType = cast<VectorType>(w.getType());
+        if (shift && !inPlace)
+          w = arith::ShRUIOp::create(b, w, constant(wordType, shift));
+        if (!isTop || inPlace)
+          w = arith::AndIOp::create(
+              b, w,
+              constant(wordType, ((int64_t(1) << layout.bits()) - 1)
+                                     << (inPlace ? shift : 0)));
+        // Codes have at most 8 bits: signed conversion is exact, and one
+        // instruction.
+        w = arith::SIToFPOp::create(b, b.vectorType(b.lanes), w);
+        if (!zeros.empty())
+          w = arith::SubFOp::create(b, w, zeros[v]);
+        if (!scales.empty())
+          w = arith::MulFOp::create(b, w, scales[v]);
+        weights.push_back(w);
       }
+      stepField(weights, b.add(k0, joined->row(c, i)), fields++ % sets,
+                inPlace ? std::ldexp(1.0, -shift) : 1, sums);
     }
   }
 }
@@ -184,17 +244,7 @@ void DotLowering::step(Value block, Value k0, int64_t limit,
 /// more than one start in a cycle. More sums would spill words of weights.
 static constexpr int64_t kIndependentSums = 4;
 
-LogicalResult DotLowering::run() {
-  auto weightType = cast<MemRefType>(op.getW().getType());
-  int64_t unit = weightType.getElementTypeBitWidth();
-  bool isFloat = isa<FloatType>(weightType.getElementType());
-  if (!layout.hasWholeElements() || (!isFloat && !layout.wordsAreColumns()) ||
-      layout.contiguousRun(LayoutDim::N, unit) < b.lanes ||
-      (type.getDimSize(1) / int64_t(op.getColumns().size())) % b.lanes != 0)
-    return op.emitOpError("expects a layout with ")
-           << b.lanes << " columns side by side, one word each, but found "
-           << op.getLayout();
-  // The first field of every lane's word must be the block's first row.
+void DotLowering::runOnFloats() {
   for (int64_t v = 0; v < vectors(); ++v) {
     if (op.getScale())
       scales.push_back(splitColumns(op.getScale(), v));
@@ -210,32 +260,230 @@ LogicalResult DotLowering::run() {
   SmallVector<Value> sums = split(op.getAcc());
   for (int64_t set = 1; set < sets; ++set)
     sums.append(tileVectors, b.zeros(b.vectorType(b.lanes)));
-  // Where the activations of a block lie, relative to blocks of blockK rows:
-  // nothing unless groups leave blocks unfilled.
-  Value first = op.getBlock();
-  Value lag = arith::SubIOp::create(b, op.getK0(), b.mul(first, blockK));
-  auto rowsOf = [&](Value block) { return b.add(b.mul(block, blockK), lag); };
+  auto stepAt = [&](Value i, int64_t limit, MutableArrayRef<Value> sums) {
+    step(b.add(op.getBlock(), i), b.add(op.getK0(), b.mul(i, blockK)), limit,
+         sums);
+  };
   if (whole) {
     auto loop =
-        scf::ForOp::create(b, first, b.add(first, whole), b.index(1), sums);
+        scf::ForOp::create(b, b.index(0), b.index(whole), b.index(1), sums);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     SmallVector<Value> next(loop.getRegionIterArgs());
-    Value block = loop.getInductionVar();
-    step(block, rowsOf(block), blockK, next);
+    stepAt(loop.getInductionVar(), blockK, next);
     scf::YieldOp::create(b, next);
     sums.assign(loop.getResults().begin(), loop.getResults().end());
   }
-  if (rest) {
-    Value block = b.add(first, whole);
-    step(block, rowsOf(block), rest, sums);
-  }
+  if (rest)
+    stepAt(b.index(whole), rest, sums);
   for (int64_t i = tileVectors, e = sums.size(); i < e; ++i) {
     Value &sum = sums[i % tileVectors];
     sum = arith::AddFOp::create(b, sum, sums[i]);
   }
   op.getResult().replaceAllUsesWith(
       join(ArrayRef(sums).take_front(tileVectors)));
+}
+
+//===----------------------------------------------------------------------===//
+// Products of bytes
+//===----------------------------------------------------------------------===//
+//
+// With activations of three bytes, x = unit * (b0 + 256 b1 + 65536 b2), a sum
+// of q * x is three sums of integers, of which one instruction computes four
+// rows of a column at a time: vpmaddubsw multiplies bytes and adds pairs of
+// products in 16 bits. These are added up as long as they cannot overflow, then
+// widened. No conversion of codes, and no rounding before the group's end.
+
+/// Bytes an activation is split into.
+static constexpr int64_t kBytes = 3;
+/// Vectors of columns that share an activation's broadcast: their sums, times
+/// kBytes, and their words fit 16 registers.
+static constexpr int64_t kByteVectors = 2;
+
+/// Four-row steps whose sums stay in 16 bits: two products each, of a code of
+/// `bits` bits and a signed byte.
+static int64_t stepsIn16Bits(int64_t bits) {
+  return 32767 / (2 * ((1 << bits) - 1) * 128);
+}
+
+bool DotLowering::readsBytes() {
+  if (!op.getBytes() || isFloat() || rows != 1 || op.getScale() ||
+      op.getZero() || (b.lanes != 8 && b.lanes != 16))
+    return false;
+  const int64_t bits = layout.bits();
+  if (bits > 8 || stepsIn16Bits(bits) < layout.blockK() / 4 ||
+      int64_t(op.getDepth()) * ((1 << bits) - 1) * 128 > INT32_MAX)
+    return false;
+  // The rows of the bytes of a word must follow each other.
+  const int64_t slotsPerByte = 8 / joined->slotBits();
+  for (int64_t c = 0; c < joined->words(); ++c)
+    for (int64_t i = 0; i < joined->slots(); ++i)
+      if (joined->row(c, i) !=
+          joined->row(c, i % slotsPerByte) + i / slotsPerByte)
+        return false;
+  return true;
+}
+
+Value DotLowering::callIntrinsic(StringRef name, Type type,
+                                 ValueRange operands) {
+  return LLVM::CallIntrinsicOp::create(b, type, b.getStringAttr(name), operands)
+      ->getResult(0);
+}
+
+/// Four bytes of the activations from `column` on, for every lane.
+Value DotLowering::broadcastBytes(Value column) {
+  Value four =
+      vector::LoadOp::create(b, VectorType::get({4}, b.getI8Type()),
+                             op.getBytes(), ValueRange{op.getRow(), column});
+  Value word = vector::ExtractOp::create(
+      b,
+      vector::BitCastOp::create(b, VectorType::get({1}, b.getI32Type()), four),
+      0);
+  Value words = vector::BroadcastOp::create(
+      b, VectorType::get({b.lanes}, b.getI32Type()), word);
+  return vector::BitCastOp::create(
+      b, VectorType::get({4 * b.lanes}, b.getI8Type()), words);
+}
+
+/// Adds the products of a block in 16 bits: `sums` of each byte, for each
+/// column of `part`.
+void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
+                            MutableArrayRef<Value> sums) {
+  const int64_t slot = joined->slotBits();
+  const int64_t stride =
+      cast<MemRefType>(op.getBytes().getType()).getDimSize(1) / kBytes;
+  auto bytes = VectorType::get({4 * b.lanes}, b.getI8Type());
+  StringRef multiply = b.lanes == 8 ? "llvm.x86.avx2.pmadd.ub.sw"
+                                    : "llvm.x86.avx512.pmaddubs.w.512";
+  for (int64_t c = 0; c < joined->words(); ++c) {
+    SmallVector<Value> words;
+    for (int64_t column : part)
+      words.push_back(joinWord(block, c, column));
+    for (int64_t i = 0; i < 8 / slot; ++i) {
+      SmallVector<Value> codes;
+      for (Value w : words) {
+        auto wordType = cast<VectorType>(w.getType());
+        if (i > 0)
+          w = arith::ShRUIOp::create(b, w, constant(wordType, i * slot));
+        if (slot < 8)
+          w = arith::AndIOp::create(
+              b, w,
+              constant(wordType, ((1 << layout.bits()) - 1) * 0x01010101));
+        codes.push_back(vector::BitCastOp::create(b, bytes, w));
+      }
+      Value k = b.add(k0, joined->row(c, i));
+      for (int64_t byte = 0; byte < kBytes; ++byte) {
+        Value x = broadcastBytes(b.add(k, byte * stride));
+        for (auto [v, code] : llvm::enumerate(codes)) {
+          Value &sum = sums[byte * part.size() + v];
+          sum = arith::AddIOp::create(
+              b, sum,
+              callIntrinsic(multiply, sum.getType(), ValueRange{code, x}));
+        }
+      }
+    }
+  }
+}
+
+/// Adds the group's products of the columns of `part` to `acc`, a vector for
+/// each of them.
+SmallVector<Value> DotLowering::dotBytes(ArrayRef<int64_t> part,
+                                         ArrayRef<Value> acc, bool fetches) {
+  auto narrow = VectorType::get({2 * b.lanes}, b.getI16Type());
+  auto wide = VectorType::get({b.lanes}, b.getI32Type());
+  const int64_t blockK = layout.blockK();
+  const int64_t blocks = llvm::divideCeil(op.getDepth(), blockK);
+  const int64_t blocksAtOnce = stepsIn16Bits(layout.bits()) / (blockK / 4);
+  const size_t count = kBytes * part.size();
+  StringRef widen =
+      b.lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.avx512.pmaddw.d.512";
+
+  // Adds `blocks` blocks from number `first` of the group on to the wide sums.
+  auto addBlocks = [&](Value first, int64_t blocks,
+                       ValueRange sums) -> SmallVector<Value> {
+    auto loop = scf::ForOp::create(b, b.index(0), b.index(blocks), b.index(1),
+                                   SmallVector<Value>(count, b.zeros(narrow)));
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value i = b.add(first, loop.getInductionVar());
+      Value block = b.add(op.getBlock(), i);
+      if (fetches)
+        prefetch(block);
+      SmallVector<Value> next(loop.getRegionIterArgs());
+      stepBytes(block, b.add(op.getK0(), b.mul(i, blockK)), part, next);
+      scf::YieldOp::create(b, next);
+    }
+    SmallVector<Value> result;
+    for (auto [sum, narrowSum] : llvm::zip(sums, loop.getResults()))
+      result.push_back(arith::AddIOp::create(
+          b, sum,
+          callIntrinsic(widen, wide,
+                        ValueRange{narrowSum, constant(narrow, 1)})));
+    return result;
+  };
+
+  SmallVector<Value> sums(count, b.zeros(wide));
+  int64_t whole = blocks / blocksAtOnce;
+  if (whole) {
+    auto loop = scf::ForOp::create(b, b.index(0), b.index(whole * blocksAtOnce),
+                                   b.index(blocksAtOnce), sums);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    scf::YieldOp::create(b, addBlocks(loop.getInductionVar(), blocksAtOnce,
+                                      loop.getRegionIterArgs()));
+    sums.assign(loop.getResults().begin(), loop.getResults().end());
+  }
+  if (int64_t rest = blocks % blocksAtOnce)
+    sums = addBlocks(b.index(whole * blocksAtOnce), rest, sums);
+
+  Value unit = b.splat(vector::ExtractOp::create(b, op.getUnit(), 0), b.lanes);
+  SmallVector<Value> results;
+  for (size_t v = 0; v < part.size(); ++v) {
+    Value sum;
+    for (int64_t byte = kBytes; byte-- > 0;) {
+      Value term = arith::SIToFPOp::create(b, b.vectorType(b.lanes),
+                                           sums[byte * part.size() + v]);
+      sum = sum ? Value(vector::FMAOp::create(
+                      b, sum, b.splat(b.f32(256), b.lanes), term))
+                : term;
+    }
+    results.push_back(vector::FMAOp::create(b, sum, unit, acc[v]));
+  }
+  return results;
+}
+
+void DotLowering::runOnBytes() {
+  SmallVector<Value> acc = split(op.getAcc()), results;
+  for (int64_t first = 0; first < vectors(); first += kByteVectors) {
+    int64_t count = std::min(kByteVectors, vectors() - first);
+    results.append(dotBytes(ArrayRef(columns).slice(first, count),
+                            ArrayRef(acc).slice(first, count), first == 0));
+  }
+  op.getResult().replaceAllUsesWith(join(results));
+}
+
+LogicalResult DotLowering::run() {
+  const int64_t unit = weightType().getElementTypeBitWidth();
+  bool isFit =
+      (type.getDimSize(1) / int64_t(op.getColumns().size())) % b.lanes == 0;
+  for (const Layout::Part &part : layout.getParts())
+    isFit = isFit && part.plane.hasWholeElements() &&
+            part.plane.contiguousRun(LayoutDim::N, unit) >= b.lanes;
+  if (!isFloat()) {
+    FailureOr<JoinedWords> words = JoinedWords::create(layout);
+    isFit = isFit && succeeded(words);
+    if (isFit)
+      joined.emplace(*words);
+  }
+  if (!isFit)
+    return op.emitOpError("expects a layout with ")
+           << b.lanes << " columns side by side, one word each, but found "
+           << op.getLayout();
+  if (readsBytes())
+    runOnBytes();
+  else
+    runOnFloats();
   op.erase();
   return success();
 }

@@ -59,6 +59,24 @@ static void makeEntry(LLVM::LLVMFuncOp body, StringRef name,
             [&](int64_t i) { return loadAt(ptr, args, i); }});
 }
 
+/// Loads masked vectors of bf16 as integers: LLVM takes those apart into single
+/// elements, and for a choice between two bf16 it calls a library.
+static void loadAsIntegers(LLVM::MaskedLoadOp load) {
+  auto type = cast<VectorType>(load.getType());
+  if (!type.getElementType().isBF16())
+    return;
+  ImplicitLocOpBuilder b(load.getLoc(), load);
+  auto integers = VectorType::get(type.getShape(), b.getI16Type());
+  Value passThru = load.getPassThru();
+  if (passThru)
+    passThru = LLVM::BitcastOp::create(b, integers, passThru);
+  Value bits = LLVM::MaskedLoadOp::create(
+      b, integers, load.getData(), load.getMask(), passThru,
+      load.getAlignmentAttr(), load.getNontemporalAttr());
+  load.replaceAllUsesWith(LLVM::BitcastOp::create(b, type, bits).getResult());
+  load.erase();
+}
+
 namespace {
 struct CPULowerToLLVMPass final
     : mlir::gptq::impl::CPULowerToLLVMPassBase<CPULowerToLLVMPass> {
@@ -87,6 +105,7 @@ struct CPULowerToLLVMPass final
     target.addLegalOp<ModuleOp>();
     if (failed(applyFullConversion(module, target, std::move(patterns))))
       return signalPassFailure();
+    module.walk([](LLVM::MaskedLoadOp load) { loadAsIntegers(load); });
 
     for (auto &[name, signature] : kernels) {
       auto body = module.lookupSymbol<LLVM::LLVMFuncOp>(name);

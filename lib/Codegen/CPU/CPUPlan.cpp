@@ -30,6 +30,9 @@ static constexpr int64_t kMaxPanels = 8;
 /// What gptq-promote-activations copies at most, its option's default.
 static constexpr int64_t kMaxStagedBytes = 1 << 20;
 
+/// Codes of so many bits at most are multiplied by bytes of activations.
+static constexpr int64_t kMaxSplitBits = 3;
+
 /// The largest divisor of `panels` that is at most `limit`: workgroups are then
 /// all alike.
 static int64_t panelsPerWorkgroup(int64_t panels) {
@@ -49,7 +52,9 @@ struct ReasonedPlan {
 /// What the planner knows of a matmul.
 struct MatmulFacts {
   int64_t n, k;
-  bool isPermuted = false, isQuantized = false;
+  /// Of a code; 0: a dense weight.
+  int64_t bits = 0;
+  bool isPermuted = false;
   Epilogue epilogue = Epilogue::None;
 };
 
@@ -66,6 +71,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
     auto because = [&](StringRef field, const Twine &reason) {
       why.set(field, b.getStringAttr(reason));
     };
+    const bool isQuantized = facts.bits > 0;
     const int64_t k = facts.k, blockN = unit.lanes * unit.vectorsPerPanel;
     const int64_t cache = target.workgroupMemory / 2;
     int64_t rows = 1, columns = blockN, tileM = 0, tileK = 0;
@@ -101,7 +107,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
         because("tileK", llvm::formatv("all: {0} rows of {1} fit half of a "
                                        "core's cache",
                                        tileM, k));
-      } else if (!facts.isQuantized) {
+      } else if (!isQuantized) {
         because("tileK", "all: sums over dense weights are not split");
       } else if (facts.epilogue != Epilogue::None) {
         because("tileK", "all: the epilogue needs the whole sum");
@@ -122,8 +128,18 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
     because("tileN", llvm::formatv("{0} of {1} panels of {2} columns: {3} "
                                    "workgroups, all alike",
                                    taken, panels, blockN, panels / taken));
-    const bool promotes = facts.isPermuted && promote;
-    if (promotes)
+    // Sums of bytes cost half of what conversions to f32 do; with more rows
+    // these are shared.
+    const bool splits = mMax == 1 && isQuantized &&
+                        facts.bits <= kMaxSplitBits && promote && hoistScales &&
+                        foldZeros;
+    const bool promotes = facts.isPermuted && promote && !splits;
+    if (splits)
+      because("path", llvm::formatv("codes of {0} bits and activations split "
+                                    "into bytes are multiplied faster than "
+                                    "codes are converted",
+                                    facts.bits));
+    else if (promotes)
       because("path", "columns are permuted");
     else if (facts.isPermuted)
       because("path", "columns are permuted, but promotion is off");
@@ -133,21 +149,23 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                           "written once");
     else if (tileK)
       because("partials", "K is split, but buffers for partials are off");
-    const bool hoists = facts.isQuantized && hoistScales;
+    const bool hoists = isQuantized && hoistScales;
     if (hoists)
       because("scale", "one multiplication for a group, not for a weight");
-    else if (facts.isQuantized)
+    else if (isQuantized)
       because("scale", "hoisting is off");
-    const bool folds = facts.isQuantized && foldZeros;
+    const bool folds = isQuantized && foldZeros;
     if (folds)
       because("zero", "z times the sum of a group's activations is subtracted "
                       "once for a group");
-    else if (facts.isQuantized)
+    else if (isQuantized)
       because("zero", "folding is off");
     return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
                           tileM, taken * blockN, tileK, rows, columns,
                           unit.lanes,
-                          b.getStringAttr(promotes ? "promote" : "direct"),
+                          b.getStringAttr(splits     ? "split"
+                                          : promotes ? "promote"
+                                                     : "direct"),
                           b.getStringAttr(shares ? "shared" : "global"),
                           b.getStringAttr(hoists ? "accumulator" : "weight"),
                           b.getStringAttr(folds ? "accumulator" : "weight"),
@@ -199,11 +217,11 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       for (auto [mMin, mMax] : buckets) {
         ReasonedPlan choice;
         if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          choice =
-              planMatmul(*target, unit,
-                         {matmul.getN(), matmul.getK(), bool(matmul.getPerm()),
-                          /*isQuantized=*/true, matmul.getEpilogue()},
-                         mMin, mMax);
+          choice = planMatmul(*target, unit,
+                              {matmul.getN(), matmul.getK(),
+                               int64_t(matmul.getBits()),
+                               bool(matmul.getPerm()), matmul.getEpilogue()},
+                              mMin, mMax);
         else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
           choice = planMatmul(*target, unit, {matmul.getN(), matmul.getK()},
                               mMin, mMax);

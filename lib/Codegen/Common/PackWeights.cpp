@@ -40,13 +40,11 @@ public:
     WeightOp source = weightOf(value);
     ArrayRef<int64_t> shape = source.getTensorType().getShape();
     int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
-    int64_t bitsPerBlock =
-        layout.getBits() * layout.getBlockN() * layout.getBlockK();
-    auto type =
-        RankedTensorType::get({int64_t(llvm::divideCeil(n, layout.getBlockN())),
-                               layout.blocksOf(k, run ? run : k),
-                               bitsPerBlock / element.getIntOrFloatBitWidth()},
-                              element);
+    auto type = RankedTensorType::get(
+        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
+         layout.blocksOf(k, run ? run : k),
+         layout.getBlockBits() / element.getIntOrFloatBitWidth()},
+        element);
     auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
                                 layout, transposed, run);
     return load(b, value.getLoc(), declare(source, ".packed", type, view));
@@ -133,6 +131,9 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
       return op.emitOpError("expects its weights to be loaded from symbols");
 
   int64_t group = op.getGroupSize();
+  if (!unit->reads(op.getBits()))
+    return op.emitOpError("expects codes of 2, 4 or 8 bits for unit ")
+           << unit->name << ", but found " << op.getBits();
   LayoutAttr layout = toAttr(
       ctx, unit->weightLayout(op.getBits(), group < op.getK() ? group : 0),
       op.getBits());

@@ -29,26 +29,21 @@ static int64_t maxTileRows(PlanAttr plan, RankedTensorType lhs) {
                          : plan.getMMax();
 }
 
-/// Returns a copy of `tile` in workgroup memory, its columns in the order
-/// `perm`. The buffer has room for `rows` rows, so its size is known.
-static Value stageInWorkgroup(OpBuilder &b, Location loc, Value tile,
-                              Value perm, int64_t rows) {
-  auto type = cast<RankedTensorType>(tile.getType());
-  auto roomType =
-      RankedTensorType::get({rows, type.getDimSize(1)}, type.getElementType());
-  auto room =
-      bufferization::AllocTensorOp::create(b, loc, roomType, ValueRange());
+/// Returns workgroup memory for `rows` rows of `columns` elements, its size
+/// known, restricted to as many rows as `tile` has.
+static Value makeRoom(OpBuilder &b, Location loc, Value tile, int64_t rows,
+                      int64_t columns, Type element) {
+  auto room = bufferization::AllocTensorOp::create(
+      b, loc, RankedTensorType::get({rows, columns}, element), ValueRange());
   room.setMemorySpaceAttr(
       gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup));
-  Value target = room;
-  if (type.isDynamicDim(0))
-    target = tensor::ExtractSliceOp::create(
-        b, loc, room, SmallVector<OpFoldResult>(2, b.getIndexAttr(0)),
-        tensor::getMixedSizes(b, loc, tile),
-        SmallVector<OpFoldResult>(2, b.getIndexAttr(1)));
-  return StageOp::create(b, loc, TypeRange{target.getType()}, tile, perm,
-                         ValueRange{target})
-      ->getResult(0);
+  if (!cast<RankedTensorType>(tile.getType()).isDynamicDim(0))
+    return room;
+  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, tile, 0),
+                                     b.getIndexAttr(columns)};
+  return tensor::ExtractSliceOp::create(
+      b, loc, room, SmallVector<OpFoldResult>(2, b.getIndexAttr(0)), sizes,
+      SmallVector<OpFoldResult>(2, b.getIndexAttr(1)));
 }
 
 namespace {
@@ -56,37 +51,81 @@ struct PromoteActivationsPass final
     : mlir::gptq::impl::PromoteActivationsPassBase<PromoteActivationsPass> {
   using Base::Base;
 
-  template <typename OpTy> void promote(OpTy op, Value perm) {
-    PlanAttr plan = getPlan(op);
-    auto type = dyn_cast<RankedTensorType>(op.getLhs().getType());
-    if (!plan || !type || plan.getPath() != "promote")
-      return;
-    int64_t rows = maxTileRows(plan, type);
-    if (rows * type.getDimSize(1) * type.getElementTypeBitWidth() / 8 >
-        maxBytes) {
-      remark::missed(
-          op.getLoc(),
-          remark::RemarkOpts::name("PromoteActivations").category("gptq"))
-          << remark::reason(
-                 "activation tile of {0} x {1} does not fit {2} bytes", rows,
-                 type.getDimSize(1), maxBytes.getValue());
-      return;
-    }
+  /// Whether `rows` rows of `columns` elements may be copied; a remark where
+  /// they may not.
+  bool fits(Operation *op, int64_t rows, int64_t columns, int64_t width) {
+    if (rows * columns * width <= maxBytes)
+      return true;
+    remark::missed(
+        op->getLoc(),
+        remark::RemarkOpts::name("PromoteActivations").category("gptq"))
+        << remark::reason("activation tile of {0} x {1} does not fit {2} bytes",
+                          rows, columns, maxBytes.getValue());
+    return false;
+  }
+
+  /// Copies the activations of `op` to workgroup memory, their columns in the
+  /// order `perm`. Whether it did.
+  template <typename OpTy> bool promote(OpTy op, PlanAttr plan, Value perm) {
+    Value lhs = op.getLhs();
+    auto type = cast<RankedTensorType>(lhs.getType());
+    int64_t rows = maxTileRows(plan, type), columns = type.getDimSize(1);
+    if (!fits(op, rows, columns, type.getElementTypeBitWidth() / 8))
+      return false;
     OpBuilder b(op);
-    Value staged = stageInWorkgroup(b, op.getLoc(), op.getLhs(), perm, rows);
-    staged.getDefiningOp()->setAttr(kPlanAttr, plan);
-    op.getLhsMutable().assign(staged);
+    Value room =
+        makeRoom(b, op.getLoc(), lhs, rows, columns, type.getElementType());
+    auto stage = StageOp::create(b, op.getLoc(), TypeRange{room.getType()}, lhs,
+                                 perm, ValueRange{room});
+    stage->setAttr(kPlanAttr, plan);
+    op.getLhsMutable().assign(stage->getResult(0));
+    return true;
+  }
+
+  /// Copies the activations of `op` to workgroup memory once more, as integers
+  /// of three bytes.
+  void split(DequantMatmulOp op, PlanAttr plan) {
+    Value lhs = op.getLhs();
+    auto type = cast<RankedTensorType>(lhs.getType());
+    int64_t rows = maxTileRows(plan, type), k = op.getK();
+    int64_t group = std::min<int64_t>(op.getGroupSize(), k);
+    // The last block is read whole. A multiple of a cache line, so that each
+    // of the three starts with one.
+    int64_t columns = llvm::alignTo(
+        k + (op.getLayout() ? op.getLayout()->getBlockK() : 0), 64);
+    if (!fits(op, rows, columns, 3))
+      return;
+    OpBuilder b(op);
+    Location loc = op.getLoc();
+    Value bytes = makeRoom(b, loc, lhs, rows, 3 * columns, b.getI8Type());
+    Value units =
+        makeRoom(b, loc, lhs, rows, llvm::divideCeil(k, group), b.getF32Type());
+    auto stage = StageSplitOp::create(
+        b, loc, TypeRange{bytes.getType(), units.getType()}, lhs, op.getPerm(),
+        ValueRange{bytes, units}, b.getI64IntegerAttr(group));
+    stage->setAttr(kPlanAttr, plan);
+    op.getBytesMutable().assign(stage->getResult(0));
+    op.getUnitsMutable().assign(stage->getResult(1));
   }
 
   void runOnOperation() override {
     getOperation()->walk([&](Operation *op) {
+      PlanAttr plan = getPlan(op);
+      if (!plan || plan.getPath() == "direct")
+        return;
       if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
-        Value before = matmul.getLhs();
-        promote(matmul, matmul.getPerm());
-        if (matmul.getLhs() != before)
+        if (!isa<RankedTensorType>(matmul.getLhs().getType()))
+          return;
+        // What is read out of order is copied in order first.
+        if ((plan.getPath() == "promote" || matmul.getPerm()) &&
+            promote(matmul, plan, matmul.getPerm()))
           matmul.getPermMutable().clear();
+        if (plan.getPath() == "split")
+          split(matmul, plan);
       } else if (auto matmul = dyn_cast<MatmulOp>(op)) {
-        promote(matmul, Value());
+        if (plan.getPath() == "promote" &&
+            isa<RankedTensorType>(matmul.getLhs().getType()))
+          promote(matmul, plan, Value());
       }
     });
   }

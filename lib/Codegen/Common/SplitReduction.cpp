@@ -80,6 +80,8 @@ struct SplitReductionPass final
         return missed("the epilogue needs the whole sum");
       if (op.getPerm())
         return missed("the activations are read through a permutation");
+      if (op.getBytes())
+        return missed("the activations are split into bytes");
       // Parts start at whole groups, so each has its own rows of scales.
       int64_t k = op.getK(), group = op.getGroupSize();
       int64_t step = group >= k ? op.getLayout()->getBlockK() : group;

@@ -40,7 +40,7 @@ public:
 
 private:
   void tile(Value panel, Value row, int64_t rows, int64_t chunk);
-  Value group(Value panel, Value row, Value g, Value k0, int64_t depth,
+  Value group(Value panel, Value row, Value g, int64_t depth,
               ArrayRef<int64_t> columns, Value acc);
   Value perColumn(Value buffer, Value panel, Value g,
                   ArrayRef<int64_t> columns);
@@ -81,22 +81,29 @@ Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
   return joined;
 }
 
-/// Adds the products of one group to `acc`.
-Value MatmulVectorizer::group(Value panel, Value row, Value g, Value k0,
-                              int64_t depth, ArrayRef<int64_t> columns,
-                              Value acc) {
-  Value scale, zero;
+/// Adds the products of the first `depth` rows of group `g` to `acc`.
+Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
+                              ArrayRef<int64_t> columns, Value acc) {
+  Value k0 = b.mul(g, op.groupSize);
+  Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
+  Value scale, zero, unit;
+  if (op.bytes) {
+    int64_t rows = cast<VectorType>(acc.getType()).getDimSize(0);
+    unit = b.zeros(b.vectorType(rows));
+    for (int64_t r = 0; r < rows; ++r)
+      unit = vector::InsertOp::create(
+          b, b.loadScalar(op.units, {b.add(row, r), g}), unit, r);
+  }
   if (op.scales)
     scale = perColumn(op.scales, panel, g, columns);
   if (op.zeros)
     zero = perColumn(op.zeros, panel, g, columns);
   else if (op.scales)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
-  Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
                             block, b.getDenseI64ArrayAttr(columns), acc,
-                            op.perm, scale, zero, b.getI64IntegerAttr(depth),
-                            op.layout, op.plan);
+                            op.perm, op.bytes, unit, scale, zero,
+                            b.getI64IntegerAttr(depth), op.layout, op.plan);
 }
 
 /// Bias, epilogue and the one write of a tile.
@@ -172,21 +179,19 @@ void MatmulVectorizer::tile(Value panel, Value row, int64_t rows,
   Value acc = b.zeros(type);
   int64_t whole = op.k / op.groupSize, rest = op.k % op.groupSize;
   if (whole == 1) {
-    acc = group(panel, row, b.index(0), b.index(0), op.groupSize, columns, acc);
+    acc = group(panel, row, b.index(0), op.groupSize, columns, acc);
   } else if (whole > 1) {
     auto loop = scf::ForOp::create(b, b.index(0), b.index(whole), b.index(1),
                                    ValueRange{acc});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    Value g = loop.getInductionVar();
-    Value next = group(panel, row, g, b.mul(g, op.groupSize), op.groupSize,
+    Value next = group(panel, row, loop.getInductionVar(), op.groupSize,
                        columns, loop.getRegionIterArg(0));
     scf::YieldOp::create(b, ValueRange{next});
     acc = loop.getResult(0);
   }
   if (rest)
-    acc = group(panel, row, b.index(whole), b.index(whole * op.groupSize), rest,
-                columns, acc);
+    acc = group(panel, row, b.index(whole), rest, columns, acc);
   finish(panel, row, columns, acc);
 }
 
@@ -235,7 +240,6 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
   LayoutAttr layout = op.getLayoutAttr();
   if (!layout || op.getGIdx())
     return op.emitOpError("expects packed weights and no g_idx");
-  int64_t groupSize = std::min<int64_t>(op.getGroupSize(), op.getK());
   MatmulTile tile{op,
                   op.getLhs(),
                   op.getCodes(),
@@ -243,11 +247,13 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                   op.getZeros(),
                   op.getPerm(),
                   op.getBias(),
+                  op.getBytes(),
+                  op.getUnits(),
                   op.getInits()[0],
                   layout,
                   plan,
                   op.getK(),
-                  groupSize,
+                  std::min<int64_t>(op.getGroupSize(), op.getK()),
                   int64_t(op.getZeroPoint().value_or(0)),
                   op.getEpilogue(),
                   op.getAccumulate()};
@@ -264,6 +270,8 @@ static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
                   Value(),
                   Value(),
                   op.getBias(),
+                  Value(),
+                  Value(),
                   op.getInits()[0],
                   op.getLayoutAttr(),
                   plan,
@@ -392,6 +400,103 @@ static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
           memref::LoadOp::create(b, op.getPerm(), ValueRange{at}));
       b.store(b.splat(b.loadScalar(in, {row, from}), 1), out, {row, at});
     });
+  });
+  return success();
+}
+
+/// The largest |term(offset, width)| over [0, size), or a NaN if there is one.
+static Value largestMagnitude(VectorBuilder &b, int64_t size,
+                              function_ref<Value(Value, int64_t)> term) {
+  auto magnitude = [&](Value at, int64_t n) -> Value {
+    return math::AbsFOp::create(b, term(at, n));
+  };
+  auto reduce = [&](Value vector) -> Value {
+    return vector::ReductionOp::create(b, vector::CombiningKind::MAXIMUMF,
+                                       vector);
+  };
+  int64_t whole = size / b.lanes * b.lanes;
+  auto loop =
+      scf::ForOp::create(b, b.index(0), b.index(whole), b.index(b.lanes),
+                         ValueRange{b.zeros(b.vectorType(b.lanes))});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value next =
+        arith::MaximumFOp::create(b, loop.getRegionIterArg(0),
+                                  magnitude(loop.getInductionVar(), b.lanes));
+    scf::YieldOp::create(b, ValueRange{next});
+  }
+  Value largest = reduce(loop.getResult(0));
+  if (whole == size)
+    return largest;
+  return arith::MaximumFOp::create(
+      b, largest, reduce(magnitude(b.index(whole), size - whole)));
+}
+
+/// The largest integer three signed bytes may stand for that leaves room for
+/// their carries.
+static constexpr double kLargestSplit = 127 * 65536;
+/// The smallest magnitude a group is measured by: its inverse times
+/// kLargestSplit is finite.
+static constexpr double kSmallestMagnitude = 0x1p-100;
+
+static LogicalResult vectorize(StageSplitOp op, VectorBuilder &outer,
+                               PlanAttr) {
+  if (outer.threads > 1)
+    return op.emitOpError("expects workgroups of one thread");
+  // What is out of order is read one by one.
+  VectorBuilder b(op, op.getPerm() ? 1 : outer.lanes);
+  Value in = op.getInput(), bytes = op.getInits()[0], units = op.getInits()[1];
+  int64_t k = columnsOf(in), group = op.getGroupSize();
+  int64_t stride = columnsOf(bytes) / 3;
+  auto splat = [&](Value like, TypedAttr value) -> Value {
+    auto type = cast<VectorType>(like.getType());
+    return arith::ConstantOp::create(b, DenseElementsAttr::get(type, value));
+  };
+
+  auto splitGroup = [&](Value row, Value g, int64_t depth) {
+    Value k0 = b.mul(g, group);
+    auto input = [&](Value at, int64_t n) -> Value {
+      Value column = b.add(k0, at);
+      if (op.getPerm())
+        column = arith::IndexCastOp::create(
+            b, b.getIndexType(),
+            memref::LoadOp::create(b, op.getPerm(), ValueRange{column}));
+      return b.load(in, {row, column}, n);
+    };
+    Value largest = arith::MaximumFOp::create(
+        b, largestMagnitude(b, depth, input), b.f32(kSmallestMagnitude));
+    Value bound = b.f32(kLargestSplit);
+    memref::StoreOp::create(b, arith::DivFOp::create(b, largest, bound), units,
+                            ValueRange{row, g});
+    Value inverse = arith::DivFOp::create(b, bound, largest);
+    b.forChunks(depth, [&](Value at, int64_t n) {
+      Value v = arith::MulFOp::create(b, input(at, n), b.splat(inverse, n));
+      v = math::RoundEvenOp::create(b, v);
+      // NaNs have no integers; the unit, which is one too, stands for them.
+      Value most = splat(v, b.getF32FloatAttr(kLargestSplit));
+      Value isLess =
+          arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, v, most);
+      v = arith::SelectOp::create(b, isLess, v, most);
+      Value rest =
+          arith::FPToSIOp::create(b, VectorType::get({n}, b.getI32Type()), v);
+      for (int64_t i = 0; i < 3; ++i) {
+        Value low = arith::TruncIOp::create(
+            b, VectorType::get({n}, b.getI8Type()), rest);
+        vector::StoreOp::create(
+            b, low, bytes, ValueRange{row, b.add(b.add(k0, at), i * stride)});
+        // The byte is signed: what is above half of it is carried.
+        rest = arith::AddIOp::create(b, rest,
+                                     splat(rest, b.getI32IntegerAttr(128)));
+        rest = arith::ShRSIOp::create(b, rest,
+                                      splat(rest, b.getI32IntegerAttr(8)));
+      }
+    });
+  };
+  b.forEach(rowsOf(b, in), [&](Value row) {
+    b.forEach(b.index(k / group), [&](Value g) { splitGroup(row, g, group); });
+    if (k % group)
+      splitGroup(row, b.index(k / group), k % group);
   });
   return success();
 }
@@ -592,9 +697,9 @@ struct VectorizePass final
   template <typename... Ops>
   LogicalResult vectorizeAny(Operation *op, VectorBuilder &b, PlanAttr plan) {
     LogicalResult result = failure();
-    ((isa<Ops>(op) ? (result = vectorize(cast<Ops>(op), b, plan), true)
-                   : false) ||
-     ...);
+    (void)((isa<Ops>(op) ? (result = vectorize(cast<Ops>(op), b, plan), true)
+                         : false) ||
+           ...);
     return result;
   }
 
@@ -628,7 +733,8 @@ struct VectorizePass final
       VectorBuilder b(op, plan.getLanes(), plan.getThreads());
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               AddOp, AddRMSNormOp, SiluMulOp, StageOp,
-                              RotaryAppendOp, AttentionOp>(op, b, plan)))
+                              StageSplitOp, RotaryAppendOp, AttentionOp>(op, b,
+                                                                         plan)))
         return signalPassFailure();
       op->erase();
     }

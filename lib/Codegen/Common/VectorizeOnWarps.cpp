@@ -113,7 +113,8 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
       zero = b.splat(b.f32(op.zeroPoint), kColumnsPerThread);
     result.push_back(GroupDotOp::create(
         b, sums[p].getType(), op.lhs, b.index(0), k0, op.weight, panel, block,
-        b.getDenseI64ArrayAttr({0}), sums[p], /*perm=*/Value(), scale, zero,
+        b.getDenseI64ArrayAttr({0}), sums[p], /*perm=*/Value(),
+        /*bytes=*/Value(), /*unit=*/Value(), scale, zero,
         b.getI64IntegerAttr(depth), op.layout, op.plan));
   }
   return result;

@@ -243,7 +243,8 @@ Value MatrixLowering::unpack(Value word, int64_t shift, int64_t place,
 }
 
 LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
-  Layout layout(op.getLayout());
+  const Layout whole(op.getLayout());
+  const Plane &layout = whole.getParts().front().plane;
   auto memref = cast<MemRefType>(op.getW().getType());
   Type element = memref.getElementType();
   auto type =
@@ -258,6 +259,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
     return op.emitOpError(
                "expects weights of the activations' type, but found ")
            << element << " and " << type;
+
+  if (whole.getParts().size() != 1)
+    return refuse("a layout of one plane");
 
   // A thread's share of a block lies together, once or several times; threads
   // follow each other as k3 k4 n0 n1 n2.

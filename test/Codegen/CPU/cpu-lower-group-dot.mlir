@@ -65,3 +65,55 @@ func.func @dense(%x: memref<1x64xf32>, %w: memref<1x64x32xf16>, %p: memref<64xi3
   %0 = gptq.group_dot %x[%i, %i] perm %p, %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #dense, plan = #plan} : memref<1x64xf32> perm memref<64xi32>, memref<1x64x32xf16>, vector<1x8xf32>
   return %0 : vector<1x8xf32>
 }
+
+// Words of three bits are put together from their planes: a shift and a mask each, all eight slots at once. Slots keep a bit
+// free, so even the uppermost is multiplied in place.
+#three = #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @planes
+//       CHECK:   %[[LOW:.+]] = vector.load %{{.+}}[%{{.+}}, %{{.+}}, %c0{{.*}}] : memref<1x2x96xi32>, vector<8xi32>
+//       CHECK:   arith.andi %[[LOW]], %{{.+}} : vector<8xi32>
+//       CHECK:   %[[HIGH:.+]] = vector.load %{{.+}}[%{{.+}}, %{{.+}}, %c64{{.*}}] : memref<1x2x96xi32>, vector<8xi32>
+//       CHECK:   %[[BIT:.+]] = arith.andi %[[HIGH]]
+//       CHECK:   arith.shli %[[BIT]]
+//       CHECK:   arith.ori
+//       CHECK:   arith.sitofp
+func.func @planes(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #three, plan = #plan} : memref<1x64xf32>, memref<1x2x96xi32>, vector<1x16xf32>
+  return %0 : vector<1x16xf32>
+}
+
+// With bytes of activations codes stay integers: four rows of a column in one product, sums of 16 bits for two blocks (18
+// products of 7 * 128 twice fit, a block has 8), then of 32.
+// CHECK-LABEL: func @bytes
+//   CHECK-NOT:   memref.load %{{.+}} : memref<1x64xf32>
+//       CHECK:   scf.for {{.*}} -> (vector<8xi32>,
+//       CHECK:     scf.for %{{.+}} = %{{.+}} to %c2{{.*}} -> (vector<16xi16>,
+//       CHECK:       memref.prefetch
+//       CHECK:       vector.load %{{.+}} : memref<1x288xi8>, vector<4xi8>
+//       CHECK:       llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"(%{{.+}}) : (vector<32xi8>, vector<32xi8>) -> vector<16xi16>
+//   CHECK-NOT:       arith.sitofp
+//       CHECK:     llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+//       CHECK:   arith.sitofp
+//       CHECK:   vector.fma
+func.func @bytes(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %b: memref<1x288xi8>, %u: vector<1xf32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
+  %0 = gptq.group_dot %x[%i, %i] split %b by %u, %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #three, plan = #plan} : memref<1x64xf32> split memref<1x288xi8> by vector<1xf32>, memref<1x2x96xi32>, vector<1x16xf32>
+  return %0 : vector<1x16xf32>
+}
+
+// Scales that were not hoisted need f32.
+// CHECK-LABEL: func @bytes_with_scales
+//   CHECK-NOT:   llvm.call_intrinsic
+//       CHECK:   arith.mulf
+func.func @bytes_with_scales(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %b: memref<1x288xi8>, %u: vector<1xf32>, %i: index, %acc: vector<1x8xf32>, %s: vector<8xf32>) -> vector<1x8xf32> {
+  %0 = gptq.group_dot %x[%i, %i] split %b by %u, %w[%i, %i] acc %acc scale %s {columns = array<i64: 0>, depth = 64 : i64, layout = #three, plan = #plan} : memref<1x64xf32> split memref<1x288xi8> by vector<1xf32>, memref<1x2x96xi32>, vector<1x8xf32> scale vector<8xf32>
+  return %0 : vector<1x8xf32>
+}
+
+// -----
+#plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator">
+#apart = #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k0 k1 k2 k3 k4 n0 n1 n2 n3 n4">
+func.func @planes_go_together(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
+  // expected-error @+1 {{expects a layout with 8 columns side by side, one word each, but found}}
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #apart, plan = #plan} : memref<1x64xf32>, memref<1x2x96xi32>, vector<1x16xf32>
+  return %0 : vector<1x16xf32>
+}

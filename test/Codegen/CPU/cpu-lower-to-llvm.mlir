@@ -21,4 +21,14 @@ module @kernels {
     vector.store %1, %2[%c0] : memref<8xf32, #gpu.address_space<workgroup>>, vector<8xf32>
     return
   }
+
+  // Masked vectors of bf16 are loaded as integers, of which no library makes anything.
+  // CHECK-LABEL: llvm.func @masked_bf16
+  //       CHECK:   llvm.intr.masked.load {{.*}} -> vector<8xi16>
+  //       CHECK:   llvm.bitcast %{{.+}} : vector<8xi16> to vector<8xbf16>
+  func.func @masked_bf16(%x: memref<8xbf16>, %mask: vector<8xi1>, %rest: vector<8xbf16>) -> vector<8xbf16> {
+    %c0 = arith.constant 0 : index
+    %0 = vector.maskedload %x[%c0], %mask, %rest : memref<8xbf16>, vector<8xi1>, vector<8xbf16> into vector<8xbf16>
+    return %0 : vector<8xbf16>
+  }
 }

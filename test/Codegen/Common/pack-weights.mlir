@@ -5,7 +5,7 @@
 gptq.weight @q : tensor<172x40xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<22x40xi32>>, bits = 4, packing = rows>
 gptq.weight @s : tensor<6x40xf16> = #gptq.data<"m", "s", 0, tensor<6x40xf16>>
 gptq.weight @z : tensor<6x40xi4> = #gptq.codes<#gptq.data<"m", "z", 0, tensor<6x5xi32>>, bits = 4, packing = columns>
-// CHECK-DAG: gptq.weight @q.packed : tensor<2x22x32xi32> = #gptq.packed<@q, layout = <bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">>
+// CHECK-DAG: gptq.weight @q.packed : tensor<2x22x32xi32> = #gptq.packed<@q, layout = <bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k2 k0 k1 n0 n1 n2 n3 n4">>
 // CHECK-DAG: gptq.weight @s.packed : tensor<2x6x32xf16> = #gptq.packed<@s, layout = <bits = 16, blockN = 32, blockK = 1,
 // CHECK-DAG: gptq.weight @z.packed : tensor<2x6x32xi8> = #gptq.packed<@z, layout = <bits = 8, blockN = 32, blockK = 1,
 // CHECK-LABEL: func @ragged
@@ -15,6 +15,19 @@ func.func @ragged(%x: tensor<?x172xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf3
   %s = gptq.load_weight @s : tensor<6x40xf16>
   %z = gptq.load_weight @z : tensor<6x40xi4>
   %0 = gptq.dequant_matmul ins(%x, %q, %s zeros %z : tensor<?x172xf32>, tensor<172x40xi4>, tensor<6x40xf16> zeros tensor<6x40xi4>) outs(%e : tensor<?x40xf32>) {bits = 4, group_size = 32, gptq.plans = [#plan]} -> tensor<?x40xf32>
+  return %0 : tensor<?x40xf32>
+}
+
+// -----
+// Three bits are planes of two and one. Groups of 48 rows are no whole number of blocks of 32: each takes two of its own.
+#plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">
+gptq.weight @q : tensor<172x40xi3> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<17x40xi32>>, bits = 3, packing = rows>
+gptq.weight @s : tensor<4x40xf16> = #gptq.data<"m", "s", 0, tensor<4x40xf16>>
+// CHECK: gptq.weight @q.packed : tensor<2x7x96xi32> = #gptq.packed<@q, layout = <bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">, run = 48>
+func.func @planes(%x: tensor<?x172xf32>, %e: tensor<?x40xf32>) -> tensor<?x40xf32> {
+  %q = gptq.load_weight @q : tensor<172x40xi3>
+  %s = gptq.load_weight @s : tensor<4x40xf16>
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x172xf32>, tensor<172x40xi3>, tensor<4x40xf16>) outs(%e : tensor<?x40xf32>) {bits = 3, group_size = 48, zero_point = 4, gptq.plans = [#plan]} -> tensor<?x40xf32>
   return %0 : tensor<?x40xf32>
 }
 

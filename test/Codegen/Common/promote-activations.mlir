@@ -17,3 +17,31 @@ func.func @permuted(%x: tensor<?x64xf32>, %q: tensor<1x8x32xi32>, %s: tensor<1x2
   %0 = gptq.dequant_matmul ins(%x, %q, %s perm %p : tensor<?x64xf32>, tensor<1x8x32xi32>, tensor<1x2x32xf16> perm tensor<64xi32>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8, layout = #layout, gptq.plan = #plan} -> tensor<?x32xf32>
   return %0 : tensor<?x32xf32>
 }
+
+// Split activations lie beside the others: room for the rows of the last block, and a unit for each group. They stay where
+// nothing else reads them out of order.
+#split = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "split", partials = "global", scale = "accumulator", zero = "accumulator">
+#three = #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @split
+//  CHECK-SAME:   %[[X:[a-z0-9]+]]: tensor<1x100xf32>
+//   CHECK-NOT:   gptq.stage ins
+//       CHECK:   %[[BYTES:.+]] = bufferization.alloc_tensor() {memory_space = #gpu.address_space<workgroup>} : tensor<1x576xi8>
+//       CHECK:   %[[UNITS:.+]] = bufferization.alloc_tensor() {memory_space = #gpu.address_space<workgroup>} : tensor<1x4xf32>
+//       CHECK:   %[[S:.+]]:2 = gptq.stage_split ins(%[[X]] : {{.*}} outs(%[[BYTES]], %[[UNITS]] : {{.*}} group_size = 32
+//       CHECK:   gptq.dequant_matmul ins(%[[X]], %{{.+}}, %{{.+}} split %[[S]]#0, %[[S]]#1 :
+// SMALL-LABEL: func @split
+//       SMALL:   gptq.stage_split
+func.func @split(%x: tensor<1x100xf32>, %q: tensor<1x4x96xi32>, %s: tensor<1x4x32xf16>, %e: tensor<1x32xf32>) -> tensor<1x32xf32> {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<1x100xf32>, tensor<1x4x96xi32>, tensor<1x4x32xf16>) outs(%e : tensor<1x32xf32>) {bits = 3, group_size = 32, zero_point = 4, layout = #three, gptq.plan = #split} -> tensor<1x32xf32>
+  return %0 : tensor<1x32xf32>
+}
+
+// What is read out of order is put in order first.
+// CHECK-LABEL: func @split_permuted
+//       CHECK:   %[[COPY:.+]] = gptq.stage ins(%{{.+}} perm %
+//       CHECK:   %[[S:.+]]:2 = gptq.stage_split ins(%[[COPY]] :
+//       CHECK:   gptq.dequant_matmul ins(%[[COPY]], %{{.+}}, %{{.+}} split %[[S]]#0, %[[S]]#1 :
+func.func @split_permuted(%x: tensor<1x100xf32>, %q: tensor<1x4x96xi32>, %s: tensor<1x4x32xf16>, %p: tensor<100xi32>, %e: tensor<1x32xf32>) -> tensor<1x32xf32> {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s perm %p : tensor<1x100xf32>, tensor<1x4x96xi32>, tensor<1x4x32xf16> perm tensor<100xi32>) outs(%e : tensor<1x32xf32>) {bits = 3, group_size = 32, zero_point = 4, layout = #three, gptq.plan = #split} -> tensor<1x32xf32>
+  return %0 : tensor<1x32xf32>
+}

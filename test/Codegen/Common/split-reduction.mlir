@@ -45,3 +45,13 @@ func.func @epilogue(%x: tensor<?x100xf32>, %q: tensor<1x13x32xi32>, %s: tensor<1
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x100xf32>, tensor<1x13x32xi32>, tensor<1x4x32xf16>) outs(%e : tensor<?x16xf32>) {bits = 4, group_size = 32, zero_point = 8, layout = #layout, epilogue = #gptq.epilogue<silu_mul>, gptq.plan = #plan} -> tensor<?x16xf32>
   return %0 : tensor<?x16xf32>
 }
+
+// Groups of 20 rows take three blocks of 8 each: a part of two groups starts at block 6.
+// CHECK-LABEL: func @groups_of_their_own_blocks
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 0, 0] [1, 6, 32]
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 40] [%{{.+}}, 30]
+//   CHECK-DAG:   tensor.extract_slice %{{.+}}[0, 6, 0] [1, 5, 32]
+func.func @groups_of_their_own_blocks(%x: tensor<?x70xf32>, %q: tensor<1x11x32xi32>, %s: tensor<1x4x32xf16>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x70xf32>, tensor<1x11x32xi32>, tensor<1x4x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #plan} -> tensor<?x32xf32>
+  return %0 : tensor<?x32xf32>
+}

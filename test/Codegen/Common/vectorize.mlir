@@ -85,3 +85,34 @@ func.func @rotary(%q: memref<?x16xf32>, %k: memref<?x8xf32>, %t: memref<16x8xf32
   gptq.rotary_append ins(%q, %k, %k, %t at %p : memref<?x16xf32>, memref<?x8xf32>, memref<?x8xf32>, memref<16x8xf32>) state(%c, %c : memref<1x16x8xf32>, memref<1x16x8xf32>) outs(%e : memref<?x16xf32>) {heads = 2, kv_heads = 1, head_dim = 8, gptq.plan = #many}
   return
 }
+
+// Activations become integers of three bytes: the largest of a group gives the unit, each byte carries into the next.
+#split = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "split", partials = "global", scale = "accumulator", zero = "accumulator">
+// CHECK-LABEL: func @split
+//  CHECK-SAME:   %[[X:[a-z0-9]+]]: memref<1x40xf32>, %[[B:[a-z0-9]+]]: memref<1x192xi8>, %[[U:[a-z0-9]+]]: memref<1x2xf32>
+//       CHECK:   math.absf
+//       CHECK:   vector.reduction <maximumf>
+//       CHECK:   memref.store %{{.+}}, %[[U]]
+//       CHECK:   math.roundeven
+//       CHECK:   arith.fptosi
+//       CHECK:   arith.trunci
+//       CHECK:   vector.store %{{.+}}, %[[B]]{{.*}} : memref<1x192xi8>, vector<8xi8>
+//       CHECK:   arith.shrsi
+//       CHECK:   vector.store %{{.+}}, %[[B]]
+//       CHECK:   vector.store %{{.+}}, %[[B]]
+func.func @split(%x: memref<1x40xf32>, %b: memref<1x192xi8>, %u: memref<1x2xf32>) {
+  gptq.stage_split ins(%x : memref<1x40xf32>) outs(%b, %u : memref<1x192xi8>, memref<1x2xf32>) {group_size = 32, gptq.plan = #split}
+  return
+}
+
+// Groups of 20 rows start at every third block of 8; bytes come with the unit of their group.
+// CHECK-LABEL: func @groups_of_their_own_blocks
+//       CHECK:   scf.for %[[G:[a-z0-9]+]] = {{.*}} -> (vector<1x32xf32>)
+//       CHECK:     %[[K:.+]] = arith.muli %[[G]], %c20
+//       CHECK:     %[[BLOCK:.+]] = arith.muli %[[G]], %c3
+//       CHECK:     memref.load %{{.+}}[%{{.+}}, %[[G]]] : memref<1x2xf32>
+//       CHECK:     gptq.group_dot %{{.+}}[%{{.+}}, %[[K]]] split %{{.+}} by %{{.+}}, %{{.+}}[%{{.+}}, %[[BLOCK]]] {{.*}}depth = 20
+func.func @groups_of_their_own_blocks(%x: memref<1x40xf32>, %q: memref<1x6x32xi32>, %s: memref<1x2x32xf16>, %b: memref<1x192xi8>, %u: memref<1x2xf32>, %e: memref<1x32xf32>) {
+  gptq.dequant_matmul ins(%x, %q, %s split %b, %u : memref<1x40xf32>, memref<1x6x32xi32>, memref<1x2x32xf16> split memref<1x192xi8>, memref<1x2xf32>) outs(%e : memref<1x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #split}
+  return
+}

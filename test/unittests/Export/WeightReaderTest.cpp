@@ -7,6 +7,7 @@
 
 #include "gptq/Export/WeightReader.h"
 #include "gptq/Codegen/Common/Layout.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
 #include "llvm/ADT/StringExtras.h"
@@ -15,6 +16,7 @@
 #include "llvm/Support/Path.h"
 #include "gtest/gtest.h"
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -88,21 +90,38 @@ std::string dataAttr(const std::string &type, int64_t offset = 0) {
          ", tensor<" + type + ">>";
 }
 
-/// The bytes of elements `at(k, n)` packed by `layout`, bit by bit.
-Bytes naivePack(const Layout &layout, int64_t k, int64_t n,
-                llvm::function_ref<uint32_t(int64_t, int64_t)> at) {
+/// The bytes of elements `at(k, n)` packed by `layout`, bit by bit; each
+/// `group` of rows starts with a block of its own.
+Bytes naivePack(LayoutAttr attr, int64_t k, int64_t n,
+                llvm::function_ref<uint32_t(int64_t, int64_t)> at,
+                int64_t group = 1 << 30) {
+  Layout layout(attr);
   int64_t panels = llvm::divideCeil(n, layout.blockN());
-  int64_t blocks = llvm::divideCeil(k, layout.blockK());
+  int64_t blocks = attr.blocksOf(k, group);
   Bytes result(panels * blocks * layout.blockBits() / 8);
   for (int64_t c = 0; c < n; ++c)
     for (int64_t r = 0; r < k; ++r)
       for (int64_t b = 0; b < layout.bits(); ++b) {
-        int64_t block = c / layout.blockN() * blocks + r / layout.blockK();
+        int64_t before = attr.blocksOf(r / group * group, group);
+        int64_t row = r % group;
+        int64_t block =
+            c / layout.blockN() * blocks + before + row / layout.blockK();
         int64_t bit =
             block * layout.blockBits() +
-            layout.address(b, r % layout.blockK(), c % layout.blockN());
+            layout.address(b, row % layout.blockK(), c % layout.blockN());
         result[bit / 8] |= (at(r, c) >> b & 1) << (bit % 8);
       }
+  return result;
+}
+
+/// Element `i` of a stream of `bits`-bit elements; word w of it is `word(w)`.
+uint32_t fromStream(int64_t i, int64_t bits,
+                    llvm::function_ref<uint32_t(int64_t)> word) {
+  uint32_t result = 0;
+  for (int64_t b = 0; b < bits; ++b) {
+    int64_t at = i * bits + b;
+    result |= (word(at / 32) >> (at % 32) & 1) << b;
+  }
   return result;
 }
 
@@ -135,14 +154,16 @@ TEST_F(WeightReaderTest, DataBeyondTheFileIsRefused) {
                    "which has 6 bytes");
 }
 
-// Fields along rows (qweight) and columns (qzeros), sizes that end inside a
+// Streams along rows (qweight) and columns (qzeros), sizes that end inside a
 // word, and the word addition that undoes the published v1 writers.
 TEST_F(WeightReaderTest, CodesOfEveryWidth) {
-  for (int64_t bits : {1, 2, 4, 8})
+  for (int64_t bits : {1, 2, 3, 4, 5, 6, 7, 8})
     for (bool rows : {true, false})
       for (uint32_t add : {0u, 0x11111111u}) {
-        const int64_t k = 37, n = 21, fields = 32 / bits;
-        const int64_t words = llvm::divideCeil(rows ? k : n, fields);
+        if (add && 32 % bits != 0)
+          continue;
+        const int64_t k = 37, n = 21;
+        const int64_t words = llvm::divideCeil((rows ? k : n) * bits, 32);
         std::vector<uint32_t> values(words * (rows ? n : k));
         for (uint32_t &v : values)
           v = random();
@@ -157,13 +178,14 @@ TEST_F(WeightReaderTest, CodesOfEveryWidth) {
                  ", wordAdd = " + std::to_string(add) + ">");
         ASSERT_EQ(error, "");
         for (int64_t r = 0; r < k; ++r)
-          for (int64_t c = 0; c < n; ++c) {
-            uint32_t word = rows ? values[r / fields * n + c]
-                                 : values[r * words + c / fields];
-            uint32_t field = (rows ? r : c) % fields;
+          for (int64_t c = 0; c < n; ++c)
             ASSERT_EQ(codes[r * n + c],
-                      (word + add) >> (field * bits) & ((1u << bits) - 1));
-          }
+                      fromStream(rows ? r : c, bits,
+                                 [&](int64_t w) {
+                                   return add + (rows ? values[w * n + c]
+                                                      : values[r * words + w]);
+                                 }))
+                << bits;
       }
 }
 
@@ -383,13 +405,21 @@ TEST_F(WeightReaderTest, RotaryTables) {
 
 // unpack(pack(w)) == w: every packed bit lies where the layout says, and the
 // padding is zero. Each width, layouts of the units in use and random ones,
-// sizes that do not divide the block.
+// sizes that do not divide the block, groups that do not either.
 TEST_F(WeightReaderTest, PackedCodes) {
   SmallVector<LayoutAttr> layouts;
   auto add = [&](int64_t bits, int64_t n, int64_t k, StringRef order) {
     layouts.push_back(LayoutAttr::get(&context, bits, n, k,
                                       StringAttr::get(&context, order)));
   };
+  for (int64_t bits : {1, 2, 3, 4, 5, 6, 7, 8})
+    for (int64_t lanes : {8, 16}) {
+      ::gptq::UnitInfo unit;
+      unit.lanes = lanes;
+      unit.vectorsPerPanel = 4;
+      layouts.push_back(
+          toAttr(&context, unit.weightLayout(bits, /*span=*/0), bits));
+    }
   for (int64_t bits : {1, 2, 4, 8}) {
     StringRef b = StringRef("b0 b1 b2 ").take_front(3 * llvm::Log2_64(bits));
     add(bits, 8, 8, (b + "k0 k1 k2 n0 n1 n2").str());
@@ -397,51 +427,61 @@ TEST_F(WeightReaderTest, PackedCodes) {
     add(bits, 16, 16, (b + "k0 k1 n0 n1 n2 n3 k2 k3").str());
     add(bits, 16, 4, (b + "n0 k0 k1 n1 n2 n3").str());
     add(bits, 8, 1, (b + "n0 n1 n2").str());
-    for (int round = 0; round < 10; ++round) {
-      SmallVector<std::string> names;
-      auto append = [&](char dim, int64_t size) {
-        for (int i = 0; i < int(llvm::Log2_64(size)); ++i)
-          names.push_back(dim + std::to_string(i));
-      };
-      int64_t n = 8 << random() % 3, k = 1 << random() % 5;
-      append('b', bits);
-      append('n', n);
-      append('k', k);
-      std::shuffle(names.begin(), names.end(), random);
-      add(bits, n, k, llvm::join(names, " "));
-    }
   }
-  for (LayoutAttr attr : layouts) {
-    Layout layout(attr);
-    for (auto size : {std::pair<int64_t, int64_t>(32, 64), {37, 21}, {5, 3}}) {
-      const int64_t k = size.first, n = size.second;
-      const int64_t fields = 32 / attr.getBits();
-      const int64_t words = llvm::divideCeil(k, fields);
+  // Random planes: one for each bit set in the width, in any order.
+  for (int64_t bits : {1, 2, 3, 4, 5, 6, 7, 8})
+    for (int round = 0; round < 10; ++round) {
+      int64_t n = 8 << random() % 3, k = 1 << random() % 5;
+      SmallVector<int64_t> widths;
+      for (int64_t width : {1, 2, 4, 8})
+        if (bits & width)
+          widths.push_back(width);
+      std::shuffle(widths.begin(), widths.end(), random);
+      std::string order;
+      for (int64_t width : widths) {
+        SmallVector<std::string> names;
+        auto append = [&](char dim, int64_t size) {
+          for (int i = 0; i < int(llvm::Log2_64(size)); ++i)
+            names.push_back(dim + std::to_string(i));
+        };
+        append('b', width);
+        append('n', n);
+        append('k', k);
+        std::shuffle(names.begin(), names.end(), random);
+        order += (order.empty() ? "" : " | ") + llvm::join(names, " ");
+      }
+      add(bits, n, k, order);
+    }
+  for (LayoutAttr attr : layouts)
+    for (auto [k, n, group] : std::vector<std::array<int64_t, 3>>{
+             {64, 64, 0}, {37, 21, 0}, {5, 3, 0}, {37, 21, 12}, {64, 9, 48}}) {
+      const int64_t bits = attr.getBits();
+      const int64_t words = llvm::divideCeil(k * bits, 32);
       std::vector<uint32_t> values(words * n);
       for (uint32_t &v : values)
         v = random();
       writeData(values);
-      int64_t blocks = llvm::divideCeil(k, attr.getBlockK());
-      int64_t panels = llvm::divideCeil(n, attr.getBlockN());
+      const int64_t rows = group ? group : k;
       std::string source =
           "gptq.weight @s : tensor<" +
-          shape({k, n}, "i" + std::to_string(attr.getBits())) +
-          "> = #gptq.codes<" + dataAttr(shape({words, n}, "i32")) +
-          ", bits = " + std::to_string(attr.getBits()) + ", packing = rows>\n";
+          shape({k, n}, "i" + std::to_string(bits)) + "> = #gptq.codes<" +
+          dataAttr(shape({words, n}, "i32")) +
+          ", bits = " + std::to_string(bits) + ", packing = rows>\n";
       Bytes packed =
           read(source + "gptq.weight @w : tensor<" +
-               shape({panels, blocks, layout.blockBits() / 8}, "i8") +
-               "> = #gptq.packed<@s, layout = " + str(attr) + ">");
+               shape({int64_t(llvm::divideCeil(n, attr.getBlockN())),
+                      attr.blocksOf(k, rows), attr.getBlockBits() / 8},
+                     "i8") +
+               "> = #gptq.packed<@s, layout = " + str(attr) +
+               (group ? ", run = " + std::to_string(group) + ">" : ">"));
       ASSERT_EQ(error, "");
-      ASSERT_EQ(packed, naivePack(layout, k, n,
-                                  [&](int64_t r, int64_t c) {
-                                    return values[r / fields * n + c] >>
-                                               (r % fields * attr.getBits()) &
-                                           ((1u << attr.getBits()) - 1);
-                                  }))
-          << str(attr) << " " << k << "x" << n;
+      auto code = [&, n = n](int64_t r, int64_t c) {
+        return fromStream(r, bits,
+                          [&](int64_t w) { return values[w * n + c]; });
+      };
+      ASSERT_EQ(packed, naivePack(attr, k, n, code, rows))
+          << str(attr) << " " << k << "x" << n << " " << group;
     }
-  }
 }
 
 // Scales in panels, zero points widened to bytes, a dense weight stored as
@@ -479,7 +519,7 @@ TEST_F(WeightReaderTest, PackedElements) {
               "> = #gptq.packed<@s, layout = " + str(attr) +
               (transposed ? ", transposed = true>" : ">"));
           ASSERT_EQ(error, "");
-          ASSERT_EQ(packed, naivePack(Layout(attr), k, n,
+          ASSERT_EQ(packed, naivePack(attr, k, n,
                                       [&](int64_t r, int64_t c) {
                                         int64_t i = transposed
                                                         ? c * columns + r

@@ -197,8 +197,9 @@ TEST_F(ImportTest, ShardsMustAgreeWithTheIndex) {
 }
 
 TEST_F(ImportTest, EmittedKernelsRoundTrip) {
-  for (const char *text : {"64,77,4,32", "5,3,8,-1,asym",
-                           "64,96,4,32,asym,act-order", "16,24,16,1"}) {
+  for (const char *text :
+       {"64,77,4,32", "5,3,8,-1,asym", "64,96,4,32,asym,act-order",
+        "16,24,16,1", "9,77,3,20,asym", "5,40,7,-1"}) {
     auto shape = KernelShape::parse(text);
     ASSERT_TRUE(shape) << shape.status().message();
     std::string weights, again;
@@ -211,7 +212,7 @@ TEST_F(ImportTest, EmittedKernelsRoundTrip) {
     EXPECT_EQ(weights, again);
   }
   for (const char *text :
-       {"", "1,2,3", "64,64,5,32", "0,64,4,32", "64,64,4,0",
+       {"", "1,2,3", "64,64,9,32", "0,64,4,32", "64,64,4,0",
         "64,64,4,32,sparse", "4000000000,4000000000,4,32", "x,64,4,32"})
     EXPECT_FALSE(KernelShape::parse(text)) << text;
 }

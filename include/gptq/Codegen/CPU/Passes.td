@@ -29,12 +29,15 @@ def CPUPlanPass : Pass<"gptq-cpu-plan", "::mlir::ModuleOp"> {
 }
 
 def CPULowerGroupDotPass : InterfacePass<"gptq-cpu-lower-group-dot", "::mlir::FunctionOpInterface"> {
-  let summary = "Lowers group_dot to unpacking and f32 FMA";
+  let summary = "Lowers group_dot to unpacking and f32 FMA, or to products of bytes";
   let description = [{
     Before: `gptq.group_dot` and `gptq.group_sum` on register tiles. After: loops over packed words: one load per vector of lanes, a shift, mask
-    and conversion per code, an FMA per row, in vectors of the plan's lanes. Which row a field of a word holds is asked of the layout.
+    and conversion per code, an FMA per row, in vectors of the plan's lanes. Words of a layout of several planes are put together first, a
+    shift and a mask for each plane. Which row a field of a word holds is asked of the layout. With activations split into bytes, one row,
+    and scales and zero points hoisted, codes stay integers: four of a column at a time are multiplied by bytes (`vpmaddubsw`), sums are
+    kept in 16 bits as long as they fit, then in 32, and converted once for a group.
   }];
-  let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect"];
+  let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "LLVM::LLVMDialect"];
 }
 
 def CPULowerToLLVMPass : Pass<"gptq-cpu-lower-to-llvm", "::mlir::ModuleOp"> {

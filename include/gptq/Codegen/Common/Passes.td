@@ -83,7 +83,8 @@ def PromoteActivationsPass : InterfacePass<"gptq-promote-activations", "::mlir::
   let description = [{
     Before: a tiled matmul whose plan says `path = promote` reads its activations where they lie, through its permutation if it has one. After:
     a `gptq.stage` copies them once, in the order they are read, into workgroup memory, and `perm` is gone. Packed weights are read once and
-    stay put. A tile larger than `max-bytes` is left alone and reported as a missed remark.
+    stay put. With `path = split` a `gptq.stage_split` also writes them there as bytes and units, which the matmul is given beside them;
+    only permuted ones are copied as well. A tile larger than `max-bytes` is left alone and reported as a missed remark.
   }];
   let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "gpu::GPUDialect"];
   let options = [Option<"maxBytes", "max-bytes", "int64_t", "1048576", "Workgroup memory the copy may use, in bytes">];

@@ -74,6 +74,7 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
     AddRMSNormOp::attachInterface<ModelOpBufferization<AddRMSNormOp>>(*ctx);
     SiluMulOp::attachInterface<ModelOpBufferization<SiluMulOp>>(*ctx);
     StageOp::attachInterface<ModelOpBufferization<StageOp>>(*ctx);
+    StageSplitOp::attachInterface<ModelOpBufferization<StageSplitOp>>(*ctx);
     RotaryAppendOp::attachInterface<ModelOpBufferization<RotaryAppendOp>>(*ctx);
     AttentionOp::attachInterface<ModelOpBufferization<AttentionOp>>(*ctx);
   });

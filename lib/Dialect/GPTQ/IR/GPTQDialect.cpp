@@ -209,31 +209,55 @@ LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  int64_t bits, int64_t blockN, int64_t blockK,
                                  StringAttr order) {
   auto isPowerOf2 = [](int64_t v) { return v > 0 && llvm::isPowerOf2_64(v); };
-  if (!isPowerOf2(bits) || !isPowerOf2(blockN) || !isPowerOf2(blockK))
-    return emitError() << "expects bits, blockN and blockK to be powers of "
-                          "two, but found "
-                       << bits << ", " << blockN << " and " << blockK;
-  int64_t left[3] = {llvm::Log2_64(bits), llvm::Log2_64(blockK),
-                     llvm::Log2_64(blockN)};
-  SmallVector<StringRef> names;
-  order.getValue().split(names, ' ', -1, /*KeepEmpty=*/false);
-  llvm::SmallDenseSet<StringRef, 16> seen;
-  for (StringRef name : names) {
-    size_t dim = StringRef("bkn").find(name.empty() ? '?' : name[0]);
-    int64_t bit;
-    if (dim == StringRef::npos || name.drop_front().getAsInteger(10, bit) ||
-        bit < 0 || bit >= left[dim])
-      return emitError() << "expects order to name address bits of (bit, k, "
-                            "n), but found '"
-                         << name << "'";
-    if (!seen.insert(name).second)
-      return emitError() << "expects each address bit once, but '" << name
-                         << "' occurs twice";
+  if (!isPowerOf2(blockN) || !isPowerOf2(blockK))
+    return emitError() << "expects blockN and blockK to be powers of two, but "
+                          "found "
+                       << blockN << " and " << blockK;
+  if (bits < 1 || bits > 64)
+    return emitError() << "expects elements of 1 to 64 bits, but found "
+                       << bits;
+  SmallVector<StringRef> planes;
+  order.getValue().split(planes, '|');
+  int64_t planeBits = 0;
+  for (StringRef plane : planes) {
+    int64_t left[3] = {llvm::Log2_64_Ceil(bits), llvm::Log2_64(blockK),
+                       llvm::Log2_64(blockN)};
+    SmallVector<StringRef> names;
+    plane.split(names, ' ', -1, /*KeepEmpty=*/false);
+    llvm::SmallDenseSet<StringRef, 16> seen;
+    int64_t inElement = 0, highest = -1;
+    for (StringRef name : names) {
+      size_t dim = StringRef("bkn").find(name.empty() ? '?' : name[0]);
+      int64_t bit;
+      if (dim == StringRef::npos || name.drop_front().getAsInteger(10, bit) ||
+          bit < 0 || bit >= left[dim])
+        return emitError() << "expects order to name address bits of (bit, k, "
+                              "n), but found '"
+                           << name << "'";
+      if (!seen.insert(name).second)
+        return emitError() << "expects each address bit once, but '" << name
+                           << "' occurs twice";
+      if (dim == 0) {
+        ++inElement;
+        highest = std::max(highest, bit);
+      }
+    }
+    // A single plane has the width of the elements.
+    if (planes.size() == 1 && isPowerOf2(bits))
+      inElement = left[0];
+    if (highest >= inElement)
+      return emitError() << "expects a plane to name its bits from b0 up, but "
+                            "found 'b"
+                         << highest << "' among " << inElement;
+    if (int64_t(names.size()) != inElement + left[1] + left[2])
+      return emitError() << "expects order to name "
+                         << inElement + left[1] + left[2]
+                         << " address bits, but it names " << names.size();
+    planeBits += int64_t(1) << inElement;
   }
-  if (int64_t(names.size()) != left[0] + left[1] + left[2])
-    return emitError() << "expects order to name "
-                       << left[0] + left[1] + left[2]
-                       << " address bits, but it names " << names.size();
+  if (planeBits != bits)
+    return emitError() << "expects planes of " << bits
+                       << " bits together, but they have " << planeBits;
   return success();
 }
 
@@ -271,7 +295,7 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
     return emitError() << "expects " << field << " to be one of "
                        << llvm::join(allowed, ", ") << ", but found " << value;
   };
-  if (failed(oneOf("path", path, {"direct", "promote"})) ||
+  if (failed(oneOf("path", path, {"direct", "promote", "split"})) ||
       failed(oneOf("partials", partials, {"global", "shared"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))

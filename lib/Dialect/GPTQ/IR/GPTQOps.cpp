@@ -188,6 +188,17 @@ int64_t MatmulOp::getN() {
   return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
 }
 
+/// Checks activations of `k` columns that were split into bytes.
+static LogicalResult checkSplit(Operation *op, Value bytes, Value units,
+                                int64_t k, int64_t group) {
+  int64_t columns = shaped(bytes).getDimSize(1);
+  if (columns % 3 != 0 || columns / 3 < k)
+    return op->emitOpError("expects three times at least ")
+           << k << " columns of bytes, but found " << columns;
+  return checkDim(op, "units", units, 1, llvm::divideCeil(k, group),
+                  "ceil(K / group_size)");
+}
+
 LogicalResult DequantMatmulOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
@@ -209,12 +220,11 @@ LogicalResult DequantMatmulOp::verify() {
     if (layout.getBits() != int64_t(getBits()))
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
-    int64_t words =
-        layout.getBlockN() * layout.getBlockK() * layout.getBits() / 32;
     if (failed(checkDim(op, "codes", getCodes(), 1,
                         layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
-        failed(checkDim(op, "codes", getCodes(), 2, words, "words of a block")))
+        failed(checkDim(op, "codes", getCodes(), 2, layout.getBlockBits() / 32,
+                        "words of a block")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
@@ -254,6 +264,9 @@ LogicalResult DequantMatmulOp::verify() {
       failed(checkDim(op, "perm", getPerm(), 0, k, "K, as in lhs")) ||
       failed(checkDim(op, "init", getInits()[0], 0,
                       shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+    return failure();
+  if (getBytes() &&
+      failed(checkSplit(op, getBytes(), getUnits(), k, getGroupSize())))
     return failure();
   return success();
 }
@@ -389,6 +402,26 @@ LogicalResult StageOp::verify() {
                   "K, as in input");
 }
 
+LogicalResult StageSplitOp::verify() {
+  if (failed(checkInits(*this, 2)))
+    return failure();
+  Value bytes = getInits()[0], units = getInits()[1];
+  int64_t k = shaped(getInput()).getDimSize(1);
+  if (!shaped(bytes).getElementType().isInteger(8) ||
+      !shaped(units).getElementType().isF32())
+    return emitOpError("expects to write bytes, then units, but found ")
+           << bytes.getType() << " and " << units.getType();
+  if (ShapedType::isDynamic(k))
+    return emitOpError("expects a static number of columns");
+  for (Value init : getInits())
+    if (failed(checkDim(*this, "init", init, 0,
+                        shaped(getInput()).getDimSize(0), "M, as in input")))
+      return failure();
+  if (failed(checkDim(*this, "perm", getPerm(), 0, k, "K, as in input")))
+    return failure();
+  return checkSplit(*this, bytes, units, k, getGroupSize());
+}
+
 /// Checks the caches of rotary_append and attention.
 static LogicalResult checkCaches(Operation *op, Value keys, Value values,
                                  int64_t heads, int64_t kvHeads,
@@ -457,6 +490,7 @@ GPTQ_ROW_OP_METHODS(SiluMulOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
 GPTQ_ROW_OP_METHODS(StageOp)
+GPTQ_ROW_OP_METHODS(StageSplitOp)
 #undef GPTQ_ROW_OP_METHODS
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
@@ -465,6 +499,7 @@ void AddOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void SiluMulOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void RotaryAppendOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
@@ -519,6 +554,11 @@ LogicalResult GroupDotOp::verify() {
              << name << " to have " << acc.getDimSize(1)
              << " elements, one per column of acc, but found "
              << value.getType();
+  if (getUnit() &&
+      cast<VectorType>(getUnit().getType()).getDimSize(0) != acc.getDimSize(0))
+    return emitOpError("expects unit to have ")
+           << acc.getDimSize(0) << " elements, one per row of acc, but found "
+           << getUnit().getType();
   int64_t n = acc.getDimSize(1), runs = getColumns().size();
   if (runs == 0 || n % runs != 0)
     return emitOpError("expects runs of equal length to make up ")

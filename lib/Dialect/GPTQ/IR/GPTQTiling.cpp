@@ -191,6 +191,9 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
   };
   OpOperand *zeros = optional(op.getZerosMutable());
   OpOperand *bias = optional(op.getBiasMutable());
+  for (MutableOperandRange split : {op.getBytesMutable(), op.getUnitsMutable()})
+    if (OpOperand *operand = optional(split))
+      map.operands.push_back({operand, {kRows, kWhole}});
   if (LayoutAttr layout = op.getLayoutAttr()) {
     map.loops.push_back({op.getCodes(), 0});
     OperandMap panels = {{1, 1}, kWhole, kWhole};
@@ -273,6 +276,9 @@ static FailureOr<TilingMap> mapOf(RMSNormOp op) {
 static FailureOr<TilingMap> mapOf(StageOp op) {
   return rowMap(op, {&op.getInputMutable()});
 }
+static FailureOr<TilingMap> mapOf(StageSplitOp op) {
+  return rowMap(op, {&op.getInputMutable()});
+}
 static FailureOr<TilingMap> mapOf(AddOp op) {
   return rowMap(op, {&op.getLhsMutable(), &op.getRhsMutable()});
 }
@@ -342,6 +348,7 @@ GPTQ_TILING_METHODS(MatmulOp)
 GPTQ_TILING_METHODS(EmbeddingOp)
 GPTQ_TILING_METHODS(RMSNormOp)
 GPTQ_TILING_METHODS(StageOp)
+GPTQ_TILING_METHODS(StageSplitOp)
 GPTQ_TILING_METHODS(AddOp)
 GPTQ_TILING_METHODS(AddRMSNormOp)
 GPTQ_TILING_METHODS(SiluMulOp)
@@ -352,6 +359,7 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(MatmulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(EmbeddingOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RMSNormOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(StageOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(StageSplitOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddRMSNormOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(SiluMulOp)

@@ -186,7 +186,7 @@ def GPTQ_RotaryAttr : GPTQ_Attr<"Rotary", "rotary"> {
 //===----------------------------------------------------------------------===//
 
 def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
-  let summary = "Where the bits of a packed weight go, as a permutation of address bits";
+  let summary = "Where the bits of a packed weight go, as permutations of address bits";
   let description = [{
     A weight [K, N] of `bits`-bit elements is cut into blocks of `blockN` × `blockK` (powers of two, the last ones padded with
     zeros); blocks lie panel by panel: all blocks along K of the first `blockN` columns, then the next columns. Inside a block, the
@@ -199,11 +199,20 @@ def GPTQ_LayoutAttr : GPTQ_Attr<"Layout", "layout"> {
     ```
     Every order is a bijection by construction; the verifier checks that each bit occurs exactly once. (A 4-bit
     element has bits b0, b1: the address *inside* an element of 2^2 bits.)
+
+    A block of elements of another width is several *planes*, one behind the other: with `|` between them `order` holds a
+    permutation for each, lowest bits of the elements first. A plane of a names b0 … has 2^a bits of every element; together
+    they have `bits`. Three-bit elements as two low bits (64 words of them), then the high bit (32 words):
+    ```mlir
+    #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">
+    ```
   }];
   let parameters = (ins "int64_t":$bits, "int64_t":$blockN, "int64_t":$blockK, "::mlir::StringAttr":$order);
   let assemblyFormat = "`<` struct($bits, $blockN, $blockK, $order) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
+    /// Bits of a block.
+    int64_t getBlockBits() const { return getBits() * getBlockN() * getBlockK(); }
     /// Blocks that hold the first `k` rows of a weight in groups of `groupSize`, each of which starts a block.
     int64_t blocksOf(int64_t k, int64_t groupSize) const;
   }];
@@ -246,7 +255,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
     | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first | gptq-promote-activations |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];

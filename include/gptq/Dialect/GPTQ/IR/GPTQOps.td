@@ -25,6 +25,9 @@ class GPTQ_Shaped<list<Type> types, list<int> ranks> :
     AnyTypeOf<[TensorRankOf<types, ranks>, MemRefRankOf<types, ranks>]>;
 def GPTQ_Matrix : GPTQ_Shaped<[GPTQ_Float], [2]>;
 def GPTQ_Vector : GPTQ_Shaped<[GPTQ_Float], [1]>;
+/// Activations of three bytes, and what one of them is worth (`gptq.stage_split`).
+def GPTQ_Bytes : GPTQ_Shaped<[I8], [2]>;
+def GPTQ_Units : GPTQ_Shaped<[F32], [2]>;
 def GPTQ_State : MemRefRankOf<[F32, F16, BF16], [3]>;
 
 //===----------------------------------------------------------------------===//
@@ -109,7 +112,8 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     bias [N], init [M, N]; the last group may be short.
 
     With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales and zeros come in the same panels:
-    [panels, groups, blockN].
+    [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
+    those instead.
 
     Epilogue `silu_mul`: the columns are pairs of runs of h = blockN / 2 (packed; N / 2 otherwise), gate then up; the result, N / 2 columns,
     is silu(gate) * up with silu(v) = v / (1 + exp(-v)).
@@ -122,16 +126,16 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
                        Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
                        Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
-                       Variadic<GPTQ_Matrix>:$inits,
+                       Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
                        DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
                        OptionalAttr<GPTQ_LayoutAttr>:$layout,
                        DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)? `:`
-      type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)? (`g_idx` type($g_idx)^)?
-      (`perm` type($perm)^)? (`bias` type($bias)^)? `)`
+    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
+      (`split` $bytes^ `,` $units)? `:` type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)?
+      (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)? (`split` type($bytes)^ `,` type($units))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -240,6 +244,26 @@ def GPTQ_StageOp : GPTQ_ModelOp<"stage", [AttrSizedOperandSegments]> {
   }];
 }
 
+def GPTQ_StageSplitOp : GPTQ_ModelOp<"stage_split", [AttrSizedOperandSegments]> {
+  let summary = "Copies activations as integers of three bytes, a unit for each group";
+  let description = [{
+    With g = k / group_size, v[m, k] = input[m, perm[k]] (or input[m, k] without `perm`) and a the largest |v[m, k]| of group g,
+
+        units[m, g] = a / 8323072,   b0 + 256 b1 + 65536 b2 = v[m, k] / units[m, g], rounded to the nearest integer
+
+    and bytes[m, i P + k] = b_i, each in −128 … 127; P, a third of the columns of `bytes`, is at least K. So a group is as exact
+    as its largest element is in f32, and its sums of products with small codes are sums of integers, which round nothing. (8323072 =
+    127 · 65536 is the largest multiple whose b2 fits.) A group with an infinity or a NaN has such a unit. Bytes beyond K stay as
+    they are.
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Variadic<AnyTypeOf<[GPTQ_Bytes, GPTQ_Units]>>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$group_size);
+  let assemblyFormat = [{
+    `ins` `(` $input (`perm` $perm^)? `:` type($input) (`perm` type($perm)^)? `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
 def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegments]> {
   let summary = "Rotates queries and keys, and appends keys and values to their caches";
   let description = [{
@@ -322,8 +346,10 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
         result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, block, k, c(n)] - zero[n])
 
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
-    `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it. Without `perm` column k0 + k of x is read;
-    without `zero` and `scale` the codes themselves are multiplied (for a layout of floating-point elements always).
+    `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it; those of the
+    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero` and `scale` the codes themselves are
+    multiplied (for a layout of floating-point elements always). `bytes` hold the same activations split in three (`gptq.stage_split`),
+    `unit` [R] is theirs for this group: a lowering may multiply those.
 
     Where the plan's `lanes` threads hold a tile together, they all execute the op with the same `row`, `k0`, `panel` and `block`, and R and N
     count a thread's own rows and columns: which ones, the unit says (`Target`); `columns` is then [0]. Its lowering is the target's inner loop.
@@ -331,13 +357,15 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let arguments = (ins MemRefRankOf<[GPTQ_Float], [2]>:$x, Index:$row, Index:$k0,
                        MemRefRankOf<[I32, F16, BF16, F32], [3]>:$w, Index:$panel, Index:$block, DenseI64ArrayAttr:$columns,
                        VectorOfRankAndType<[2], [F32]>:$acc, Optional<MemRefRankOf<[I32], [1]>>:$perm,
+                       Optional<MemRefRankOf<[I8], [2]>>:$bytes, Optional<VectorOfRankAndType<[1], [F32]>>:$unit,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
                        ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
   let assemblyFormat = [{
-    $x `[` $row `,` $k0 `]` (`perm` $perm^)? `,` $w `[` $panel `,` $block `]` `acc` $acc (`scale` $scale^)? (`zero` $zero^)? attr-dict `:`
-    type($x) (`perm` type($perm)^)? `,` type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
+    $x `[` $row `,` $k0 `]` (`perm` $perm^)? (`split` $bytes^ `by` $unit)? `,` $w `[` $panel `,` $block `]` `acc` $acc
+    (`scale` $scale^)? (`zero` $zero^)? attr-dict `:` type($x) (`perm` type($perm)^)? (`split` type($bytes)^ `by` type($unit))? `,`
+    type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
   }];
   let hasVerifier = 1;
 }
