@@ -25,7 +25,7 @@ from reference.make_checkpoint import make_layer
 from runtime import Model, runtime
 
 AXES = {
-    "bits": (4, 8),
+    "bits": (2, 4, 8),
     "sym": (True, False),
     "activations": ("f16", "bf16"),
     "group_size": (-1, 32, 64, 128, 20),
@@ -99,8 +99,8 @@ def run(folder):
             worst = np.abs(results[0] - exact).max() / np.abs(exact).max()
             same = np.array_equal(results[0], results[1])
             # Unpacked codes are 1024 too large until the group is corrected, which
-            # costs float32 up to 7 of its 24 bits.
-            if same and worst <= 2e-4:
+            # costs float32 up to 7 of its 24 bits, 9 where codes have only 2.
+            if same and worst <= 4e-4:
                 passed += 1
             else:
                 failed += 1

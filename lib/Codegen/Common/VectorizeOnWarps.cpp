@@ -311,7 +311,8 @@ LogicalResult WarpMatmul::run() {
   const bool isWhole = op.groupSize >= op.k;
   // A group that does not fill blocks is padded to whole ones, so it has to be
   // one chunk.
-  const int64_t stepK = op.plan.getStepK();
+  // Parts are whole blocks.
+  const int64_t stepK = llvm::alignTo(op.plan.getStepK(), blockK);
   chunkRows = stepK && (isWhole || op.groupSize % stepK == 0)
                   ? stepK
                   : std::min(op.groupSize, op.k);

@@ -28,6 +28,17 @@ func.func @partials_in_workgroup_memory(%x: memref<?x344xf16>, %q: memref<2x6x12
   return
 }
 
+// A block of 2-bit codes has 128 rows: a part cannot have fewer.
+#twobit = #gptq.layout<bits = 2, blockN = 16, blockK = 128, order = "b0 n3 k1 k2 k0 k5 k6 k3 k4 n0 n1 n2">
+#parts = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+// CHECK-LABEL: func @parts_are_whole_blocks
+//       CHECK:   scf.for %{{.+}} = %{{.+}} to %c4{{.*}} step %c2
+//       CHECK:     gptq.group_dot {{.*}} depth = 128
+func.func @parts_are_whole_blocks(%x: memref<?x512xf16>, %q: memref<1x4x128xi32>, %s: memref<1x4x16xf16>, %e: memref<?x16xf32>) {
+  gptq.dequant_matmul ins(%x, %q, %s : memref<?x512xf16>, memref<1x4x128xi32>, memref<1x4x16xf16>) outs(%e : memref<?x16xf32>) {bits = 2, group_size = 128, zero_point = 2, layout = #twobit, gptq.plan = #parts}
+  return
+}
+
 // Without, the first warp starts the result and the others add to it.
 // CHECK-LABEL: func @partials_in_the_result
 //   CHECK-NOT:   memref.alloc
