@@ -142,8 +142,21 @@ def test_no_such_folder(tmp_path):
     assert not harness.error_of(done, "gptq-translate", [], os.listdir(tmp_path))
 
 
+# GPTQ streams codes of these widths.
+STREAMED = (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize("name", [name for name, variant in WHOLE.items() if variant.get("bits", 4) not in STREAMED])
+def test_other_widths_do_not_leave_as_gptq(name, tmp_path):
+    source = make_model(str(tmp_path / "checkpoint"), **WHOLE[name])
+    before = os.listdir(tmp_path)
+    done = harness.call("gptq-translate", "--import-hf", source, "--export-gptq", tmp_path / "out")
+    assert not harness.error_of(done, "gptq-translate", before, os.listdir(tmp_path))
+    assert b"expected codes of 2, 3, 4 or 8 bits" in done.stderr
+
+
 @pytest.mark.parametrize("to", ("gptq", "gptq_v2"))
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", [name for name, variant in WHOLE.items() if variant.get("bits", 4) in STREAMED])
 def test_every_format_leaves_as_gptq(name, to, tmp_path):
     """The exported folder holds the same layers, for the reference and for the importer."""
     variant = WHOLE[name]
