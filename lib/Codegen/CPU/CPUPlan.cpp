@@ -189,7 +189,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
 
   void runOnOperation() override {
     const ::gptq::TargetInfo *target = ::gptq::findTarget(cpu);
-    if (!target) {
+    if (!target || target->kind != ::gptq::TargetInfo::Kind::CPU) {
       getOperation().emitError("expects a known CPU target, but found '")
           << cpu << "'";
       return signalPassFailure();

@@ -4,6 +4,8 @@
 // RUN: not gptq-opt %s -gptq-cpu-plan=cpu=z80 2>&1 | FileCheck %s --check-prefix=ERROR
 // One plan for single rows and one for the rest; nothing is rewritten.
 
+// RUN: not gptq-opt %s -gptq-cpu-plan=cpu=sm_90a 2>&1 | FileCheck %s --check-prefix=KIND
+// KIND: expects a known CPU target, but found 'sm_90a'
 // ERROR: expects a known CPU target, but found 'z80'
 // CHECK-LABEL: func @layer
 //       CHECK:   gptq.dequant_matmul {{.*}} perm {{.*}} gptq.plans = [
