@@ -43,12 +43,6 @@ static int64_t panelsPerWorkgroup(int64_t panels) {
 }
 
 namespace {
-/// A plan, and why each field that is not the plain choice is as it is.
-struct ReasonedPlan {
-  PlanAttr plan;
-  DictionaryAttr reasons;
-};
-
 /// What the planner knows of a matmul.
 struct MatmulFacts {
   int64_t n, k;
@@ -195,45 +189,22 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       return signalPassFailure();
     }
     const ::gptq::UnitInfo &unit = target->units.front();
-    MLIRContext *ctx = &getContext();
-    getOperation().walk([&](DestinationStyleOpInterface op) {
-      auto entry = op->getParentOfType<func::FuncOp>();
-      if (!isa<GPTQDialect>(op->getDialect()) || !entry ||
-          !entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr) ||
-          op->hasAttr(kPlansAttr))
-        return;
-      int64_t maxRows =
-          entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
-      auto out = cast<ShapedType>(op.getDpsInits()[0].getType());
-      // An op on a fixed number of rows is planned for these only.
-      SmallVector<std::pair<int64_t, int64_t>> buckets;
-      if (!out.isDynamicDim(0))
-        buckets = {{1, out.getDimSize(0)}};
-      else if (maxRows == 1)
-        buckets = {{1, 1}};
-      else
-        buckets = {{1, 1}, {2, maxRows}};
-      SmallVector<Attribute> plans, whys;
-      for (auto [mMin, mMax] : buckets) {
-        ReasonedPlan choice;
-        if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          choice = planMatmul(*target, unit,
+    planOps(
+        getOperation(), reasons,
+        [](Operation *) { return SmallVector<int64_t>{1}; },
+        [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
+          if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+            return planMatmul(*target, unit,
                               {matmul.getN(), matmul.getK(),
                                int64_t(matmul.getBits()),
                                bool(matmul.getPerm()), matmul.getEpilogue()},
                               mMin, mMax);
-        else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
-          choice = planMatmul(*target, unit, {matmul.getN(), matmul.getK()},
+          if (auto matmul = dyn_cast<MatmulOp>(op))
+            return planMatmul(*target, unit, {matmul.getN(), matmul.getK()},
                               mMin, mMax);
-        else
-          choice = {planRows(unit, mMin, mMax), DictionaryAttr::get(ctx)};
-        plans.push_back(choice.plan);
-        whys.push_back(choice.reasons);
-      }
-      op->setAttr(kPlansAttr, ArrayAttr::get(ctx, plans));
-      if (reasons)
-        op->setAttr(kReasonsAttr, ArrayAttr::get(ctx, whys));
-    });
+          return {planRows(unit, mMin, mMax),
+                  DictionaryAttr::get(&getContext())};
+        });
   }
 };
 } // namespace

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/Plan.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
@@ -44,4 +45,38 @@ const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
   const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
   return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
+}
+
+void mlir::gptq::planOps(
+    ModuleOp module, bool withReasons,
+    function_ref<SmallVector<int64_t>(Operation *)> ends,
+    function_ref<ReasonedPlan(Operation *, int64_t, int64_t)> choose) {
+  module.walk([&](DestinationStyleOpInterface op) {
+    auto entry = op->getParentOfType<func::FuncOp>();
+    if (!isa<GPTQDialect>(op->getDialect()) || !entry ||
+        !entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr) ||
+        op->hasAttr(kPlansAttr))
+      return;
+    const int64_t maxRows =
+        entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
+    auto out = cast<ShapedType>(op.getDpsInits()[0].getType());
+    SmallVector<int64_t> last;
+    if (out.isDynamicDim(0))
+      last = ends(op);
+    last.push_back(out.isDynamicDim(0) ? maxRows : out.getDimSize(0));
+    SmallVector<Attribute> plans, whys;
+    int64_t from = 1;
+    for (int64_t to : last) {
+      to = std::min(to, last.back());
+      if (to < from)
+        continue;
+      ReasonedPlan choice = choose(op, from, to);
+      plans.push_back(choice.plan);
+      whys.push_back(choice.reasons);
+      from = to + 1;
+    }
+    op->setAttr(kPlansAttr, ArrayAttr::get(op.getContext(), plans));
+    if (withReasons)
+      op->setAttr(kReasonsAttr, ArrayAttr::get(op.getContext(), whys));
+  });
 }

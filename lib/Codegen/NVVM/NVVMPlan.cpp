@@ -40,12 +40,6 @@ static constexpr int64_t kOperandRegisters = 112;
 static constexpr int64_t kSharedSums = 32;
 
 namespace {
-/// A plan, and why each field that is not the plain choice is as it is.
-struct ReasonedPlan {
-  PlanAttr plan;
-  DictionaryAttr reasons;
-};
-
 /// How the work on a matmul is divided.
 struct MatmulTiles {
   /// Tiles of 16 columns of a workgroup, and of one of its warps.
@@ -233,53 +227,25 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     if (isRefused)
       return signalPassFailure();
     const ::gptq::UnitInfo &unit = target->units.front();
-    MLIRContext *ctx = &getContext();
-    getOperation().walk([&](DestinationStyleOpInterface op) {
-      auto entry = op->getParentOfType<func::FuncOp>();
-      if (!isa<GPTQDialect>(op->getDialect()) || !entry ||
-          !entry->hasAttrOfType<IntegerAttr>(kMaxRowsAttr) ||
-          op->hasAttr(kPlansAttr))
-        return;
-      int64_t maxRows =
-          entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
-      auto out = cast<ShapedType>(op.getDpsInits()[0].getType());
-      const bool isMatmul = isa<DequantMatmulOp, MatmulOp>(op.getOperation());
-      // An op on a fixed number of rows is planned for these only.
-      SmallVector<std::pair<int64_t, int64_t>> buckets;
-      if (!out.isDynamicDim(0)) {
-        buckets = {{1, out.getDimSize(0)}};
-      } else {
-        int64_t from = 1;
-        for (int64_t to : {int64_t(1), kTileRows, 2 * kTileRows, maxRows}) {
-          to = std::min(to, maxRows);
-          if (to < from || (!isMatmul && to > 1 && to < maxRows))
-            continue;
-          buckets.push_back({from, to});
-          from = to + 1;
-        }
-      }
-      SmallVector<Attribute> plans, whys;
-      for (auto [mMin, mMax] : buckets) {
-        ReasonedPlan choice;
-        if (auto matmul = dyn_cast<DequantMatmulOp>(op.getOperation()))
-          choice = planMatmul(*target, unit, matmul.getN(), matmul.getK(),
+    planOps(
+        getOperation(), reasons,
+        [](Operation *op) -> SmallVector<int64_t> {
+          if (isa<DequantMatmulOp, MatmulOp>(op))
+            return {1, kTileRows, 2 * kTileRows};
+          return {1};
+        },
+        [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
+          if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
                               /*isQuantized=*/true, mMin, mMax);
-        else if (auto matmul = dyn_cast<MatmulOp>(op.getOperation()))
-          choice = planMatmul(*target, unit, matmul.getN(), matmul.getK(),
+          if (auto matmul = dyn_cast<MatmulOp>(op))
+            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
                               /*isQuantized=*/false, mMin, mMax);
-        else
           // Attention reads each cache once for every query head: the second
           // time from the level-2 cache, and on other multiprocessors.
-          choice = {planRows(unit, mMin, mMax, 512,
-                             isa<AttentionOp>(op.getOperation()) ? 1 : 0),
-                    DictionaryAttr::get(ctx)};
-        plans.push_back(choice.plan);
-        whys.push_back(choice.reasons);
-      }
-      op->setAttr(kPlansAttr, ArrayAttr::get(ctx, plans));
-      if (reasons)
-        op->setAttr(kReasonsAttr, ArrayAttr::get(ctx, whys));
-    });
+          return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),
+                  DictionaryAttr::get(&getContext())};
+        });
   }
 };
 } // namespace

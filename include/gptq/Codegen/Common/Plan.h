@@ -10,6 +10,7 @@
 
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Target/Target.h"
+#include "mlir/IR/BuiltinOps.h"
 
 namespace mlir::gptq {
 
@@ -17,6 +18,20 @@ namespace mlir::gptq {
 /// kernel. Empty, or null, where the planner has not been.
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
+
+/// A plan, and why each field that is not the plain choice is as it is.
+struct ReasonedPlan {
+  PlanAttr plan;
+  DictionaryAttr reasons;
+};
+
+/// Plans every op of the entries of `module` that has no plans yet: one for each
+/// range of M, which ends where `ends` says (ascending; the largest M of the
+/// entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
+/// fixed number of rows is planned for these only.
+void planOps(ModuleOp module, bool withReasons,
+             function_ref<SmallVector<int64_t>(Operation *)> ends,
+             function_ref<ReasonedPlan(Operation *, int64_t, int64_t)> choose);
 
 /// A layout of `bits`-bit elements as an attribute.
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
