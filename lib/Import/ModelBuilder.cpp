@@ -34,9 +34,8 @@ ModelBuilder::ModelBuilder(Checkpoint &checkpoint, const Format *format,
   symbols.setInsertionPointToEnd(module->getBody());
 }
 
-/// What people call a tensor or a module: without the prefix all share.
-static std::string labelOf(StringRef name) {
-  name.consume_front("model.");
+std::string ModelBuilder::labelOf(StringRef name) const {
+  name.consume_front(prefix);
   return name.str();
 }
 
@@ -114,56 +113,80 @@ ModelBuilder::readLinearLayer(const std::string &module,
 // Reading a model
 //===----------------------------------------------------------------------===//
 
+abi::Expected<ModelBuilder::Norm>
+ModelBuilder::readNorm(const std::string &module, int64_t size) {
+  Norm norm;
+  norm.label = labelOf(module);
+  GPTQ_ASSIGN(norm.weight, readVector(module + ".weight", size));
+  return norm;
+}
+
+static BiasRule biasRule(bool has) {
+  return has ? BiasRule::Required : BiasRule::AsFound;
+}
+
+abi::Expected<ModelBuilder::Attention>
+ModelBuilder::readAttention(const ModelConfig &config, int64_t context,
+                            int64_t index, const std::string &name) {
+  const ModuleNames &modules = config.family->modules;
+  int64_t h = config.hiddenSize, d = config.headDim;
+  int64_t q = config.heads * d, kv = config.kvHeads * d;
+  const BiasRule qkvBias = biasRule(config.qkvBias);
+  auto read = [&](StringRef part, LinearShape shape, BiasRule bias) {
+    return readLinearLayer(name + part.str(), shape, bias);
+  };
+
+  Attention attention;
+  attention.label = labelOf(name + modules.query.rsplit('.').first.str());
+  attention.window = config.windows[index];
+  GPTQ_ASSIGN(attention.q, read(modules.query, {q, h}, qkvBias));
+  GPTQ_ASSIGN(attention.k, read(modules.key, {kv, h}, qkvBias));
+  GPTQ_ASSIGN(attention.v, read(modules.value, {kv, h}, qkvBias));
+  if (config.family->headNorm) {
+    GPTQ_ASSIGN(attention.queryNorm,
+                readVector(name + modules.queryNorm.str() + ".weight", d));
+    GPTQ_ASSIGN(attention.keyNorm,
+                readVector(name + modules.keyNorm.str() + ".weight", d));
+  }
+  GPTQ_ASSIGN(attention.o,
+              read(modules.output, {h, q}, biasRule(config.outputBias)));
+  std::string block = labelOf(name);
+  attention.keys =
+      declareState(block + "keys", {config.kvHeads, context, config.headDim});
+  attention.values =
+      declareState(block + "values", {config.kvHeads, context, config.headDim});
+  return attention;
+}
+
+abi::Expected<ModelBuilder::Mlp>
+ModelBuilder::readMlp(const ModelConfig &config, const std::string &name) {
+  const ModuleNames &modules = config.family->modules;
+  int64_t h = config.hiddenSize, i = config.intermediateSize;
+  auto read = [&](StringRef part, LinearShape shape) {
+    return readLinearLayer(name + part.str(), shape, biasRule(config.mlpBias));
+  };
+  Mlp mlp;
+  mlp.label = labelOf(name + "mlp");
+  GPTQ_ASSIGN(mlp.gate, read(modules.gate, {i, h}));
+  GPTQ_ASSIGN(mlp.up, read(modules.up, {i, h}));
+  GPTQ_ASSIGN(mlp.down, read(modules.down, {h, i}));
+  return mlp;
+}
+
 abi::Expected<ModelBuilder::Layer>
 ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
                         int64_t index) {
-  std::string name = "model.layers." + std::to_string(index);
-  int64_t h = config.hiddenSize, i = config.intermediateSize;
-  int64_t q = config.heads * config.headDim;
-  int64_t kv = config.kvHeads * config.headDim;
-  auto bias = [](bool has) {
-    return has ? BiasRule::Required : BiasRule::AsFound;
-  };
-
+  const ModuleNames &modules = config.family->modules;
+  const std::string name =
+      (modules.prefix + modules.layers + "." + Twine(index) + ".").str();
+  int64_t h = config.hiddenSize;
   Layer layer;
-  layer.label = labelOf(name);
-  layer.window = config.windows[index];
-  GPTQ_ASSIGN(layer.inputNorm, readVector(name + ".input_layernorm.weight", h));
-  GPTQ_ASSIGN(layer.q,
-              readLinearLayer(name + ".self_attn.q_proj", LinearShape{q, h},
-                              bias(config.qkvBias)));
-  GPTQ_ASSIGN(layer.k,
-              readLinearLayer(name + ".self_attn.k_proj", LinearShape{kv, h},
-                              bias(config.qkvBias)));
-  GPTQ_ASSIGN(layer.v,
-              readLinearLayer(name + ".self_attn.v_proj", LinearShape{kv, h},
-                              bias(config.qkvBias)));
-  if (config.family->headNorm) {
-    GPTQ_ASSIGN(layer.queryNorm,
-                readVector(name + ".self_attn.q_norm.weight", config.headDim));
-    GPTQ_ASSIGN(layer.keyNorm,
-                readVector(name + ".self_attn.k_norm.weight", config.headDim));
-  }
-  GPTQ_ASSIGN(layer.o,
-              readLinearLayer(name + ".self_attn.o_proj", LinearShape{h, q},
-                              bias(config.outputBias)));
-  GPTQ_ASSIGN(layer.mlpNorm,
-              readVector(name + ".post_attention_layernorm.weight", h));
-  GPTQ_ASSIGN(layer.gate,
-              readLinearLayer(name + ".mlp.gate_proj", LinearShape{i, h},
-                              bias(config.mlpBias)));
-  GPTQ_ASSIGN(layer.up,
-              readLinearLayer(name + ".mlp.up_proj", LinearShape{i, h},
-                              bias(config.mlpBias)));
-  GPTQ_ASSIGN(layer.down,
-              readLinearLayer(name + ".mlp.down_proj", LinearShape{h, i},
-                              bias(config.mlpBias)));
-  layer.keys = declareState(layer.label + ".keys",
-                            {config.kvHeads, context, config.headDim});
-  layer.values = declareState(layer.label + ".values",
-                              {config.kvHeads, context, config.headDim});
-  // Older checkpoints store what #gptq.rotary computes.
-  checkpoint.ignore(name + ".self_attn.rotary_emb.inv_freq");
+  GPTQ_ASSIGN(layer.inputNorm, readNorm(name + modules.inputNorm.str(), h));
+  GPTQ_ASSIGN(layer.attention, readAttention(config, context, index, name));
+  GPTQ_ASSIGN(layer.mlpNorm, readNorm(name + modules.mlpNorm.str(), h));
+  GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  for (StringRef tensor : modules.ignored)
+    checkpoint.ignore(name + tensor.str());
   return layer;
 }
 
@@ -185,27 +208,30 @@ static View getRotary(const ModelConfig &config, int64_t context,
 abi::Expected<ModelBuilder::Model>
 ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   int64_t h = config.hiddenSize, vocab = config.vocabSize;
+  const ModuleNames &modules = config.family->modules;
+  const std::string head = modules.head.str();
+  const std::string embeddingName =
+      (modules.prefix + modules.embedding + ".weight").str();
   Model model;
-  GPTQ_ASSIGN(View embedding, readDense(checkpoint, "model.embed_tokens.weight",
-                                        {vocab, h}, ctx));
-  model.embedding = declare("embed_tokens.weight", embedding);
+  GPTQ_ASSIGN(View embedding,
+              readDense(checkpoint, embeddingName, {vocab, h}, ctx));
+  model.embedding = declare(labelOf(embeddingName), embedding);
   numParameters += vocab * h;
   model.rotary = declare("rotary", getRotary(config, context, ctx));
   for (int64_t index = 0; index < config.numLayers; ++index) {
     GPTQ_ASSIGN(Layer layer, readLayer(config, context, index));
     model.layers.push_back(std::move(layer));
   }
-  GPTQ_ASSIGN(model.norm, readVector("model.norm.weight", h));
+  GPTQ_ASSIGN(model.norm, readNorm((modules.prefix + modules.norm).str(), h));
   // A quantized head is one of its own, whatever the configuration says.
-  if (config.tiedEmbeddings &&
-      !(format && format->holds(checkpoint, "lm_head"))) {
-    model.head.label = "lm_head";
+  if (config.tiedEmbeddings && !(format && format->holds(checkpoint, head))) {
+    model.head.label = head;
     model.head.weight = model.embedding;
     model.head.views.n = vocab;
     model.head.views.k = h;
-    checkpoint.ignore("lm_head.weight");
+    checkpoint.ignore(head + ".weight");
   } else {
-    GPTQ_ASSIGN(model.head, readLinearLayer("lm_head", LinearShape{vocab, h},
+    GPTQ_ASSIGN(model.head, readLinearLayer(head, LinearShape{vocab, h},
                                             BiasRule::AsFound));
   }
   std::vector<std::string> unused = checkpoint.unused();
@@ -281,14 +307,13 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
       linear.label);
 }
 
-Value ModelBuilder::emitNorm(const Symbol &weight, const std::string &label,
-                             double epsilon, Value x) {
-  Location loc = at(label);
-  Value w = load(weight, loc);
+Value ModelBuilder::emitNorm(const Norm &norm, double epsilon, Value x) {
+  Location loc = at(norm.label);
+  Value w = load(norm.weight, loc);
   Value init = empty(x, cast<RankedTensorType>(x.getType()).getDimSize(1), loc);
   return labeled(RMSNormOp::create(b, loc, init.getType(), x, w, init,
                                    b.getF64FloatAttr(epsilon)),
-                 label);
+                 norm.label);
 }
 
 Value ModelBuilder::emitAdd(const std::string &label, Value lhs, Value rhs) {
@@ -298,52 +323,60 @@ Value ModelBuilder::emitAdd(const std::string &label, Value lhs, Value rhs) {
   return labeled(AddOp::create(b, loc, init.getType(), lhs, rhs, init), label);
 }
 
-Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
-                              Value x, Value table, Value position) {
-  int64_t heads = config.heads, kvHeads = config.kvHeads, d = config.headDim;
-  auto label = [&](StringRef part) { return layer.label + "." + part.str(); };
+Value ModelBuilder::emitAttention(const ModelConfig &config,
+                                  const Attention &attention, Value x,
+                                  Value table, Value position) {
+  int64_t d = config.headDim, width = config.heads * d;
+  IntegerAttr heads = b.getI64IntegerAttr(config.heads);
+  IntegerAttr kvHeads = b.getI64IntegerAttr(config.kvHeads);
+  IntegerAttr headDim = b.getI64IntegerAttr(d);
+  Value q = emitLinear(attention.q, x), k = emitLinear(attention.k, x);
+  Value v = emitLinear(attention.v, x);
 
-  Value normed =
-      emitNorm(layer.inputNorm, label("input_layernorm"), config.epsilon, x);
-  Value q = emitLinear(layer.q, normed), k = emitLinear(layer.k, normed);
-  Value v = emitLinear(layer.v, normed);
-
-  Location loc = at(label("self_attn.rotary"));
-  Value queryNorm = load(layer.queryNorm, loc);
-  Value keyNorm = load(layer.keyNorm, loc);
-  Value keys = load(layer.keys, loc), values = load(layer.values, loc);
-  Value init = empty(x, heads * d, loc);
+  const std::string rotaryLabel = attention.label + ".rotary";
+  Location loc = at(rotaryLabel);
+  Value queryNorm = load(attention.queryNorm, loc);
+  Value keyNorm = load(attention.keyNorm, loc);
+  Value keys = load(attention.keys, loc), values = load(attention.values, loc);
+  Value init = empty(x, width, loc);
   Value rotated = labeled(
       RotaryAppendOp::create(
           b, loc, init.getType(), q, k, v, table, queryNorm, keyNorm, position,
-          keys, values, init, b.getI64IntegerAttr(heads),
-          b.getI64IntegerAttr(kvHeads), b.getI64IntegerAttr(d),
+          keys, values, init, heads, kvHeads, headDim,
           b.getF64FloatAttr(config.family->headNorm ? config.epsilon : 0.0)),
-      label("self_attn.rotary"));
+      rotaryLabel);
 
-  loc = at(label("self_attn.attention"));
-  init = empty(x, heads * d, loc);
-  Value attention = labeled(
-      AttentionOp::create(b, loc, init.getType(), rotated, position, keys,
-                          values, init, b.getI64IntegerAttr(heads),
-                          b.getI64IntegerAttr(kvHeads), b.getI64IntegerAttr(d),
-                          b.getF64FloatAttr(1.0 / std::sqrt(double(d))),
-                          b.getI64IntegerAttr(layer.window)),
-      label("self_attn.attention"));
-  Value o = emitLinear(layer.o, attention);
-  x = emitAdd(label("self_attn.residual"), x, o);
+  const std::string label = attention.label + ".attention";
+  loc = at(label);
+  init = empty(x, width, loc);
+  Value mixed =
+      labeled(AttentionOp::create(b, loc, init.getType(), rotated, position,
+                                  keys, values, init, heads, kvHeads, headDim,
+                                  b.getF64FloatAttr(1.0 / std::sqrt(double(d))),
+                                  b.getI64IntegerAttr(attention.window)),
+              label);
+  return emitLinear(attention.o, mixed);
+}
 
-  normed = emitNorm(layer.mlpNorm, label("post_attention_layernorm"),
-                    config.epsilon, x);
-  Value gate = emitLinear(layer.gate, normed);
-  Value up = emitLinear(layer.up, normed);
-  loc = at(label("mlp.silu_mul"));
-  init = empty(x, config.intermediateSize, loc);
+Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
+                            Value x) {
+  Value gate = emitLinear(mlp.gate, x), up = emitLinear(mlp.up, x);
+  const std::string label = mlp.label + ".silu_mul";
+  Location loc = at(label);
+  Value init = empty(x, config.intermediateSize, loc);
   Value product =
-      labeled(SiluMulOp::create(b, loc, init.getType(), gate, up, init),
-              label("mlp.silu_mul"));
-  Value down = emitLinear(layer.down, product);
-  return emitAdd(label("mlp.residual"), x, down);
+      labeled(SiluMulOp::create(b, loc, init.getType(), gate, up, init), label);
+  return emitLinear(mlp.down, product);
+}
+
+Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
+                              Value x, Value table, Value position) {
+  Value normed = emitNorm(layer.inputNorm, config.epsilon, x);
+  Value part = emitAttention(config, layer.attention, normed, table, position);
+  x = emitAdd(layer.attention.label + ".residual", x, part);
+  normed = emitNorm(layer.mlpNorm, config.epsilon, x);
+  part = emitMlp(config, layer.mlp, normed);
+  return emitAdd(layer.mlp.label + ".residual", x, part);
 }
 
 func::FuncOp ModelBuilder::startFunction(StringRef name, ArrayRef<Type> inputs,
@@ -401,13 +434,14 @@ void ModelBuilder::emitEntry(const ModelConfig &config, const Model &model,
     x = tensor::ExtractSliceOp::create(b, loc, type, x, offsets, sizes,
                                        strides);
   }
-  x = emitNorm(model.norm, "norm", config.epsilon, x);
+  x = emitNorm(model.norm, config.epsilon, x);
   Value logits = emitLinear(model.head, x);
   func::ReturnOp::create(b, func.getLoc(), logits);
 }
 
 Status ModelBuilder::addModel(const ModelConfig &config, int64_t context,
                               const ImportOptions &options) {
+  prefix = config.family->modules.prefix;
   GPTQ_ASSIGN(Model model, readModel(config, context));
   emitEntry(config, model, "generate", /*isLastRowOnly=*/true,
             std::min(options.maxRows, context));

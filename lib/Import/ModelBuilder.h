@@ -46,14 +46,28 @@ private:
     LinearViews views;
     std::string label;
   };
-  struct Layer {
+  struct Norm {
+    Symbol weight;
     std::string label;
-    Symbol inputNorm, queryNorm, keyNorm, mlpNorm, keys, values;
-    Linear q, k, v, o, gate, up, down;
+  };
+  struct Attention {
+    std::string label;
+    Linear q, k, v, o;
+    Symbol queryNorm, keyNorm, keys, values;
     int64_t window = 0;
   };
+  struct Mlp {
+    std::string label;
+    Linear gate, up, down;
+  };
+  struct Layer {
+    Norm inputNorm, mlpNorm;
+    Attention attention;
+    Mlp mlp;
+  };
   struct Model {
-    Symbol embedding, rotary, norm;
+    Symbol embedding, rotary;
+    Norm norm;
     Linear head;
     std::vector<Layer> layers;
   };
@@ -65,23 +79,36 @@ private:
   abi::Expected<Linear> readLinearLayer(const std::string &module,
                                         std::optional<LinearShape> shape,
                                         BiasRule biasRule);
+  abi::Expected<Norm> readNorm(const std::string &module, int64_t size);
+  /// Each reads what the block `name`, "model.layers.0.", has of it.
+  abi::Expected<Attention> readAttention(const ModelConfig &config,
+                                         int64_t context, int64_t index,
+                                         const std::string &name);
+  abi::Expected<Mlp> readMlp(const ModelConfig &config,
+                             const std::string &name);
   abi::Expected<Layer> readLayer(const ModelConfig &config, int64_t context,
                                  int64_t index);
   abi::Expected<Model> readModel(const ModelConfig &config, int64_t context);
   /// Emits an entry; its logits are those of the last row, or of every row.
   void emitEntry(const ModelConfig &config, const Model &model, StringRef name,
                  bool isLastRowOnly, int64_t maxRows);
+  /// Emits a block; `emitAttention` and `emitMlp` its parts without residuals,
+  /// on normalized rows.
   Value emitLayer(const ModelConfig &config, const Layer &layer, Value x,
                   Value table, Value position);
+  Value emitAttention(const ModelConfig &config, const Attention &attention,
+                      Value x, Value table, Value position);
+  Value emitMlp(const ModelConfig &config, const Mlp &mlp, Value x);
 
+  /// What people call a tensor or a module: without the prefix all share.
+  std::string labelOf(StringRef name) const;
   /// The location of ops labeled `label`.
   Location at(const std::string &label);
   Value load(const Symbol &symbol, Location loc);
   /// An activation of as many rows as `like` and `columns` columns.
   Value empty(Value like, int64_t columns, Location loc);
   Value emitLinear(const Linear &linear, Value x);
-  Value emitNorm(const Symbol &weight, const std::string &label, double epsilon,
-                 Value x);
+  Value emitNorm(const Norm &norm, double epsilon, Value x);
   Value emitAdd(const std::string &label, Value a, Value b);
   func::FuncOp startFunction(StringRef name, ArrayRef<Type> inputs,
                              ArrayRef<StringRef> inputNames, Type result,
@@ -90,6 +117,8 @@ private:
   Checkpoint &checkpoint;
   const Format *format;
   MLIRContext *ctx;
+  /// What the names of all modules start with.
+  StringRef prefix = ModuleNames().prefix;
   OwningOpRef<ModuleOp> module;
   /// Where the next op of a function goes, and the next symbol.
   OpBuilder b;

@@ -1,5 +1,4 @@
-//===- Families/Family.h - What one model family does differently *- C++
-//-*-===//
+//===- Families/Family.h - What a model family does apart -------*- C++ -*-===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -10,17 +9,45 @@
 #define GPTQ_LIB_IMPORT_FAMILIES_FAMILY_H
 
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 
 #include <cstdint>
 
 namespace mlir::gptq {
 
+/// What a family calls the modules of its checkpoints. All but the head begin
+/// with `prefix`, those of a block also with `layers` and its number.
+struct ModuleNames {
+  llvm::StringRef prefix = "model.";
+  llvm::StringRef embedding = "embed_tokens";
+  llvm::StringRef layers = "layers";
+  llvm::StringRef norm = "norm";
+  llvm::StringRef head = "lm_head";
+
+  llvm::StringRef inputNorm = "input_layernorm";
+  llvm::StringRef query = "self_attn.q_proj";
+  llvm::StringRef key = "self_attn.k_proj";
+  llvm::StringRef value = "self_attn.v_proj";
+  llvm::StringRef queryNorm = "self_attn.q_norm";
+  llvm::StringRef keyNorm = "self_attn.k_norm";
+  llvm::StringRef output = "self_attn.o_proj";
+  llvm::StringRef mlpNorm = "post_attention_layernorm";
+  llvm::StringRef gate = "mlp.gate_proj";
+  llvm::StringRef up = "mlp.up_proj";
+  llvm::StringRef down = "mlp.down_proj";
+  /// Tensors of a block that older checkpoints store although they can be
+  /// computed.
+  llvm::SmallVector<llvm::StringRef, 1> ignored = {
+      "self_attn.rotary_emb.inv_freq"};
+};
+
 /// Decoders with RMS normalization, rotary positions, grouped-query attention
 /// and a gated MLP differ only in what this table says.
 struct Family {
   /// `model_type` of config.json.
   llvm::StringRef name;
+  ModuleNames modules;
   /// Values of config.json keys that may be left out.
   double defaultEpsilon = 1e-6;
   int64_t defaultMaxPositions = 0;
