@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ModelFile.h"
+#include "gptq/Export/Assembler.h"
 #include "gptq/Export/Export.h"
 #include "gptq/Export/Program.h"
 
@@ -22,6 +23,14 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   GPTQ_ASSIGN(std::string code,
               compileKernels(program.kernelModule, program.kernels, *target,
                              options.code));
+  const bool isPtx = target->kind == ::gptq::TargetInfo::Kind::NVVM;
+  std::string cubin;
+  if (isPtx && !options.assembler.empty()) {
+    GPTQ_ASSIGN(AssembledCode assembled,
+                assemble(code, *target, options.assembler));
+    emitRemarks(module.getContext(), assembled);
+    cubin = std::move(assembled.cubin);
+  }
 
   // Every size is known before the first byte of a weight is read.
   WeightReader reader(module);
@@ -29,8 +38,9 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   auto addSection = [&](const std::string &name, int64_t bytes) {
     manifest.sections.push_back({name, bytes, 0});
   };
-  const bool isPtx = target->kind == ::gptq::TargetInfo::Kind::NVVM;
   addSection(isPtx ? "code.ptx" : "code.elf", code.size());
+  if (!cubin.empty())
+    addSection("code.cubin", cubin.size());
   for (auto [i, weight] : llvm::enumerate(program.weights)) {
     GPTQ_ASSIGN(int64_t bytes, storedBytes(weight));
     addSection("w." + std::to_string(i), bytes);
@@ -48,6 +58,10 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   GPTQ_TRY(file.create());
   GPTQ_TRY(file.append(model::ByteSpan::of(code)));
   GPTQ_TRY(file.endSection());
+  if (!cubin.empty()) {
+    GPTQ_TRY(file.append(model::ByteSpan::of(cubin)));
+    GPTQ_TRY(file.endSection());
+  }
   for (WeightOp weight : program.weights) {
     GPTQ_TRY(reader.read(
         weight, [&](model::ByteSpan bytes) { return file.append(bytes); }));
@@ -59,7 +73,7 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   }
   GPTQ_TRY(file.keep());
   summary.fileBytes = file.fileBytes();
-  summary.codeBytes = code.size();
+  summary.codeBytes = code.size() + cubin.size();
   summary.kernels = program.kernels.size();
   return summary;
 }

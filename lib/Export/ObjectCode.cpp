@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Export/ObjectCode.h"
+#include "ScratchFile.h"
 #include "lld/Common/Driver.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
@@ -18,9 +19,6 @@
 #include "llvm/Linker/Linker.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/Signals.h"
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
@@ -207,45 +205,6 @@ static Expected<SmallString<0>> emit(llvm::Module &module,
 // Linking
 //===----------------------------------------------------------------------===//
 
-namespace {
-
-/// A file in the system's folder for temporary ones, gone afterwards whatever
-/// happens.
-class ScratchFile {
-public:
-  ScratchFile() = default;
-  ScratchFile(const ScratchFile &) = delete;
-  ~ScratchFile() {
-    if (path.empty())
-      return;
-    llvm::sys::fs::remove(path);
-    llvm::sys::DontRemoveFileOnSignal(path);
-  }
-
-  Status create(StringRef suffix, StringRef content) {
-    int fd;
-    if (std::error_code code = llvm::sys::fs::createTemporaryFile(
-            "gptq-kernels", suffix, fd, path))
-      return Status(StatusCode::ResourceExhausted,
-                    "cannot create a temporary file: " + code.message());
-    llvm::sys::RemoveFileOnSignal(path);
-    llvm::raw_fd_ostream stream(fd, /*shouldClose=*/true);
-    stream << content;
-    stream.close();
-    if (stream.has_error()) {
-      std::string reason = stream.error().message();
-      stream.clear_error();
-      return Status(StatusCode::ResourceExhausted,
-                    "cannot write '" + path.str().str() + "': " + reason);
-    }
-    return {};
-  }
-
-  SmallString<128> path;
-};
-
-} // namespace
-
 /// What the linker's messages mean.
 static Status linkError(StringRef messages) {
   auto [before, after] = messages.split("undefined symbol: ");
@@ -279,12 +238,7 @@ static Expected<std::string> link(StringRef object) {
       lld::lldMain(args, stream, stream, {{lld::Gnu, &lld::elf::link}});
   if (result.retCode != 0)
     return linkError(messages);
-  auto buffer = llvm::MemoryBuffer::getFile(output.path);
-  if (!buffer)
-    return Status(StatusCode::ResourceExhausted,
-                  "cannot read '" + output.path.str().str() +
-                      "': " + buffer.getError().message());
-  return (*buffer)->getBuffer().str();
+  return output.read();
 }
 
 Expected<std::string>
@@ -307,7 +261,6 @@ mlir::gptq::compileKernels(ModuleOp module, ArrayRef<std::string> kernels,
     code->print(stream, nullptr);
   }
   if (target.kind == ::gptq::TargetInfo::Kind::NVVM) {
-    // The driver of the machine it runs on assembles it.
     GPTQ_ASSIGN(SmallString<0> ptx,
                 emit(*code, *machine, llvm::CodeGenFileType::AssemblyFile));
     if (options.assembly)

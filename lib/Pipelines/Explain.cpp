@@ -13,6 +13,7 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/FormatVariadic.h"
 #include <map>
 #include <mutex>
@@ -125,25 +126,39 @@ struct Note {
   std::string label, reason;
 };
 
+/// What a kernel takes, by the names that the remark gave.
+struct KernelUse {
+  std::string kernel;
+  std::map<std::string, std::string> figures;
+};
+
 /// Keeps remarks of this compiler.
 struct NoteTaker final : remark::detail::MLIRRemarkStreamerBase {
-  NoteTaker(std::vector<Note> &notes, std::mutex &mutex)
-      : notes(notes), mutex(mutex) {}
+  NoteTaker(std::vector<Note> &notes, std::vector<KernelUse> &uses,
+            std::mutex &mutex)
+      : notes(notes), uses(uses), mutex(mutex) {}
 
   void streamOptimizationRemark(const remark::detail::Remark &r) override {
     std::string label = "?";
     if (auto name = r.getLocation()->findInstanceOf<NameLoc>())
       label = name.getName().str();
+    // Kernels are compiled side by side.
+    std::lock_guard<std::mutex> lock(mutex);
+    if (r.getRemarkType() == llvm::remarks::Type::Analysis) {
+      KernelUse &use = uses.emplace_back();
+      use.kernel = label;
+      for (const remark::detail::Remark::Arg &arg : r.getArgs())
+        use.figures[arg.key] = arg.val;
+      return;
+    }
     for (const remark::detail::Remark::Arg &arg : r.getArgs())
-      if (arg.key == "Reason") {
-        // Kernels are compiled side by side.
-        std::lock_guard<std::mutex> lock(mutex);
+      if (arg.key == "Reason")
         notes.push_back(
             {r.getRemarkType() == llvm::remarks::Type::Passed, label, arg.val});
-      }
   }
 
   std::vector<Note> &notes;
+  std::vector<KernelUse> &uses;
   std::mutex &mutex;
 };
 
@@ -156,6 +171,9 @@ struct Explanation::Storage {
   bool isOwnBandwidth;
   std::mutex mutex;
   std::vector<Note> notes;
+  std::vector<KernelUse> uses;
+  /// By kernel: the layers that run it, by kind.
+  llvm::StringMap<std::map<std::string, LabelSet>> layersOf;
   llvm::MapVector<std::string, LayerKind, std::map<std::string, unsigned>>
       kinds;
   /// Entries and their largest M, in order.
@@ -177,12 +195,16 @@ Explanation::Explanation(MLIRContext &context, const ::gptq::TargetInfo &target,
                           {},
                           {},
                           {},
+                          {},
+                          {},
                           {}}) {
   remark::RemarkCategories categories;
-  categories.passed = categories.missed = "gptq";
+  categories.passed = categories.missed = categories.analysis = "gptq";
   // Fails only if the streamer cannot be made.
   (void)remark::enableOptimizationRemarks(
-      context, std::make_unique<NoteTaker>(storage->notes, storage->mutex),
+      context,
+      std::make_unique<NoteTaker>(storage->notes, storage->uses,
+                                  storage->mutex),
       std::make_unique<remark::RemarkEmittingPolicyAll>(), categories);
 }
 
@@ -281,6 +303,15 @@ void Explanation::addPlans(ModuleOp module) {
 }
 
 /// The rows a plan is for: "1", "2 and more", "2 to 16".
+void Explanation::addKernels(ModuleOp module) {
+  module.walk([&](DispatchOp dispatch) {
+    StringRef label = dispatch.getLabelAttr().getValue();
+    for (auto kernel : dispatch.getKernels().getAsRange<SymbolRefAttr>())
+      storage->layersOf[kernel.getLeafReference().getValue()][patternOf(label)]
+          .labels.insert(label);
+  });
+}
+
 static std::string rowsText(PlanAttr plan, int64_t maxRows) {
   if (plan.getMMin() == plan.getMMax())
     return std::to_string(plan.getMMin());
@@ -311,9 +342,9 @@ static void printTable(raw_ostream &os,
 /// Prints the reasons of `kind`; what is the same for all ranges of M once.
 static void printReasons(raw_ostream &os, const LayerKind &kind) {
   // In the order of the table's columns.
-  static constexpr StringRef fields[] = {"tileM",     "tileN", "tileK",
-                                         "registers", "path",  "partials",
-                                         "scale",     "zero"};
+  static constexpr StringRef fields[] = {
+      "tileM", "tileN",   "tileK",  "registers", "rows",  "columns",
+      "path",  "threads", "stages", "partials",  "scale", "zero"};
   for (StringRef field : fields) {
     llvm::MapVector<StringRef, SmallVector<size_t>> byText;
     for (auto [i, reasons] : llvm::enumerate(kind.reasons))
@@ -331,6 +362,40 @@ static void printReasons(raw_ostream &os, const LayerKind &kind) {
   }
 }
 
+/// The plans of a kind of layer, one a row, in the fields that the target has.
+static SmallVector<SmallVector<std::string>>
+planTable(const LayerKind &kind, const ::gptq::TargetInfo &target) {
+  // On a GPU the threads of a warp hold a tile together.
+  const bool hasWarps = target.kind == ::gptq::TargetInfo::Kind::NVVM;
+  SmallVector<SmallVector<std::string>> table;
+  if (hasWarps)
+    table.push_back({"M", "tileM", "tileN", "warp tile", "threads", "stepK",
+                     "stages", "occupancy", "partials", "scale", "zero",
+                     "unit"});
+  else
+    table.push_back({"M", "tileM", "tileN", "tileK", "registers", "path",
+                     "partials", "scale", "zero", "unit"});
+  for (PlanAttr plan : kind.plans) {
+    auto &row = table.emplace_back();
+    row = {rowsText(plan, kind.maxRows), tileText(plan.getTileM()),
+           tileText(plan.getTileN())};
+    const std::string tile = std::to_string(plan.getRows()) + "x" +
+                             std::to_string(plan.getColumns());
+    if (hasWarps)
+      row.append({tile, std::to_string(plan.getThreads()),
+                  tileText(plan.getStepK()), std::to_string(plan.getStages()),
+                  std::to_string(plan.getOccupancy())});
+    else
+      row.append({tileText(plan.getTileK()), tile, plan.getPath().str()});
+    row.append(
+        {plan.getPartials().str(), plan.getScale().str(), plan.getZero().str(),
+         hasWarps
+             ? plan.getUnit().str()
+             : plan.getUnit().str() + " x" + std::to_string(plan.getLanes())});
+  }
+  return table;
+}
+
 void Explanation::print(raw_ostream &os) const {
   const Storage &s = *storage;
   os << "plans for " << s.target.name << "; floors: packed weights at "
@@ -339,8 +404,8 @@ void Explanation::print(raw_ostream &os) const {
          : s.target.kind == ::gptq::TargetInfo::Kind::CPU
              ? "about what one core of such a processor reads (--bandwidth to "
                "change)"
-             : "what the memory of the largest such GPU is specified for "
-               "(--bandwidth to change)")
+             : "what the memory of the largest GPU of this architecture is "
+               "specified for (--bandwidth to change)")
      << "\n";
   os << "entries: ";
   for (auto [i, entry] : llvm::enumerate(s.entries))
@@ -357,19 +422,7 @@ void Explanation::print(raw_ostream &os) const {
        << " for each call, floor "
        << llvm::formatv("{0:f1}", kind.bytes / s.bytesPerSecond * 1e6)
        << " µs\n";
-    SmallVector<SmallVector<std::string>> table;
-    table.push_back({"M", "tileM", "tileN", "tileK", "registers", "path",
-                     "partials", "scale", "zero", "unit"});
-    for (PlanAttr plan : kind.plans)
-      table.push_back(
-          {rowsText(plan, kind.maxRows), tileText(plan.getTileM()),
-           tileText(plan.getTileN()), tileText(plan.getTileK()),
-           std::to_string(plan.getRows()) + "x" +
-               std::to_string(plan.getColumns()),
-           plan.getPath().str(), plan.getPartials().str(),
-           plan.getScale().str(), plan.getZero().str(),
-           plan.getUnit().str() + " x" + std::to_string(plan.getLanes())});
-    printTable(os, table);
+    printTable(os, planTable(kind, s.target));
     printReasons(os, kind);
   }
 
@@ -392,4 +445,28 @@ void Explanation::print(raw_ostream &os) const {
     for (const auto &[key, set] : groups)
       os << "    " << set.text() << ": " << key.first << "\n";
   }
+
+  if (s.uses.empty())
+    return;
+  os << "\nkernels: registers and bytes of local memory of a thread\n";
+  SmallVector<SmallVector<std::string>> table;
+  table.push_back({"kernel", "registers", "stack", "spilled", "layers"});
+  for (const KernelUse &use : s.uses) {
+    std::vector<std::string> layers;
+    if (auto it = s.layersOf.find(use.kernel); it != s.layersOf.end())
+      for (const auto &[pattern, set] : it->second)
+        layers.push_back(set.text());
+    auto figure = [&](const char *name) {
+      auto it = use.figures.find(name);
+      return it == use.figures.end() ? std::string("?") : it->second;
+    };
+    table.push_back({use.kernel, figure("Registers"), figure("StackBytes"),
+                     figure("SpillBytes"), llvm::join(layers, ", ")});
+  }
+  // The assembler goes from the last to the first.
+  std::stable_sort(table.begin() + 1, table.end(),
+                   [](const auto &a, const auto &b) {
+                     return StringRef(a[0]).compare_numeric(b[0]) < 0;
+                   });
+  printTable(os, table);
 }

@@ -7,6 +7,8 @@
 
 #include "runtime/lib/CodeObject.h"
 
+#include "runtime/lib/Elf.h"
+
 #include <cerrno>
 #include <cstring>
 #include <dlfcn.h>
@@ -17,40 +19,9 @@
 using namespace gptq::abi;
 using namespace gptq::runtime;
 
-/// Checks that every segment lies inside the file: the dynamic linker maps
-/// them as it finds them, and a page past the end of a file is a bus error.
-static Status checkSegments(ByteSpan elf) {
-  Elf64_Ehdr header;
-  if (elf.size < sizeof(header) || std::memcmp(elf.data, ELFMAG, SELFMAG) != 0)
-    return makeStatus(StatusCode::InvalidFile,
-                      "code.elf is not an ELF file (%zu bytes)", elf.size);
-  std::memcpy(&header, elf.data, sizeof(header));
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_type != ET_DYN ||
-      header.e_phentsize != sizeof(Elf64_Phdr))
-    return makeStatus(StatusCode::InvalidFile,
-                      "code.elf is not a 64-bit shared object");
-  const uint64_t tableBytes = uint64_t(header.e_phnum) * sizeof(Elf64_Phdr);
-  if (header.e_phoff > elf.size || tableBytes > elf.size - header.e_phoff)
-    return makeStatus(StatusCode::InvalidFile,
-                      "code.elf has %zu bytes, but its table of segments ends "
-                      "behind them",
-                      elf.size);
-  for (unsigned i = 0; i < header.e_phnum; ++i) {
-    Elf64_Phdr segment;
-    std::memcpy(&segment, elf.data + header.e_phoff + i * sizeof(Elf64_Phdr),
-                sizeof(segment));
-    if (segment.p_offset > elf.size ||
-        segment.p_filesz > elf.size - segment.p_offset)
-      return makeStatus(StatusCode::InvalidFile,
-                        "code.elf has %zu bytes, but its segment %u ends "
-                        "behind them",
-                        elf.size, i);
-  }
-  return {};
-}
-
 Expected<CodeObject> CodeObject::load(ByteSpan elf) {
-  GPTQ_TRY(checkSegments(elf));
+  // A page past the end of a file is a bus error.
+  GPTQ_TRY(checkElf(elf, "code.elf", ET_DYN));
   CodeObject object;
   object.fd = ::memfd_create("gptq-code", MFD_CLOEXEC);
   if (object.fd < 0)

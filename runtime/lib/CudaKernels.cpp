@@ -9,8 +9,10 @@
 
 #include "runtime/abi/Json.h"
 #include "runtime/lib/Device.h"
+#include "runtime/lib/Elf.h"
 
 #include <algorithm>
+#include <elf.h>
 
 using namespace gptq::abi;
 using namespace gptq::runtime;
@@ -52,6 +54,7 @@ Status CudaKernels::loadModule(const Artifact &artifact) {
   std::optional<ByteSpan> cubin = artifact.findCode("cubin");
   std::string refusal;
   if (cubin && wanted.cubinRunsOn(found)) {
+    GPTQ_TRY(checkElf(*cubin, "code.cubin", ET_EXEC));
     // An image must not lie where its end is the end of the mapped file.
     std::string image(cubin->text());
     cuda::Result result = load(image.data());

@@ -19,7 +19,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <dlfcn.h>
+#include <elf.h>
 #include <set>
 #include <thread>
 
@@ -45,6 +47,16 @@ std::string fakePtx(const Manifest &manifest) {
         text += ")\n{}\n";
       }
   return text;
+}
+
+/// What stands for a cubin of that: an ELF file of a header alone, the text
+/// behind it.
+std::string fakeCubin(const std::string &ptx, Elf64_Ehdr header = {}) {
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_type = ET_EXEC;
+  return std::string(reinterpret_cast<const char *>(&header), sizeof(header)) +
+         ptx;
 }
 
 struct GpuToyModel : ToyModel {
@@ -403,7 +415,7 @@ TEST_F(Cuda, ReportsItsMemory) {
 TEST_F(Cuda, TakesTheCubinWhereItFits) {
   GpuToyModel toy;
   toy.code = fakePtx(toy.manifest);
-  toy.cubin = "cubin\n" + toy.code;
+  toy.cubin = fakeCubin(toy.code);
   auto code = [&] {
     gptq_device_info info;
     gptq_model_get_device(model, &info, nullptr);
@@ -432,6 +444,41 @@ TEST_F(Cuda, TakesTheCubinWhereItFits) {
   open(toy.write("cubin"));
   EXPECT_EQ(code(), "code.ptx, compiled by the driver");
   EXPECT_EQ(fake->calls["cuModuleLoadDataEx"], 1);
+}
+
+// The driver is not told where a cubin ends.
+TEST_F(Cuda, RefusesCubinsThatEndTooEarly) {
+  GpuToyModel toy;
+  toy.code = fakePtx(toy.manifest);
+  auto expectDamage = [&](const Elf64_Ehdr &header, const char *message) {
+    toy.cubin = fakeCubin(toy.code, header);
+    fake->calls.clear();
+    expectRefused(toy.write("cubin"), GPTQ_INVALID_FILE, message);
+    EXPECT_EQ(fake->calls["cuModuleLoadDataEx"], 0);
+  };
+  Elf64_Ehdr header = {};
+  header.e_phnum = 1;
+  expectDamage(header, "code.cubin has segments of 0 and sections of 0 bytes "
+                       "in its tables, expected 56 and 64");
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phoff = ~uint64_t(0) - 8;
+  expectDamage(header, "but its table of segments ends behind them");
+  header = {};
+  header.e_shentsize = sizeof(Elf64_Shdr);
+  header.e_shoff = 1 << 20;
+  header.e_shnum = 2;
+  expectDamage(header, "but its table of sections ends behind them");
+  // Too many for the header, it says: their number is somewhere in the text.
+  header.e_shoff = sizeof(header);
+  header.e_shnum = 0;
+  expectDamage(header, "but its table of sections ends behind them");
+  // The text as a section: it lies nowhere.
+  header.e_shnum = 1;
+  expectDamage(header, "but its section 0 ends behind them");
+
+  toy.cubin = "not code at all";
+  expectRefused(toy.write("cubin"), GPTQ_INVALID_FILE,
+                "code.cubin is not an ELF file (15 bytes)");
 }
 
 TEST_F(Cuda, RefusesOtherDevices) {

@@ -25,6 +25,7 @@
 #include <cstring>
 #include <deque>
 #include <dlfcn.h>
+#include <elf.h>
 #include <functional>
 #include <mutex>
 
@@ -295,8 +296,9 @@ EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes,
 EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count,
                               int *options, void **values) {
   ENTER("cuModuleLoadDataEx");
-  std::string text = static_cast<const char *>(image);
-  bool isCubin = text.rfind("cubin", 0) == 0;
+  const char *start = static_cast<const char *>(image);
+  const bool isCubin = std::memcmp(start, ELFMAG, SELFMAG) == 0;
+  std::string text = isCubin ? start + sizeof(Elf64_Ehdr) : start;
   if (int result =
           isCubin ? driver.shown.cubinResult : driver.shown.ptxResult) {
     for (unsigned i = 0; i < count; ++i)

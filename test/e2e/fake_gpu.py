@@ -18,8 +18,12 @@ def environment():
     return {"GPTQ_CUDA_DRIVER": os.path.realpath(library)}
 
 
-def move_to_gpu(path):
-    """Turns the compiled model `path` for x86-64 into one for the fake GPU."""
+#: The header of an ELF file of machine code for NVIDIA GPUs that has neither segments nor sections.
+CUBIN_HEADER = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x02\0\xbe\0".ljust(48, b"\0")
+
+
+def move_to_gpu(path, cubin=False):
+    """Turns the compiled model `path` for x86-64 into one for the fake GPU, with a cubin if asked for."""
     container = damage.Container(path)
     contents = damage.contents_of(container)
     manifest = json.loads(contents["manifest.json"])
@@ -37,6 +41,8 @@ def move_to_gpu(path):
                     text += f".visible .entry {variant['symbol']}({parameters})\n"
     manifest["target"] = {"kind": "nvvm", "name": "sm_90a", "features": []}
     contents["code.ptx"] = text.encode()
+    if cubin:
+        contents["code.cubin"] = CUBIN_HEADER + text.encode()
     manifest["sections"] = [{"tensor": name, "bytes": len(content), "checksum": damage.xxh3_64(content)}
                             for name, content in contents.items() if name != "manifest.json"]
     contents["manifest.json"] = json.dumps(manifest).encode()

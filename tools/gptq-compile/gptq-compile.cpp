@@ -7,6 +7,7 @@
 
 #include "Progress.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Export/Assembler.h"
 #include "gptq/Export/Export.h"
 #include "gptq/Import/Import.h"
 #include "gptq/Pipelines/Explain.h"
@@ -112,6 +113,13 @@ static cl::opt<std::string>
              cl::desc("GPUs: bits of packed weights that a thread loads at "
                       "once, 32, 64 or 128"),
              cl::cat(category));
+
+static cl::opt<std::string>
+    ptxas("ptxas", cl::value_desc("path"),
+          cl::desc("GPUs: the assembler that adds machine code to the PTX, or "
+                   "none (default: $CUDA_HOME/bin/ptxas, or the one in PATH, "
+                   "if there is one)"),
+          cl::cat(category));
 
 /// The options MLIR brings that belong in this tool's help.
 static constexpr StringRef kShownOptions[] = {
@@ -390,6 +398,11 @@ int main(int argc, char **argv) {
       !llvm::is_contained({32, 64, 128}, options.loadBits))
     return failClean("--load-bits takes 32, 64 or 128, but found '" + loadBits +
                      "'");
+  const bool isGpu = info->kind == ::gptq::TargetInfo::Kind::NVVM;
+  model::Expected<std::string> assembler =
+      findAssembler(isGpu ? StringRef(ptxas) : StringRef("none"));
+  if (!assembler)
+    return failClean("--ptxas: " + assembler.status().message());
   progress.step("reading " + input);
   TimingScope importTimer = timer.nest("Import");
   OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
@@ -402,6 +415,7 @@ int main(int argc, char **argv) {
   if (!dump(*module, number++, "imported", error))
     return failClean(error);
 
+  std::unique_ptr<Explanation> explanation;
   if (!isFinal(*module)) {
     options.target = info->name;
     options.fuse = !noFuse;
@@ -414,7 +428,6 @@ int main(int argc, char **argv) {
     options.hoistScales = !noHoistScales;
     options.foldZeros = !noFoldZeros;
     options.reasons = explain;
-    std::unique_ptr<Explanation> explanation;
     if (explain)
       explanation = std::make_unique<Explanation>(context, *info,
                                                   gigabytesPerSecond * 1e9);
@@ -433,11 +446,8 @@ int main(int argc, char **argv) {
         return failClean(error);
       if (explanation && stage == "packed")
         explanation->addPlans(*module);
-    }
-    if (explanation) {
-      progress.clear();
-      explanation->print(llvm::outs());
-      llvm::outs().flush();
+      if (explanation && stage == "dispatched")
+        explanation->addKernels(*module);
     }
   }
   auto kernels = module->lookupSymbol<ModuleOp>(kKernelsModule);
@@ -450,6 +460,7 @@ int main(int argc, char **argv) {
   progress.step("writing " + path);
   TimingScope exportTimer = timer.nest("Export");
   ExportOptions exportOptions;
+  exportOptions.assembler = *assembler;
   exportOptions.progress = [&](int64_t done, int64_t total) {
     progress.update(done, total);
   };
@@ -461,6 +472,11 @@ int main(int argc, char **argv) {
   model::Expected<ExportSummary> summary =
       exportModel(*module, path, exportOptions);
   exportTimer.stop();
+  if (explanation) {
+    progress.clear();
+    explanation->print(llvm::outs());
+    llvm::outs().flush();
+  }
   if (!summary)
     return failClean(diagnostics.message(summary.status().message()));
   progress.finish("wrote " + path + ": " +

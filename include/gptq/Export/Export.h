@@ -19,6 +19,8 @@ struct ExportOptions {
   /// Called now and then with the bytes written so far and in all.
   std::function<void(int64_t done, int64_t total)> progress;
   ObjectCodeOptions code;
+  /// NVIDIA's assembler; without one the model of a GPU carries PTX alone.
+  std::string assembler;
 };
 
 struct ExportSummary {

@@ -35,8 +35,12 @@ public:
   /// the size that is read.
   void addPlans(ModuleOp module);
 
+  /// Takes down which kernels which layers run, in the form "dispatched".
+  void addKernels(ModuleOp module);
+
   /// Prints a block for each kind of layer, then what was fused and what was
-  /// not. Layers that differ only in the number of their block share one.
+  /// not, and what kernels take where an assembler has said so. Layers that
+  /// differ only in the number of their block share one.
   void print(raw_ostream &os) const;
 
 private:

@@ -5,19 +5,21 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The input is read as a whole file, and, because no fuzzer guesses checksums,
-// as the manifest of files that are otherwise sound: one with code for a
-// processor, one with code for a GPU.
+// The input is read as a whole file, as the machine code in one, and, because
+// no fuzzer guesses checksums, as the manifest of files that are otherwise
+// sound: one with code for a processor, one with code for a GPU.
 //
 //===----------------------------------------------------------------------===//
 
 #include "runtime/abi/Checksum.h"
 #include "runtime/abi/SafeTensors.h"
 #include "runtime/lib/Device.h"
+#include "runtime/lib/Elf.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <elf.h>
 
 using namespace gptq::abi;
 using namespace gptq::runtime;
@@ -74,5 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   read(input);
   read(fileWith(input, "code.elf"));
   read(fileWith(input, "code.ptx"));
+  for (uint16_t type : {ET_DYN, ET_EXEC})
+    (void)checkElf({data, size}, "code", type);
   return 0;
 }
