@@ -52,7 +52,7 @@ TEST(ChatTemplate, AgreesWithTheReference) {
       }
     }
   }
-  EXPECT_EQ(checked, 5u * 9u);
+  EXPECT_EQ(checked, 6u * 9u);
 }
 
 TEST(ChatTemplate, NamesWhatItDoesNotSupport) {
