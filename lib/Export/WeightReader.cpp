@@ -389,10 +389,28 @@ struct ColumnGather final : RowSource {
   std::vector<uint8_t> buffer;
 };
 
+/// #gptq.plus
+struct PlusSource final : RowSource {
+  PlusSource(Matrix m, NumberRows source, float number)
+      : RowSource(m.rows, m.columns, 4), source(std::move(source)),
+        number(number), values(m.columns) {}
+  void readRow(int64_t row, uint8_t *out) override {
+    source.readRow(row, values);
+    for (float &value : values)
+      value += number;
+    std::memcpy(out, values.data(), rowBytes());
+  }
+  NumberRows source;
+  float number;
+  std::vector<float> values;
+};
+
 /// #gptq.rotary
 struct RotarySource final : RowSource {
   RotarySource(Matrix m, RotaryAttr rotary)
       : RowSource(m.rows, m.columns, 4), frequencies(m.columns / 2) {
+    if (FloatAttr given = rotary.getMagnitude())
+      magnitude = given.getValueAsDouble();
     const double theta = rotary.getTheta().getValueAsDouble();
     const double factor = rotary.getFactor().getValueAsDouble();
     const double low = rotary.getLowFreqFactor().getValueAsDouble();
@@ -411,6 +429,8 @@ struct RotarySource final : RowSource {
           const double smooth = (context / wavelength - low) / (high - low);
           f = (1 - smooth) * f / factor + smooth * f;
         }
+      } else if (scaling == "longrope") {
+        f /= rotary.getFactors()[i];
       }
       frequencies[i] = f;
     }
@@ -419,12 +439,14 @@ struct RotarySource final : RowSource {
     const size_t half = frequencies.size();
     for (size_t i = 0; i < half; ++i) {
       const double angle = row * frequencies[i];
-      const float c = std::cos(angle), s = std::sin(angle);
+      const float c = magnitude * std::cos(angle);
+      const float s = magnitude * std::sin(angle);
       std::memcpy(out + 4 * i, &c, 4);
       std::memcpy(out + 4 * (half + i), &s, 4);
     }
   }
   std::vector<double> frequencies;
+  double magnitude = 1;
 };
 
 } // namespace
@@ -542,17 +564,17 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
     return source;
   };
 
-  // A matrix of as many columns, as numbers.
+  // A matrix of as many columns, or a vector as long, as numbers.
   auto openNumbers = [&](FlatSymbolRefAttr name) -> Expected<NumberRows> {
     GPTQ_ASSIGN(std::unique_ptr<RowSource> source, openSymbol(name, depth + 1));
     RankedTensorType sourceType = weights[name.getValue()].getTensorType();
     Type element = sourceType.getElementType();
-    if (sourceType.getRank() != 2 || type.getRank() != 2 ||
+    if (sourceType.getRank() != type.getRank() || type.getRank() > 2 ||
         source->columns != m.columns ||
         !(element.isF16() || element.isBF16() || element.isF32() ||
           (element.isInteger() && source->width == 1)))
       return weightError(weight,
-                         "expected its source '%s' to be a matrix of numbers "
+                         "expected its source '%s' to be numbers of its rank "
                          "with %lld columns, found %s",
                          name.getValue().str().c_str(), (long long)m.columns,
                          text(sourceType).c_str());
@@ -673,6 +695,30 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         return Result(std::make_unique<ColumnGather>(m, std::move(source),
                                                      std::move(order)));
       })
+      .Case([&](PlusAttr plus) -> Result {
+        GPTQ_ASSIGN(NumberRows source, openNumbers(plus.getSource()));
+        if (source.rows() != m.rows || !type.getElementType().isF32())
+          return weightError(weight,
+                             "expected sums of %lld rows in f32, found "
+                             "%s",
+                             (long long)source.rows(), text(type).c_str());
+        return Result(std::make_unique<PlusSource>(
+            m, std::move(source), plus.getNumber().getValueAsDouble()));
+      })
+      .Case([&](DealtAttr dealt) -> Result {
+        Order &cached = orders[weight.getSymName()];
+        if (!cached) {
+          const int64_t parts = dealt.getParts(), run = dealt.getRun();
+          const int64_t each = m.columns / parts;
+          auto order = std::make_shared<std::vector<int32_t>>(m.columns);
+          for (int64_t i = 0; i < m.columns; ++i) {
+            const int64_t part = i / each, j = i % each;
+            (*order)[i] = (j / run * parts + part) * run + j % run;
+          }
+          cached = order;
+        }
+        return Result(std::make_unique<OrderSource>(cached));
+      })
       .Case([&](RotaryAttr rotary) -> Result {
         StringRef scaling = rotary.getScaling().getValue();
         if (!type.getElementType().isF32() || type.getRank() != 2 ||
@@ -681,6 +727,13 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
                              "expected a table of type f32 [positions, D] with "
                              "an even D, found %s",
                              text(type).c_str());
+        if (scaling == "longrope") {
+          // That there are enough the verifier checked.
+          if (!rotary.getFactors())
+            return weightError(weight, "rotary scaling 'longrope' has no "
+                                       "factors");
+          return Result(std::make_unique<RotarySource>(m, rotary));
+        }
         if (scaling != "llama3" && scaling != "linear" && scaling != "none" &&
             scaling != "default" && !scaling.empty())
           return weightError(weight, "rotary scaling '%s' is not known",

@@ -56,9 +56,10 @@ mlir::gptq::readInteger(const JsonView &object, StringRef key, int64_t min,
                          object.path().c_str(), key.str().c_str());
 }
 
-static abi::Expected<double> readNumber(const JsonView &object, StringRef key,
-                                        double min, double max,
-                                        std::optional<double> fallback = {}) {
+abi::Expected<double> mlir::gptq::readNumber(const JsonView &object,
+                                             StringRef key, double min,
+                                             double max,
+                                             std::optional<double> fallback) {
   std::optional<JsonView> value = findValue(object, key);
   if (!value && fallback)
     return *fallback;
@@ -128,58 +129,143 @@ readTokenIds(const JsonView &object, StringRef key, int64_t vocabSize) {
   return ids;
 }
 
-/// Reads rope_theta and rope_scaling, or `rope_parameters`, which newer
-/// writers use for both.
-static Status readRope(const JsonView &config, ModelConfig &model) {
-  std::optional<JsonView> parameters = findValue(config, "rope_parameters");
-  std::optional<JsonView> scaling = parameters;
-  if (!scaling)
-    scaling = findValue(config, "rope_scaling");
-  if (scaling)
-    GPTQ_TRY(scaling->expectObject());
-
-  const JsonView &thetaHolder =
-      parameters && findValue(*parameters, "rope_theta") ? *parameters : config;
-  GPTQ_ASSIGN(model.ropeTheta,
-              readNumber(thetaHolder, "rope_theta", 1, 1e12, 10000.0));
-  for (const JsonView *holder : {&config, scaling ? &*scaling : &config}) {
-    GPTQ_ASSIGN(double part,
-                readNumber(*holder, "partial_rotary_factor", 0, 1, 1.0));
-    if (part != 1)
-      return abi::makeStatus(
-          StatusCode::Unsupported,
-          "%s.partial_rotary_factor: %g is not supported, expected 1",
-          holder->path().c_str(), part);
+/// One of the two lists of factors of "longrope", a number for each pair.
+static abi::Expected<std::vector<double>>
+readFactors(const JsonView &scaling, StringRef key, int64_t pairs) {
+  GPTQ_ASSIGN(JsonView list, scaling.at(key.str()));
+  GPTQ_ASSIGN(std::vector<JsonView> elements, list.elements());
+  if (int64_t(elements.size()) != pairs)
+    return abi::makeStatus(StatusCode::InvalidFile,
+                           "%s: expected a factor for each of %lld pairs, "
+                           "found %zu",
+                           list.path().c_str(), (long long)pairs,
+                           elements.size());
+  std::vector<double> factors;
+  for (const JsonView &element : elements) {
+    if (!element.raw().is_number())
+      return element.mismatch("a number");
+    factors.push_back(element.raw().get<double>());
+    if (!(factors.back() >= 1e-6 && factors.back() <= 1e6))
+      return abi::makeStatus(StatusCode::InvalidFile,
+                             "%s: expected a number from 1e-06 to 1e+06, "
+                             "found %g",
+                             element.path().c_str(), factors.back());
   }
+  return factors;
+}
+
+/// Reads "longrope", which older files call "su".
+static Status readLongRope(const JsonView &config, const JsonView &scaling,
+                           const ModelConfig &model, Rope &rope) {
+  rope.kind = "longrope";
+  const int64_t pairs = model.rotaryDim / 2;
+  GPTQ_ASSIGN(rope.shortFactors, readFactors(scaling, "short_factor", pairs));
+  GPTQ_ASSIGN(rope.longFactors, readFactors(scaling, "long_factor", pairs));
+  const JsonView &holder =
+      findValue(scaling, "original_max_position_embeddings") ? scaling : config;
+  GPTQ_ASSIGN(rope.originalContext,
+              readInteger(holder, "original_max_position_embeddings", 1,
+                          kMaxPositions, model.maxPositions));
+  // Longer contexts have more to tell apart: scores grow with their logarithm.
+  const double ratio = double(model.maxPositions) / rope.originalContext;
+  double magnitude = 1;
+  if (ratio > 1 && rope.originalContext > 1)
+    magnitude =
+        std::sqrt(1 + std::log(ratio) / std::log(double(rope.originalContext)));
+  GPTQ_ASSIGN(rope.magnitude,
+              readNumber(scaling, "attention_factor", 1e-3, 1e3, magnitude));
+  return Status::success();
+}
+
+/// Reads `rope` from `scaling`, if there is one; `theta` is where it does not
+/// say, as newer writers do.
+static Status readScaling(const JsonView &config,
+                          const std::optional<JsonView> &scaling, double theta,
+                          const ModelConfig &model, Rope &rope) {
+  rope.theta = theta;
   if (!scaling)
     return Status::success();
+  GPTQ_ASSIGN(rope.theta, readNumber(*scaling, "rope_theta", 1, 1e12, theta));
 
   // "type" is the older spelling; a few files carry both.
   GPTQ_ASSIGN(std::string oldType, readString(*scaling, "type", "default"));
   GPTQ_ASSIGN(std::string type, readString(*scaling, "rope_type", oldType));
-  RopeScaling &out = model.ropeScaling;
   if (type == "default" || type == "none")
     return Status::success();
+  if (type == "longrope" || type == "su")
+    return readLongRope(config, *scaling, model, rope);
   if (type != "linear" && type != "llama3")
     return unsupported(*scaling, "rope_type", type,
-                       "'default', 'linear' or 'llama3'");
-  out.kind = type;
-  GPTQ_ASSIGN(out.factor, readNumber(*scaling, "factor", 1, 1e6));
+                       "'default', 'linear', 'llama3' or 'longrope'");
+  rope.kind = type;
+  GPTQ_ASSIGN(rope.factor, readNumber(*scaling, "factor", 1, 1e6));
   if (type == "linear")
     return Status::success();
-  GPTQ_ASSIGN(out.lowFreqFactor,
+  GPTQ_ASSIGN(rope.lowFreqFactor,
               readNumber(*scaling, "low_freq_factor", 1e-3, 1e6));
-  GPTQ_ASSIGN(out.highFreqFactor,
+  GPTQ_ASSIGN(rope.highFreqFactor,
               readNumber(*scaling, "high_freq_factor", 1e-3, 1e6));
-  GPTQ_ASSIGN(out.originalContext,
+  GPTQ_ASSIGN(rope.originalContext,
               readInteger(*scaling, "original_max_position_embeddings", 1,
                           kMaxPositions));
-  if (out.highFreqFactor <= out.lowFreqFactor)
+  if (rope.highFreqFactor <= rope.lowFreqFactor)
     return abi::makeStatus(
         StatusCode::InvalidFile,
         "%s: expected high_freq_factor above low_freq_factor, found %g and %g",
-        scaling->path().c_str(), out.highFreqFactor, out.lowFreqFactor);
+        scaling->path().c_str(), rope.highFreqFactor, rope.lowFreqFactor);
   return Status::success();
+}
+
+/// Reads rotary positions: rope_theta and rope_scaling, or `rope_parameters`,
+/// which newer writers use for both, perhaps by type of layer.
+static Status readRope(const JsonView &config, ModelConfig &model) {
+  const Family &family = *model.family;
+  if (!family.isRotary)
+    return Status::success();
+  std::optional<JsonView> scaling = findValue(config, "rope_parameters");
+  std::optional<JsonView> local;
+  if (scaling && family.hasLocalRope) {
+    GPTQ_TRY(scaling->expectObject());
+    local = findValue(*scaling, "sliding_attention");
+    if (std::optional<JsonView> full = findValue(*scaling, "full_attention"))
+      scaling = full;
+  }
+  if (!scaling)
+    scaling = findValue(config, "rope_scaling");
+  for (const std::optional<JsonView> &view : {scaling, local})
+    if (view)
+      GPTQ_TRY(view->expectObject());
+
+  // Beside the scaling it goes by one name, whatever the family calls it.
+  constexpr llvm::StringLiteral usualKey = "partial_rotary_factor";
+  const bool isBeside = scaling && findValue(*scaling, usualKey);
+  const JsonView &partHolder = isBeside ? *scaling : config;
+  const bool isPartly = !family.keys.rotaryPart.empty();
+  StringRef partKey =
+      isPartly && !isBeside ? family.keys.rotaryPart : StringRef(usualKey);
+  GPTQ_ASSIGN(double part,
+              readNumber(partHolder, partKey, 0, 1, family.defaultRotaryPart));
+  if (part != 1 && !isPartly)
+    return abi::makeStatus(
+        StatusCode::Unsupported, "%s.%s: %g is not supported, expected 1",
+        partHolder.path().c_str(), partKey.str().c_str(), part);
+  model.rotaryDim = int64_t(double(model.headDim) * part);
+  if (model.rotaryDim < 2 || model.rotaryDim % 2 != 0)
+    return abi::makeStatus(
+        StatusCode::Unsupported,
+        "%s.%s: expected a part of head_dim, %lld, that is an even number of "
+        "elements, found %g",
+        partHolder.path().c_str(), partKey.str().c_str(),
+        (long long)model.headDim, part);
+  GPTQ_ASSIGN(double theta, readNumber(config, family.keys.ropeTheta, 1, 1e12,
+                                       family.defaultRopeTheta));
+  GPTQ_TRY(readScaling(config, scaling, theta, model, model.rope));
+  if (!family.hasLocalRope)
+    return Status::success();
+  GPTQ_ASSIGN(double localTheta,
+              readNumber(config, "rope_local_base_freq", 1, 1e12, 10000.0));
+  return readScaling(config, local, localTheta, model,
+                     model.localRope.emplace());
 }
 
 /// Reads how many tokens a row attends to in each layer: `layer_types` says
@@ -200,8 +286,14 @@ static Status readWindows(const JsonView &config, ModelConfig &model) {
       GPTQ_ASSIGN(first, readInteger(config, "max_window_layers", 0,
                                      kMaxPositions, kUsualFirstWindow));
     }
+    int64_t pattern = model.family->windowPattern;
+    if (pattern) {
+      GPTQ_ASSIGN(pattern, readInteger(config, "sliding_window_pattern", 1,
+                                       kMaxLayers, pattern));
+    }
     for (int64_t layer = first; layer < model.numLayers; ++layer)
-      model.windows[layer] = window;
+      if (!pattern || (layer + 1) % pattern != 0)
+        model.windows[layer] = window;
     return Status::success();
   }
   GPTQ_ASSIGN(std::vector<JsonView> elements, types->elements());
@@ -224,6 +316,40 @@ static Status readWindows(const JsonView &config, ModelConfig &model) {
     model.windows[layer] = window;
   }
   return Status::success();
+}
+
+/// Reads the activation of the MLP. Several names stand for one function.
+static Status readActivation(const JsonView &config, ModelConfig &model) {
+  const Family &family = *model.family;
+  static constexpr std::pair<StringRef, Activation> names[] = {
+      {"silu", Activation::Silu},
+      {"swish", Activation::Silu},
+      {"gelu", Activation::Gelu},
+      {"gelu_pytorch_tanh", Activation::GeluTanh},
+      {"gelu_new", Activation::GeluTanh},
+      {"gelu_fast", Activation::GeluTanh},
+      {"relu", Activation::Relu}};
+  StringRef key = family.keys.activation;
+  GPTQ_ASSIGN(std::string found,
+              readString(config, key, family.defaultActivation));
+  for (auto [name, activation] : names)
+    if (name == found) {
+      model.activation = activation;
+      return Status::success();
+    }
+  return unsupported(config, key, found,
+                     "'silu', 'gelu', 'gelu_pytorch_tanh' or 'relu'");
+}
+
+/// A soft limit; null means that there is none.
+static abi::Expected<double> readCap(const JsonView &config, StringRef key,
+                                     double fallback) {
+  if (key.empty())
+    return 0.0;
+  std::optional<JsonView> value = config.find(key);
+  if (value && value->raw().is_null())
+    return 0.0;
+  return readNumber(config, key, 0, 1e6, fallback);
 }
 
 static Status readFamily(const JsonView &config, ModelConfig &model) {
@@ -250,7 +376,7 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
   GPTQ_ASSIGN(model.hiddenSize,
               readInteger(config, "hidden_size", 1, kMaxWidth));
   GPTQ_ASSIGN(model.intermediateSize,
-              readInteger(config, "intermediate_size", 1, kMaxWidth));
+              readInteger(config, family.keys.intermediateSize, 1, kMaxWidth));
   GPTQ_ASSIGN(model.numLayers,
               readInteger(config, "num_hidden_layers", 1, kMaxLayers));
   GPTQ_ASSIGN(model.heads,
@@ -284,24 +410,42 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
         "%lld, found %lld",
         (long long)kMaxWidth, (long long)(model.heads * model.headDim));
 
-  GPTQ_ASSIGN(model.epsilon, readNumber(config, "rms_norm_eps", 1e-12, 0.1,
-                                        family.defaultEpsilon));
+  model.epsilon = family.defaultEpsilon;
+  if (!family.keys.epsilon.empty()) {
+    GPTQ_ASSIGN(model.epsilon, readNumber(config, family.keys.epsilon, 1e-12,
+                                          0.1, family.defaultEpsilon));
+  }
   GPTQ_ASSIGN(model.maxPositions,
               readInteger(config, "max_position_embeddings", 1, kMaxPositions,
                           family.defaultMaxPositions));
   GPTQ_TRY(readRope(config, model));
   GPTQ_TRY(readWindows(config, model));
 
-  GPTQ_ASSIGN(std::string activation, readString(config, "hidden_act", "silu"));
-  if (activation != "silu" && activation != "swish")
-    return unsupported(config, "hidden_act", activation, "'silu'");
+  GPTQ_TRY(readActivation(config, model));
+  double scalar = double(model.headDim);
+  if (!family.keys.queryScalar.empty()) {
+    GPTQ_ASSIGN(scalar, readNumber(config, family.keys.queryScalar, 1e-6, 1e6,
+                                   family.defaultQueryScalar));
+  }
+  model.attentionScale = 1 / std::sqrt(scalar);
+  GPTQ_ASSIGN(model.attentionCap, readCap(config, family.keys.attentionCap,
+                                          family.defaultAttentionCap));
+  GPTQ_ASSIGN(model.logitCap,
+              readCap(config, family.keys.logitCap, family.defaultLogitCap));
   GPTQ_ASSIGN(model.tiedEmbeddings,
-              readBool(config, "tie_word_embeddings", false));
-  GPTQ_ASSIGN(bool attentionBias, readBool(config, "attention_bias", false));
-  GPTQ_ASSIGN(bool mlpBias, readBool(config, "mlp_bias", false));
-  model.outputBias = family.readsAttentionBias && attentionBias;
-  model.qkvBias = family.qkvBias || model.outputBias;
-  model.mlpBias = family.readsMlpBias && mlpBias;
+              readBool(config, "tie_word_embeddings", family.defaultTied));
+  model.qkvBias = family.qkvBias;
+  model.outputBias = family.outputBias;
+  model.mlpBias = family.mlpBias;
+  if (StringRef key = family.keys.attentionBias; !key.empty()) {
+    GPTQ_ASSIGN(model.qkvBias, readBool(config, key, family.qkvBias));
+    GPTQ_ASSIGN(model.outputBias, readBool(config, key, family.outputBias));
+  }
+  if (StringRef key = family.keys.mlpBias; !key.empty()) {
+    GPTQ_ASSIGN(model.mlpBias, readBool(config, key, family.mlpBias));
+  }
+  if (family.readMore)
+    GPTQ_TRY(family.readMore(config, model));
 
   GPTQ_ASSIGN(model.bosIds,
               readTokenIds(config, "bos_token_id", model.vocabSize));

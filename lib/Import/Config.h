@@ -8,6 +8,7 @@
 #ifndef GPTQ_LIB_IMPORT_CONFIG_H
 #define GPTQ_LIB_IMPORT_CONFIG_H
 
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "lib/Import/Checkpoint.h"
 #include "lib/Import/Families/Family.h"
 
@@ -15,13 +16,21 @@
 
 namespace mlir::gptq {
 
-/// `rope_scaling`; the fields that `kind` does not use keep their defaults.
-struct RopeScaling {
+/// Rotary positions: `rope_theta` and `rope_scaling`; the fields that `kind`
+/// does not use keep their defaults.
+struct Rope {
+  double theta = 0;
   std::string kind = "none";
   double factor = 1;
   double lowFreqFactor = 1;
   double highFreqFactor = 1;
   int64_t originalContext = 0;
+  /// Of "longrope": what the frequency of each pair is divided by, for
+  /// contexts of up to `originalContext` and beyond; and a factor of every
+  /// cosine and sine.
+  std::vector<double> shortFactors;
+  std::vector<double> longFactors;
+  double magnitude = 1;
 };
 
 /// Everything about a model's shape, checked: positive sizes, small enough
@@ -39,8 +48,19 @@ struct ModelConfig {
   /// Tokens a row attends to, its own included, in each layer; 0: all.
   std::vector<int64_t> windows;
   double epsilon = 0;
-  double ropeTheta = 0;
-  RopeScaling ropeScaling;
+  /// How many elements of a head are rotated; 0: none.
+  int64_t rotaryDim = 0;
+  Rope rope;
+  /// Of the layers with a window, where it is another.
+  std::optional<Rope> localRope;
+  Activation activation = Activation::Silu;
+  /// What attention scores are multiplied by.
+  double attentionScale = 0;
+  /// Soft limits of attention scores and of logits; 0: none.
+  double attentionCap = 0;
+  double logitCap = 0;
+  /// The MLP reads the rows that come into a block, as attention does.
+  bool isParallel = false;
   bool tiedEmbeddings = false;
   /// Which linear layers have a bias.
   bool qkvBias = false;
@@ -70,6 +90,9 @@ abi::Expected<int64_t> readInteger(const abi::JsonView &object,
                                    llvm::StringRef key, int64_t min,
                                    int64_t max,
                                    std::optional<int64_t> fallback = {});
+abi::Expected<double> readNumber(const abi::JsonView &object,
+                                 llvm::StringRef key, double min, double max,
+                                 std::optional<double> fallback = {});
 abi::Expected<bool> readBool(const abi::JsonView &object, llvm::StringRef key,
                              bool fallback);
 abi::Expected<std::string> readString(const abi::JsonView &object,

@@ -77,10 +77,6 @@ static Status importModel(Folder &folder, const ImportOptions &options,
   if (context == 0)
     context = std::min(config.maxPositions, kUsualContext);
   GPTQ_TRY(checkOption("context of the model", context, config.maxPositions));
-  // A window that never ends inside the context is none.
-  for (int64_t &window : config.windows)
-    if (window >= context)
-      window = 0;
 
   GPTQ_ASSIGN(TokenizerInfo tokenizer,
               readTokenizer(folder, config.family->addBos));

@@ -47,6 +47,7 @@ private:
   std::unique_ptr<Format> format;
   /// Bytes of the tensors of each module.
   llvm::StringMap<int64_t> moduleBytes;
+  ModuleNames names;
   bool isTied = false;
   bool addBos = true;
   std::vector<std::string> problems;
@@ -78,6 +79,7 @@ void Inspector::describeModel() {
   abi::Expected<ModelConfig> config = readModelConfig(folder);
   if (!config)
     return addProblem(config.status());
+  names = config->family->modules;
   isTied = config->tiedEmbeddings;
   addBos = config->family->addBos && !config->bosIds.empty();
   result["model"] = {{"family", config->family->name.str()},
@@ -237,9 +239,12 @@ void Inspector::describeModules() {
   int64_t perToken = 0;
   for (const std::string &name : names) {
     Json module = describeModule(name);
-    // A token reads one row of the embedding, unless it is the head, too.
-    if (!StringRef(name).ends_with("embed_tokens") ||
-        (isTied && !seen.contains("lm_head")))
+    // A token reads one row of a table, unless it is the head, too.
+    auto is = [&](StringRef table) {
+      return !table.empty() && name == (names.prefix + table).str();
+    };
+    if (!is(names.positions) &&
+        (!is(names.embedding) || (isTied && !seen.contains(names.head))))
       perToken += module["bytes"].get<int64_t>();
     result["modules"].push_back(std::move(module));
   }

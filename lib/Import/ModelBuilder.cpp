@@ -79,13 +79,14 @@ ModelBuilder::readVector(const std::string &name, int64_t size) {
   return declare(labelOf(name), view);
 }
 
-abi::Expected<ModelBuilder::Linear>
-ModelBuilder::readLinearLayer(const std::string &module,
-                              std::optional<LinearShape> shape,
-                              BiasRule biasRule) {
+abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
+    const std::string &module, std::optional<LinearShape> shape,
+    BiasRule biasRule, function_ref<void(LinearViews &)> change) {
   Linear linear;
   GPTQ_ASSIGN(linear.views,
               readLinear(checkpoint, format, module, shape, biasRule, ctx));
+  if (change)
+    change(linear.views);
   linear.label = labelOf(module);
   LinearViews &views = linear.views;
   numParameters += views.n * views.k + (views.bias ? views.n : 0);
@@ -113,12 +114,83 @@ ModelBuilder::readLinearLayer(const std::string &module,
 // Reading a model
 //===----------------------------------------------------------------------===//
 
+bool ModelBuilder::hasLinear(StringRef module) const {
+  return checkpoint.has((module + ".weight").str()) ||
+         (format && format->holds(checkpoint, module));
+}
+
+/// `view` with the elements along `dim` in the order `order`.
+static View gather(View view, FlatSymbolRefAttr order, int64_t dim) {
+  if (!view)
+    return view;
+  MLIRContext *ctx = view.init.getContext();
+  RankedTensorType type = view.type;
+  auto init = GatherAttr::get(ctx, getPartRef(0, ctx), order, dim);
+  return {type, init, {std::move(view)}};
+}
+
+void ModelBuilder::gatherParts(LinearViews &views, int64_t parts, int64_t run) {
+  if (!headOrder) {
+    View order = {RankedTensorType::get({views.n}, b.getI32Type()),
+                  DealtAttr::get(ctx, parts, run),
+                  {}};
+    headOrder = declare("head_order", order);
+  }
+  views.weight = gather(std::move(views.weight), headOrder.name, 0);
+  views.codes = gather(std::move(views.codes), headOrder.name, 1);
+  views.scales = gather(std::move(views.scales), headOrder.name, 1);
+  views.zeros = gather(std::move(views.zeros), headOrder.name, 1);
+  views.bias = gather(std::move(views.bias), headOrder.name, 0);
+}
+
+abi::Expected<ModelBuilder::Symbol>
+ModelBuilder::readNormVector(const ModelConfig &config, const std::string &name,
+                             int64_t size) {
+  if (config.family->norm != NormKind::OnePlusRMS)
+    return readVector(name, size);
+  GPTQ_ASSIGN(View view, readDense(checkpoint, name, size, ctx));
+  numParameters += size;
+  View sum = {RankedTensorType::get({size}, b.getF32Type()),
+              PlusAttr::get(ctx, getPartRef(0, ctx), b.getF64FloatAttr(1.0)),
+              {std::move(view)}};
+  return declare(labelOf(name), sum);
+}
+
 abi::Expected<ModelBuilder::Norm>
-ModelBuilder::readNorm(const std::string &module, int64_t size) {
+ModelBuilder::readNorm(const ModelConfig &config, const std::string &block,
+                       StringRef module) {
   Norm norm;
-  norm.label = labelOf(module);
-  GPTQ_ASSIGN(norm.weight, readVector(module + ".weight", size));
+  if (module.empty())
+    return norm;
+  const std::string name = block + module.str();
+  norm.label = labelOf(name);
+  GPTQ_ASSIGN(norm.weight,
+              readNormVector(config, name + ".weight", config.hiddenSize));
+  if (config.family->norm == NormKind::Layer) {
+    GPTQ_ASSIGN(norm.bias, readVector(name + ".bias", config.hiddenSize));
+  }
   return norm;
+}
+
+abi::Expected<ModelBuilder::Symbol>
+ModelBuilder::readPositions(const ModelConfig &config, int64_t context) {
+  const ModuleNames &modules = config.family->modules;
+  const std::string name =
+      (modules.prefix + modules.positions + ".weight").str();
+  const int64_t h = config.hiddenSize;
+  const int64_t unused = config.family->unusedPositions;
+  GPTQ_ASSIGN(
+      CheckpointTensor tensor,
+      checkpoint.get(name, kFloatDTypes, {config.maxPositions + unused, h}));
+  numParameters += (config.maxPositions + unused) * h;
+  DataAttr data = getData(tensor, ctx);
+  auto type = data.getType().clone({context, h});
+  const int64_t skipped = unused * h * byteWidth(tensor.info->dtype);
+  View view = {type,
+               DataAttr::get(ctx, data.getFile(), data.getTensor(),
+                             data.getOffset() + skipped, type),
+               {}};
+  return declare(labelOf(name), view);
 }
 
 static BiasRule biasRule(bool has) {
@@ -137,16 +209,32 @@ ModelBuilder::readAttention(const ModelConfig &config, int64_t context,
   };
 
   Attention attention;
-  attention.label = labelOf(name + modules.query.rsplit('.').first.str());
-  attention.window = config.windows[index];
-  GPTQ_ASSIGN(attention.q, read(modules.query, {q, h}, qkvBias));
-  GPTQ_ASSIGN(attention.k, read(modules.key, {kv, h}, qkvBias));
-  GPTQ_ASSIGN(attention.v, read(modules.value, {kv, h}, qkvBias));
-  if (config.family->headNorm) {
-    GPTQ_ASSIGN(attention.queryNorm,
-                readVector(name + modules.queryNorm.str() + ".weight", d));
-    GPTQ_ASSIGN(attention.keyNorm,
-                readVector(name + modules.keyNorm.str() + ".weight", d));
+  attention.label = labelOf(name + modules.output.rsplit('.').first.str());
+  // A window that never ends inside the context is none.
+  attention.window =
+      config.windows[index] < context ? config.windows[index] : 0;
+  attention.rotary =
+      config.windows[index] && localRotary ? localRotary : rotary;
+  const std::string fused = name + modules.queryKeyValue.str();
+  if (!modules.queryKeyValue.empty() && hasLinear(fused)) {
+    GPTQ_ASSIGN(attention.qkv,
+                readLinearLayer(fused, LinearShape{q + 2 * kv, h}, qkvBias,
+                                [&](LinearViews &views) {
+                                  if (config.family->dealsHeads)
+                                    gatherParts(views, /*parts=*/3, /*run=*/d);
+                                }));
+  } else {
+    GPTQ_ASSIGN(attention.q, read(modules.query, {q, h}, qkvBias));
+    GPTQ_ASSIGN(attention.k, read(modules.key, {kv, h}, qkvBias));
+    GPTQ_ASSIGN(attention.v, read(modules.value, {kv, h}, qkvBias));
+  }
+  if (!modules.queryNorm.empty()) {
+    GPTQ_ASSIGN(
+        attention.queryNorm,
+        readNormVector(config, name + modules.queryNorm.str() + ".weight", d));
+    GPTQ_ASSIGN(
+        attention.keyNorm,
+        readNormVector(config, name + modules.keyNorm.str() + ".weight", d));
   }
   GPTQ_ASSIGN(attention.o,
               read(modules.output, {h, q}, biasRule(config.outputBias)));
@@ -167,8 +255,14 @@ ModelBuilder::readMlp(const ModelConfig &config, const std::string &name) {
   };
   Mlp mlp;
   mlp.label = labelOf(name + "mlp");
-  GPTQ_ASSIGN(mlp.gate, read(modules.gate, {i, h}));
-  GPTQ_ASSIGN(mlp.up, read(modules.up, {i, h}));
+  if (!modules.gateUp.empty() && hasLinear(name + modules.gateUp.str())) {
+    GPTQ_ASSIGN(mlp.gateUp, read(modules.gateUp, {2 * i, h}));
+  } else {
+    if (!modules.gate.empty()) {
+      GPTQ_ASSIGN(mlp.gate, read(modules.gate, {i, h}));
+    }
+    GPTQ_ASSIGN(mlp.up, read(modules.up, {i, h}));
+  }
   GPTQ_ASSIGN(mlp.down, read(modules.down, {h, i}));
   return mlp;
 }
@@ -179,30 +273,48 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
   const ModuleNames &modules = config.family->modules;
   const std::string name =
       (modules.prefix + modules.layers + "." + Twine(index) + ".").str();
-  int64_t h = config.hiddenSize;
   Layer layer;
-  GPTQ_ASSIGN(layer.inputNorm, readNorm(name + modules.inputNorm.str(), h));
+  GPTQ_ASSIGN(layer.inputNorm, readNorm(config, name, modules.inputNorm));
   GPTQ_ASSIGN(layer.attention, readAttention(config, context, index, name));
-  GPTQ_ASSIGN(layer.mlpNorm, readNorm(name + modules.mlpNorm.str(), h));
+  GPTQ_ASSIGN(layer.outputNorm, readNorm(config, name, modules.outputNorm));
+  GPTQ_ASSIGN(layer.mlpNorm, readNorm(config, name, modules.mlpNorm));
   GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  GPTQ_ASSIGN(layer.downNorm, readNorm(config, name, modules.downNorm));
   for (StringRef tensor : modules.ignored)
     checkpoint.ignore(name + tensor.str());
   return layer;
 }
 
 /// The table of rotary positions.
-static View getRotary(const ModelConfig &config, int64_t context,
-                      MLIRContext *ctx) {
+static View getRotary(const ModelConfig &config, const Rope &rope,
+                      int64_t context, MLIRContext *ctx) {
   Builder b(ctx);
-  const RopeScaling &scaling = config.ropeScaling;
+  DenseF64ArrayAttr factors;
+  FloatAttr magnitude;
+  if (rope.kind == "longrope") {
+    // One cache cannot hold keys of both: the context decides for all.
+    factors = b.getDenseF64ArrayAttr(
+        context <= rope.originalContext ? rope.shortFactors : rope.longFactors);
+    magnitude = b.getF64FloatAttr(rope.magnitude);
+  }
   auto init = RotaryAttr::get(
-      ctx, b.getF64FloatAttr(config.ropeTheta), b.getStringAttr(scaling.kind),
-      b.getF64FloatAttr(scaling.factor),
-      b.getF64FloatAttr(scaling.lowFreqFactor),
-      b.getF64FloatAttr(scaling.highFreqFactor), scaling.originalContext);
-  return {RankedTensorType::get({context, config.headDim}, b.getF32Type()),
+      ctx, b.getF64FloatAttr(rope.theta), b.getStringAttr(rope.kind),
+      b.getF64FloatAttr(rope.factor), b.getF64FloatAttr(rope.lowFreqFactor),
+      b.getF64FloatAttr(rope.highFreqFactor), rope.originalContext, factors,
+      magnitude);
+  return {RankedTensorType::get({context, config.rotaryDim}, b.getF32Type()),
           init,
           {}};
+}
+
+/// sqrt(hidden_size) as a number of the type that embeddings have: what models
+/// were trained with.
+static double getEmbeddingScale(int64_t hiddenSize, FloatType type) {
+  llvm::APFloat scale(std::sqrt(double(hiddenSize)));
+  bool isInexact;
+  scale.convert(type.getFloatSemantics(), llvm::APFloat::rmNearestTiesToEven,
+                &isInexact);
+  return scale.convertToDouble();
 }
 
 abi::Expected<ModelBuilder::Model>
@@ -217,12 +329,22 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
               readDense(checkpoint, embeddingName, {vocab, h}, ctx));
   model.embedding = declare(labelOf(embeddingName), embedding);
   numParameters += vocab * h;
-  model.rotary = declare("rotary", getRotary(config, context, ctx));
+  if (config.family->scalesEmbeddings)
+    model.embeddingScale =
+        getEmbeddingScale(h, cast<FloatType>(embedding.type.getElementType()));
+  if (!modules.positions.empty()) {
+    GPTQ_ASSIGN(model.positions, readPositions(config, context));
+  }
+  if (config.rotaryDim)
+    rotary = declare("rotary", getRotary(config, config.rope, context, ctx));
+  if (config.localRope)
+    localRotary = declare("local_rotary",
+                          getRotary(config, *config.localRope, context, ctx));
   for (int64_t index = 0; index < config.numLayers; ++index) {
     GPTQ_ASSIGN(Layer layer, readLayer(config, context, index));
     model.layers.push_back(std::move(layer));
   }
-  GPTQ_ASSIGN(model.norm, readNorm((modules.prefix + modules.norm).str(), h));
+  GPTQ_ASSIGN(model.norm, readNorm(config, modules.prefix.str(), modules.norm));
   // A quantized head is one of its own, whatever the configuration says.
   if (config.tiedEmbeddings && !(format && format->holds(checkpoint, head))) {
     model.head.label = head;
@@ -307,12 +429,33 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
       linear.label);
 }
 
-Value ModelBuilder::emitNorm(const Norm &norm, double epsilon, Value x) {
+Value ModelBuilder::emitColumns(Value x, int64_t first, int64_t count) {
+  Location loc = x.getLoc();
+  auto type = cast<RankedTensorType>(x.getType());
+  OpFoldResult size = b.getIndexAttr(type.getDimSize(0));
+  if (type.isDynamicDim(0))
+    size = rows;
+  SmallVector<OpFoldResult> offsets{b.getIndexAttr(0), b.getIndexAttr(first)};
+  SmallVector<OpFoldResult> sizes{size, b.getIndexAttr(count)};
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  return tensor::ExtractSliceOp::create(b, loc,
+                                        type.clone({type.getDimSize(0), count}),
+                                        x, offsets, sizes, strides);
+}
+
+Value ModelBuilder::emitNorm(const ModelConfig &config, const Norm &norm,
+                             Value x) {
+  if (!norm)
+    return x;
   Location loc = at(norm.label);
-  Value w = load(norm.weight, loc);
+  Value w = load(norm.weight, loc), bias = load(norm.bias, loc);
   Value init = empty(x, cast<RankedTensorType>(x.getType()).getDimSize(1), loc);
-  return labeled(RMSNormOp::create(b, loc, init.getType(), x, w, init,
-                                   b.getF64FloatAttr(epsilon)),
+  FloatAttr epsilon = b.getF64FloatAttr(config.epsilon);
+  if (config.family->norm == NormKind::Layer)
+    return labeled(
+        LayerNormOp::create(b, loc, init.getType(), x, w, bias, init, epsilon),
+        norm.label);
+  return labeled(RMSNormOp::create(b, loc, init.getType(), x, w, init, epsilon),
                  norm.label);
 }
 
@@ -325,26 +468,37 @@ Value ModelBuilder::emitAdd(const std::string &label, Value lhs, Value rhs) {
 
 Value ModelBuilder::emitAttention(const ModelConfig &config,
                                   const Attention &attention, Value x,
-                                  Value table, Value position) {
+                                  Value position) {
   int64_t d = config.headDim, width = config.heads * d;
+  int64_t kvWidth = config.kvHeads * d;
   IntegerAttr heads = b.getI64IntegerAttr(config.heads);
   IntegerAttr kvHeads = b.getI64IntegerAttr(config.kvHeads);
   IntegerAttr headDim = b.getI64IntegerAttr(d);
-  Value q = emitLinear(attention.q, x), k = emitLinear(attention.k, x);
-  Value v = emitLinear(attention.v, x);
+  Value q, k, v;
+  if (attention.qkv) {
+    Value all = emitLinear(attention.qkv, x);
+    q = emitColumns(all, 0, width);
+    k = emitColumns(all, width, kvWidth);
+    v = emitColumns(all, width + kvWidth, kvWidth);
+  } else {
+    q = emitLinear(attention.q, x);
+    k = emitLinear(attention.k, x);
+    v = emitLinear(attention.v, x);
+  }
 
   const std::string rotaryLabel = attention.label + ".rotary";
   Location loc = at(rotaryLabel);
+  Value table = load(attention.rotary, loc);
   Value queryNorm = load(attention.queryNorm, loc);
   Value keyNorm = load(attention.keyNorm, loc);
   Value keys = load(attention.keys, loc), values = load(attention.values, loc);
   Value init = empty(x, width, loc);
-  Value rotated = labeled(
-      RotaryAppendOp::create(
-          b, loc, init.getType(), q, k, v, table, queryNorm, keyNorm, position,
-          keys, values, init, heads, kvHeads, headDim,
-          b.getF64FloatAttr(config.family->headNorm ? config.epsilon : 0.0)),
-      rotaryLabel);
+  Value rotated =
+      labeled(RotaryAppendOp::create(
+                  b, loc, init.getType(), q, k, v, table, queryNorm, keyNorm,
+                  position, keys, values, init, heads, kvHeads, headDim,
+                  b.getF64FloatAttr(queryNorm ? config.epsilon : 0.0)),
+              rotaryLabel);
 
   const std::string label = attention.label + ".attention";
   loc = at(label);
@@ -352,31 +506,48 @@ Value ModelBuilder::emitAttention(const ModelConfig &config,
   Value mixed =
       labeled(AttentionOp::create(b, loc, init.getType(), rotated, position,
                                   keys, values, init, heads, kvHeads, headDim,
-                                  b.getF64FloatAttr(1.0 / std::sqrt(double(d))),
-                                  b.getI64IntegerAttr(attention.window)),
+                                  b.getF64FloatAttr(config.attentionScale),
+                                  b.getI64IntegerAttr(attention.window),
+                                  b.getF64FloatAttr(config.attentionCap)),
               label);
   return emitLinear(attention.o, mixed);
 }
 
 Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
                             Value x) {
-  Value gate = emitLinear(mlp.gate, x), up = emitLinear(mlp.up, x);
-  const std::string label = mlp.label + ".silu_mul";
+  const int64_t width = config.intermediateSize;
+  Value input, up;
+  if (mlp.gateUp) {
+    Value both = emitLinear(mlp.gateUp, x);
+    input = emitColumns(both, 0, width);
+    up = emitColumns(both, width, width);
+  } else if (mlp.gate) {
+    input = emitLinear(mlp.gate, x);
+    up = emitLinear(mlp.up, x);
+  } else {
+    input = emitLinear(mlp.up, x);
+  }
+  const std::string label = mlp.label + ".activation";
   Location loc = at(label);
-  Value init = empty(x, config.intermediateSize, loc);
-  Value product =
-      labeled(SiluMulOp::create(b, loc, init.getType(), gate, up, init), label);
-  return emitLinear(mlp.down, product);
+  Value init = empty(x, width, loc);
+  Value active = labeled(ActivationOp::create(b, loc, init.getType(), input, up,
+                                              init, config.activation),
+                         label);
+  return emitLinear(mlp.down, active);
 }
 
 Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
-                              Value x, Value table, Value position) {
-  Value normed = emitNorm(layer.inputNorm, config.epsilon, x);
-  Value part = emitAttention(config, layer.attention, normed, table, position);
-  x = emitAdd(layer.attention.label + ".residual", x, part);
-  normed = emitNorm(layer.mlpNorm, config.epsilon, x);
-  part = emitMlp(config, layer.mlp, normed);
-  return emitAdd(layer.mlp.label + ".residual", x, part);
+                              Value x, Value position) {
+  const std::string attentionLabel = layer.attention.label + ".residual";
+  const std::string mlpLabel = layer.mlp.label + ".residual";
+  Value normed = emitNorm(config, layer.inputNorm, x);
+  Value mixed = emitAttention(config, layer.attention, normed, position);
+  mixed = emitNorm(config, layer.outputNorm, mixed);
+  Value between = emitAdd(attentionLabel, x, mixed);
+  normed = emitNorm(config, layer.mlpNorm, config.isParallel ? x : between);
+  Value part = emitMlp(config, layer.mlp, normed);
+  part = emitNorm(config, layer.downNorm, part);
+  return emitAdd(mlpLabel, between, part);
 }
 
 func::FuncOp ModelBuilder::startFunction(StringRef name, ArrayRef<Type> inputs,
@@ -412,16 +583,19 @@ void ModelBuilder::emitEntry(const ModelConfig &config, const Model &model,
                     logitsType, "logits", maxRows);
   Value tokens = func.getArgument(0), position = func.getArgument(1);
 
-  Location loc = at("embed_tokens");
+  const std::string label = config.family->modules.embedding.str();
+  Location loc = at(label);
   Value table = load(model.embedding, loc);
+  Value positions = load(model.positions, loc);
   Value init = tensor::EmptyOp::create(
       b, loc, ArrayRef<int64_t>{ShapedType::kDynamic, h}, b.getF32Type(), rows);
-  Value x = labeled(EmbeddingOp::create(b, loc, init.getType(), tokens, table,
-                                        init, LayoutAttr()),
-                    "embed_tokens");
-  Value rotary = load(model.rotary, at("rotary"));
+  Value x = labeled(
+      EmbeddingOp::create(b, loc, init.getType(), tokens, table, positions,
+                          positions ? position : Value(), init, LayoutAttr(),
+                          b.getF64FloatAttr(model.embeddingScale)),
+      label);
   for (const Layer &layer : model.layers)
-    x = emitLayer(config, layer, x, rotary, position);
+    x = emitLayer(config, layer, x, position);
 
   if (isLastRowOnly) {
     loc = at("last_row");
@@ -434,8 +608,15 @@ void ModelBuilder::emitEntry(const ModelConfig &config, const Model &model,
     x = tensor::ExtractSliceOp::create(b, loc, type, x, offsets, sizes,
                                        strides);
   }
-  x = emitNorm(model.norm, config.epsilon, x);
+  x = emitNorm(config, model.norm, x);
   Value logits = emitLinear(model.head, x);
+  if (config.logitCap > 0) {
+    loc = at("softcap");
+    init = empty(logits, config.vocabSize, loc);
+    logits = labeled(SoftcapOp::create(b, loc, init.getType(), logits, init,
+                                       b.getF64FloatAttr(config.logitCap)),
+                     "softcap");
+  }
   func::ReturnOp::create(b, func.getLoc(), logits);
 }
 

@@ -42,31 +42,37 @@ private:
     explicit operator bool() const { return bool(name); }
   };
   struct Linear {
+    explicit operator bool() const { return weight || codes; }
     Symbol weight, codes, scales, zeros, groupIndex, bias;
     LinearViews views;
     std::string label;
   };
   struct Norm {
-    Symbol weight;
+    Symbol weight, bias;
     std::string label;
+    explicit operator bool() const { return bool(weight); }
   };
   struct Attention {
     std::string label;
-    Linear q, k, v, o;
-    Symbol queryNorm, keyNorm, keys, values;
+    /// Either the three, or all in one.
+    Linear q, k, v, qkv, o;
+    Symbol queryNorm, keyNorm, keys, values, rotary;
     int64_t window = 0;
   };
   struct Mlp {
     std::string label;
-    Linear gate, up, down;
+    /// Either the two, perhaps without a gate, or both in one.
+    Linear gate, up, gateUp, down;
   };
   struct Layer {
-    Norm inputNorm, mlpNorm;
+    /// `outputNorm` and `downNorm` are of what is added to the rows.
+    Norm inputNorm, outputNorm, mlpNorm, downNorm;
     Attention attention;
     Mlp mlp;
   };
   struct Model {
-    Symbol embedding, rotary;
+    Symbol embedding, positions;
+    double embeddingScale = 1;
     Norm norm;
     Linear head;
     std::vector<Layer> layers;
@@ -74,12 +80,26 @@ private:
 
   Symbol declare(StringRef name, const View &view);
   Symbol declareState(StringRef name, ArrayRef<int64_t> shape);
-  /// Reads the vector `name` and declares it.
+  /// Reads the vector `name` and declares it; as the family's norms have it.
   abi::Expected<Symbol> readVector(const std::string &name, int64_t size);
-  abi::Expected<Linear> readLinearLayer(const std::string &module,
-                                        std::optional<LinearShape> shape,
-                                        BiasRule biasRule);
-  abi::Expected<Norm> readNorm(const std::string &module, int64_t size);
+  abi::Expected<Symbol> readNormVector(const ModelConfig &config,
+                                       const std::string &name, int64_t size);
+  /// Reads the table of positions, its first rows being those of the context.
+  abi::Expected<Symbol> readPositions(const ModelConfig &config,
+                                      int64_t context);
+  /// Reads a linear layer; `change` may put its views in another form.
+  abi::Expected<Linear>
+  readLinearLayer(const std::string &module, std::optional<LinearShape> shape,
+                  BiasRule biasRule,
+                  function_ref<void(LinearViews &)> change = {});
+  /// Whether the checkpoint has the linear layer `module`.
+  bool hasLinear(StringRef module) const;
+  /// Gathers the outputs of `views`, whose rows belong to `parts` in turn, a
+  /// head each, part by part.
+  void gatherParts(LinearViews &views, int64_t parts, int64_t run);
+  /// No name: no norm.
+  abi::Expected<Norm> readNorm(const ModelConfig &config,
+                               const std::string &block, StringRef module);
   /// Each reads what the block `name`, "model.layers.0.", has of it.
   abi::Expected<Attention> readAttention(const ModelConfig &config,
                                          int64_t context, int64_t index,
@@ -95,9 +115,9 @@ private:
   /// Emits a block; `emitAttention` and `emitMlp` its parts without residuals,
   /// on normalized rows.
   Value emitLayer(const ModelConfig &config, const Layer &layer, Value x,
-                  Value table, Value position);
+                  Value position);
   Value emitAttention(const ModelConfig &config, const Attention &attention,
-                      Value x, Value table, Value position);
+                      Value x, Value position);
   Value emitMlp(const ModelConfig &config, const Mlp &mlp, Value x);
 
   /// What people call a tensor or a module: without the prefix all share.
@@ -108,7 +128,10 @@ private:
   /// An activation of as many rows as `like` and `columns` columns.
   Value empty(Value like, int64_t columns, Location loc);
   Value emitLinear(const Linear &linear, Value x);
-  Value emitNorm(const Norm &norm, double epsilon, Value x);
+  /// Columns `first` … `first + count - 1` of `x`.
+  Value emitColumns(Value x, int64_t first, int64_t count);
+  /// `x` itself without a norm.
+  Value emitNorm(const ModelConfig &config, const Norm &norm, Value x);
   Value emitAdd(const std::string &label, Value a, Value b);
   func::FuncOp startFunction(StringRef name, ArrayRef<Type> inputs,
                              ArrayRef<StringRef> inputNames, Type result,
@@ -126,6 +149,9 @@ private:
   /// M inside the current function.
   Value rows;
   int64_t numParameters = 0;
+  /// The tables of rotary positions, and the order of dealt heads, once there
+  /// is one.
+  Symbol rotary, localRotary, headOrder;
   /// The weight that stands for a g_idx of these bytes.
   llvm::DenseMap<StringRef, Symbol> groupIndices;
 };

@@ -65,7 +65,7 @@ static void buildNormalized(OpPassManager &pm, const PipelineOptions &options) {
   pm.addPass(createFoldPermutationsPass());
   pm.addPass(createFuseResidualNormPass());
   pm.addPass(createFuseParallelMatmulsPass());
-  pm.addPass(createFuseSiluMulPass());
+  pm.addPass(createFuseActivationPass());
   addCleanup(pm);
 }
 

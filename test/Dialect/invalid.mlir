@@ -187,3 +187,36 @@ func.func @split_writes_bytes_first(%x: tensor<?x64xf32>, %b: tensor<?x192xi8>, 
   %0:2 = gptq.stage_split ins(%x : tensor<?x64xf32>) outs(%u, %b : tensor<?x2xf32>, tensor<?x192xi8>) {group_size = 32} -> tensor<?x2xf32>, tensor<?x192xi8>
   return
 }
+
+// -----
+func.func @softcap_is_positive(%x: tensor<?x8xf32>) {
+  // expected-error @+1 {{expects a cap above 0, but found 0.000000e+00}}
+  %0 = gptq.softcap ins(%x : tensor<?x8xf32>) outs(%x : tensor<?x8xf32>) {cap = 0.0} -> tensor<?x8xf32>
+  return
+}
+
+// -----
+func.func @positions_are_as_wide_as_rows(%t: tensor<?xi32>, %w: tensor<10x8xf32>, %p: tensor<16x4xf32>, %i: index, %e: tensor<?x8xf32>) {
+  // expected-error @+1 {{expects dimension 1 of positions to be 8 (H, as in init), but found 4}}
+  %0 = gptq.embedding ins(%t, %w positions %p at %i : tensor<?xi32>, tensor<10x8xf32> positions tensor<16x4xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+  return
+}
+
+// -----
+func.func @table_fits_a_head(%q: tensor<?x16xf32>, %t: tensor<16x10xf32>, %p: index, %c: memref<2x16x8xf32>) {
+  // expected-error @+1 {{expects a table for an even number of at most 8 elements of a head, but found 'tensor<16x10xf32>'}}
+  %0 = gptq.rotary_append ins(%q, %q, %q, %t at %p : tensor<?x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>, tensor<16x10xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%q : tensor<?x16xf32>) {heads = 2, kv_heads = 2, head_dim = 8} -> tensor<?x16xf32>
+  return
+}
+
+// -----
+// expected-error @+1 {{expects an order i32 [N], N a multiple of 3 runs of 8, but found 'tensor<20xi32>'}}
+gptq.weight @dealt : tensor<20xi32> = #gptq.dealt<parts = 3, run = 8>
+
+// -----
+// expected-error @+1 {{expects a factor for each pair of a row, but found 1 factors for 'tensor<16x4xf32>'}}
+gptq.weight @long : tensor<16x4xf32> = #gptq.rotary<theta = 1.0 : f64, scaling = "longrope", factor = 1.0 : f64, lowFreqFactor = 1.0 : f64, highFreqFactor = 4.0 : f64, originalContext = 16, factors = [1.0]>
+
+// -----
+// expected-error @+1 {{expects sums of f32, but found 'tensor<4xf16>'}}
+gptq.weight @plus : tensor<4xf16> = #gptq.plus<@plus, 1.0 : f64>

@@ -19,7 +19,15 @@ gptq.weight @sorted : tensor<64x32xi4> = #gptq.gather<@codes, order = @order, di
 gptq.weight @joined : tensor<64x64xi4> = #gptq.concat<[@codes, @sorted], dim = 1>
 // CHECK: gptq.weight @rotary : tensor<16x8xf32> = #gptq.rotary<
 gptq.weight @rotary : tensor<16x8xf32> = #gptq.rotary<theta = 1.000000e+04 : f64, scaling = "none", factor = 1.000000e+00 : f64, lowFreqFactor = 1.000000e+00 : f64, highFreqFactor = 4.000000e+00 : f64, originalContext = 16>
+// CHECK: factors = [1.000000e+00, 1.500000e+00], magnitude = 1.190000e+00 : f64>
+gptq.weight @long : tensor<16x4xf32> = #gptq.rotary<theta = 1.000000e+04 : f64, scaling = "longrope", factor = 1.000000e+00 : f64, lowFreqFactor = 1.000000e+00 : f64, highFreqFactor = 4.000000e+00 : f64, originalContext = 16, factors = [1.0, 1.5], magnitude = 1.19 : f64>
+// CHECK: gptq.weight @one_more : tensor<8xf32> = #gptq.plus<@norm, 1.000000e+00 : f64>
+gptq.weight @norm : tensor<8xf16> = #gptq.data<"m.safetensors", "n", 64, tensor<8xf16>>
+gptq.weight @one_more : tensor<8xf32> = #gptq.plus<@norm, 1.0 : f64>
+// CHECK: = #gptq.dealt<parts = 3, run = 8>
+gptq.weight @heads : tensor<48xi32> = #gptq.dealt<parts = 3, run = 8>
 gptq.weight @packed : tensor<4x8x8xi32> = #gptq.packed<@codes, layout = #gptq.layout<bits = 4, blockN = 8, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2">>
+gptq.weight @places : tensor<16x64xf16> = #gptq.data<"m.safetensors", "places", 256, tensor<16x64xf16>>
 gptq.state @keys : memref<2x16x8xf32>
 
 // CHECK-LABEL: func @model_ops
@@ -32,6 +40,14 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
   %rotary = gptq.load_weight @rotary : tensor<16x8xf32>
   // CHECK: gptq.embedding
   %0 = gptq.embedding ins(%tokens, %table : tensor<?xi32>, tensor<10x64xf16>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.embedding ins({{.*}} positions %{{.*}} at %{{.*}} positions tensor<16x64xf16>) {{.*}}scale = 8.000000e+00 : f64
+  %places = gptq.load_weight @places : tensor<16x64xf16>
+  %placed = gptq.embedding ins(%tokens, %table positions %places at %p : tensor<?xi32>, tensor<10x64xf16> positions tensor<16x64xf16>)
+      outs(%e : tensor<?x64xf32>) {scale = 8.0} -> tensor<?x64xf32>
+  // CHECK: gptq.layer_norm ins({{.*}} bias
+  %ln = gptq.layer_norm ins(%0, %w bias %w : tensor<?x64xf32>, tensor<64xf32> bias tensor<64xf32>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>
+  // CHECK: gptq.softcap {{.*}} {cap = 3.000000e+01 : f64}
+  %capped = gptq.softcap ins(%0 : tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) {cap = 30.0} -> tensor<?x64xf32>
   // CHECK: gptq.rms_norm
   %1 = gptq.rms_norm ins(%0, %w : tensor<?x64xf32>, tensor<64xf32>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>
   // CHECK: gptq.add_rms_norm
@@ -39,8 +55,10 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
       outs(%e, %e : tensor<?x64xf32>, tensor<?x64xf32>) {epsilon = 1.0e-5} -> tensor<?x64xf32>, tensor<?x64xf32>
   // CHECK: gptq.add
   %3 = gptq.add ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
-  // CHECK: gptq.silu_mul
-  %4 = gptq.silu_mul ins(%0, %1 : tensor<?x64xf32>, tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: gptq.activation
+  %4 = gptq.activation ins(%0 times %1 : tensor<?x64xf32> times tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) {function = #gptq.function<silu>} -> tensor<?x64xf32>
+  // CHECK: gptq.activation ins(%{{.*}} : tensor<?x64xf32>) {{.*}} {function = #gptq.function<gelu_tanh>}
+  %gelu = gptq.activation ins(%0 : tensor<?x64xf32>) outs(%e : tensor<?x64xf32>) {function = #gptq.function<gelu_tanh>} -> tensor<?x64xf32>
   // CHECK: gptq.stage_split
   %split:2 = gptq.stage_split ins(%0 : tensor<?x64xf32>) outs(%b, %u : tensor<?x192xi8>, tensor<?x2xf32>) {group_size = 32} -> tensor<?x192xi8>, tensor<?x2xf32>
   // CHECK: gptq.stage ins
@@ -50,9 +68,12 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
       tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>, tensor<16x8xf32> q_norm tensor<8xf32> k_norm tensor<8xf32>)
       state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x64xf32>)
       {heads = 8, kv_heads = 2, head_dim = 8, epsilon = 1.0e-6} -> tensor<?x64xf32>
-  // CHECK: gptq.attention
+  // CHECK: gptq.rotary_append ins(%{{.*}}, %{{.*}}, %{{.*}} at %{{.*}} : tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>) state
+  %plain = gptq.rotary_append ins(%0, %k, %k at %p : tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>)
+      state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x64xf32>) {heads = 8, kv_heads = 2, head_dim = 8} -> tensor<?x64xf32>
+  // CHECK: gptq.attention {{.*}} softcap = 5.000000e+01 : f64
   %7 = gptq.attention ins(%6 at %p : tensor<?x64xf32>) state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>)
-      outs(%e : tensor<?x64xf32>) {heads = 8, kv_heads = 2, head_dim = 8, scale = 0.35, window = 4} -> tensor<?x64xf32>
+      outs(%e : tensor<?x64xf32>) {heads = 8, kv_heads = 2, head_dim = 8, scale = 0.35, window = 4, softcap = 50.0} -> tensor<?x64xf32>
   return
 }
 

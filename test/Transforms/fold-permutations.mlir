@@ -22,7 +22,7 @@ func.func @mlp(%x: tensor<?x64xf32>, %s: tensor<1x64xf16>, %i: tensor<?x32xf32>,
   %p = gptq.load_weight @order : tensor<32xi32>
   %0 = gptq.dequant_matmul ins(%x, %q, %qs : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%i : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
   %1 = gptq.matmul ins(%x, %w : tensor<?x64xf32>, tensor<32x64xf16>) outs(%i : tensor<?x32xf32>) -> tensor<?x32xf32>
-  %2 = gptq.silu_mul ins(%0, %1 : tensor<?x32xf32>, tensor<?x32xf32>) outs(%i : tensor<?x32xf32>) -> tensor<?x32xf32>
+  %2 = gptq.activation ins(%0 times %1 : tensor<?x32xf32> times tensor<?x32xf32>) outs(%i : tensor<?x32xf32>) {function = #gptq.function<silu>} -> tensor<?x32xf32>
   %3 = gptq.dequant_matmul ins(%2, %d, %s perm %p : tensor<?x32xf32>, tensor<32x64xi4>, tensor<1x64xf16> perm tensor<32xi32>) outs(%e : tensor<?x64xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x64xf32>
   return %3 : tensor<?x64xf32>
 }

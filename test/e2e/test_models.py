@@ -90,9 +90,18 @@ def test_shipped_checkpoint(tmp_path):
     check_logits(source, model, prompt, str(tmp_path))
 
 
+# Of these the trained models are dense.
+OLDER = ("llama", "llama3", "mistral", "qwen2", "qwen3")
 RANDOM = {
     **{f"{family}-4bit": dict(family=family) for family in FAMILIES},
     **{f"{family}-act-order-biases": dict(family=family, act_order=True, biases=True, seed=1) for family in FAMILIES},
+    **{f"{family}-dense": dict(family=family, bits=None, seed=2) for family in FAMILIES if family not in OLDER},
+    "gemma3-deep": dict(family="gemma3", layers=4, changes={"sliding_window_pattern": 3}),
+    "gemma2-odd-sizes": dict(family="gemma2", hidden=60, intermediate=97, heads=3, kv_heads=1, vocab=101, group_size=24, dense_dtype="BF16"),
+    "phi3-mixed": dict(family="phi3", overrides={r"-:model\.layers\.1\.self_attn\.qkv_proj": {}}),
+    "gpt_neox-sequential": dict(family="gpt_neox", changes={"use_parallel_residual": False, "hidden_act": "gelu_new"}),
+    "gpt_neox-asym": dict(family="gpt_neox", sym=False, bits=8, checkpoint_format="gptq_v2"),
+    "galactica": dict(family="opt", changes={"activation_function": "gelu"}),
     "dense-bf16-sharded": dict(bits=None, dense_dtype="BF16", shards=3),
     "dense-fp32-tied": dict(bits=None, dense_dtype="F32", tied=True),
     "8bit-v2-asym-sharded": dict(bits=8, checkpoint_format="gptq_v2", sym=False, shards=2),
@@ -114,6 +123,28 @@ def test_random_models(tmp_path, name):
     model = harness.compile_model(source, str(tmp_path / "model.gptqm"))
     vocabulary = RANDOM[name].get("vocab", 128)
     check_logits(source, model, np.random.default_rng(0).integers(3, vocabulary, 100), str(tmp_path))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in OLDER])
+def test_families_decode(tmp_path, family):
+    """Token by token, past the end of a window, families go on as they do all at once."""
+    source = make_model(str(tmp_path / "checkpoint"), family, seed=4)
+    model = harness.compile_model(source, str(tmp_path / "model.gptqm"))
+    prompt = np.random.default_rng(1).integers(3, 128, 20)
+    want = Model(source).greedy(list(prompt), 12)
+    assert harness.run_greedy(model, prompt, 12) == want
+
+
+def test_context_chooses_the_factors_of_longrope(tmp_path):
+    source = make_model(str(tmp_path / "checkpoint"), "phi3-long")
+    tokens = np.random.default_rng(0).integers(3, 128, 40)
+    results = []
+    for context in (64, 65):
+        model = harness.compile_model(source, str(tmp_path / f"{context}.gptqm"), "--max-context", context)
+        want, got = Model(source, context)(tokens), harness.run_logits(model, tokens, str(tmp_path))
+        assert np.abs(got - want).max() < TOLERANCE * (want.max() - want.min())
+        results.append(want)
+    assert np.abs(results[0] - results[1]).max() > 0.1
 
 
 def test_threads_change_nothing(trained, tokenizer, tmp_path):

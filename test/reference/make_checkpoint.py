@@ -22,7 +22,21 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from reference import formats  # noqa: E402
 from reference.formats import pack_stream, round_to, stored_zeros  # noqa: E402,F401
 
-FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3")
+FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi3-long", "opt", "gpt_neox")
+# Where a family differs from Llama: what its models are called, and its modules.
+ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2",
+                 "gemma3_text": "Gemma3", "phi3": "Phi3", "opt": "OPT", "gpt_neox": "GPTNeoX"}
+USUAL = dict(embedding="model.embed_tokens", layers="model.layers", norm="model.norm", head="lm_head",
+             input_norm="input_layernorm", output="self_attn.o_proj", mlp_norm="post_attention_layernorm",
+             up="mlp.up_proj", down="mlp.down_proj")
+MODULES = {
+    "gemma2": dict(mlp_norm="pre_feedforward_layernorm"),
+    "gemma3_text": dict(mlp_norm="pre_feedforward_layernorm"),
+    "opt": dict(embedding="model.decoder.embed_tokens", layers="model.decoder.layers", norm="model.decoder.final_layer_norm",
+                input_norm="self_attn_layer_norm", output="self_attn.out_proj", mlp_norm="final_layer_norm", up="fc1", down="fc2"),
+    "gpt_neox": dict(embedding="gpt_neox.embed_in", layers="gpt_neox.layers", norm="gpt_neox.final_layer_norm",
+                     head="embed_out", output="attention.dense", up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"),
+}
 ZEROS = ("middle", "random", "extremes")
 
 
@@ -102,10 +116,58 @@ def override(overrides, name):
     return {}
 
 
-def model_config(family, **sizes):
-    kind = "llama" if family == "llama3" else family
-    names = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-    config = {"architectures": [f"{names[kind]}ForCausalLM"], "model_type": kind, "hidden_act": "silu",
+def kind_of(family):
+    """The model_type of one of FAMILIES."""
+    return {"llama3": "llama", "gemma3": "gemma3_text", "phi3-long": "phi3"}.get(family, family)
+
+
+def opt_config(sizes):
+    config = {"architectures": ["OPTForCausalLM"], "model_type": "opt", "activation_function": "relu", "bos_token_id": 2,
+              "eos_token_id": 2, "do_layer_norm_before": True, "word_embed_proj_dim": sizes["hidden_size"],
+              "ffn_dim": sizes.pop("intermediate_size"), "_remove_final_layer_norm": False}
+    del sizes["num_key_value_heads"]
+    return {**config, **sizes}
+
+
+def neox_config(sizes):
+    config = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "hidden_act": "gelu", "layer_norm_eps": 1e-5,
+              "rotary_emb_base": 10000, "rotary_pct": 0.25, "use_parallel_residual": True, "bos_token_id": 0,
+              "eos_token_id": 0}
+    del sizes["num_key_value_heads"]
+    return {**config, **sizes}
+
+
+def add_gemma(config, family, width):
+    """Limits so low and a scalar so unlike head_dim that models without them would differ."""
+    del config["rope_scaling"]
+    config.update(hidden_act="gelu_pytorch_tanh", hidden_activation="gelu_pytorch_tanh", attention_bias=False,
+                  head_dim=width, query_pre_attn_scalar=width + 8, sliding_window=24)
+    if family == "gemma2":
+        config.update(attn_logit_softcapping=2.0, final_logit_softcapping=10.0)
+    else:
+        config.update(attn_logit_softcapping=None, final_logit_softcapping=None, rope_theta=1000000.0,
+                      rope_local_base_freq=10000.0, rope_scaling={"factor": 8.0, "rope_type": "linear"},
+                      sliding_window_pattern=2)
+
+
+def add_phi3(config, family, width):
+    config.update(attention_bias=False, original_max_position_embeddings=config["max_position_embeddings"])
+    if family == "phi3":
+        config["sliding_window"] = 24
+        return
+    pairs = int(width * 0.75) // 2
+    config.update(partial_rotary_factor=0.75, sliding_window=None, original_max_position_embeddings=64, rope_scaling={
+        "type": "longrope", "short_factor": [1.0 + 0.05 * i for i in range(pairs)],
+        "long_factor": [1.1 + 0.9 * i for i in range(pairs)]})
+
+
+def model_config(family, width, **sizes):
+    kind = kind_of(family)
+    if family == "opt":
+        return opt_config(sizes)
+    if family == "gpt_neox":
+        return neox_config(sizes)
+    config = {"architectures": [f"{ARCHITECTURES[kind]}ForCausalLM"], "model_type": kind, "hidden_act": "silu",
               "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None,
               "bos_token_id": 1, "eos_token_id": 2, **sizes}
     if family == "llama3":
@@ -120,25 +182,40 @@ def model_config(family, **sizes):
         config["attention_bias"] = False
     if family in ("llama", "llama3"):
         config["mlp_bias"] = False
+    if family in ("gemma2", "gemma3"):
+        add_gemma(config, family, width)
+    if family in ("phi3", "phi3-long"):
+        add_phi3(config, family, width)
     return config
 
 
 def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, act_order=False,
                checkpoint_format="gptq", g_idx="written", zeros="middle", dense_dtype="F16", shards=1,
-               tied=False, biases=False, hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2,
+               tied=None, biases=False, hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2,
                head_dim=None, vocab=128, context=256, rope_scaling=None, window=None, tokenizer=None,
-               overrides=None, quantized_head=False):
+               overrides=None, quantized_head=False, changes=None):
     """A whole checkpoint folder. `bits` None leaves every layer dense. `overrides` maps
-    patterns to settings as `dynamic` does. The same arguments but for the format give the
-    same weights."""
+    patterns to settings as `dynamic` does; `changes` are made to config.json. The same
+    arguments but for the format give the same weights."""
     rng = np.random.default_rng(seed)
     os.makedirs(folder, exist_ok=True)
     width = head_dim or hidden // heads
+    kind = kind_of(family)
+    modules = {**USUAL, **MODULES.get(kind, {})}
+    is_gemma, is_phi, has_layer_norm = kind in ("gemma2", "gemma3_text"), kind == "phi3", kind in ("opt", "gpt_neox")
+    if has_layer_norm:
+        kv_heads = heads
+    usually_tied = is_gemma or kind == "opt"
+    if tied is None:
+        tied = usually_tied
     config = model_config(
-        family, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        family, width, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocab,
         max_position_embeddings=context, tie_word_embeddings=tied,
         torch_dtype={"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dense_dtype])
+    # Some families leave out what is usual.
+    if usually_tied and tied:
+        del config["tie_word_embeddings"]
     if head_dim or family == "qwen3":
         config["head_dim"] = width
     if rope_scaling:
@@ -147,6 +224,7 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         config["sliding_window"] = window
         if family in ("qwen2", "qwen3"):
             config.update(use_sliding_window=True, max_window_layers=1)
+    config.update(changes or {})
     # Qwen2 always has biases on queries, keys and values; Mistral never has any.
     attention_bias = biases and family in ("llama", "llama3", "qwen3")
     mlp_bias = biases and family in ("llama", "llama3")
@@ -154,8 +232,15 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         config["attention_bias"] = True
     if mlp_bias:
         config["mlp_bias"] = True
-    tensors = {"model.embed_tokens.weight": round_to(rng.normal(size=(vocab, hidden)), dense_dtype)}
-    norm = lambda n: round_to(rng.uniform(0.7, 1.3, n), dense_dtype)
+    attention_bias, mlp_bias = attention_bias or has_layer_norm, mlp_bias or has_layer_norm
+    tensors = {modules["embedding"] + ".weight": round_to(rng.normal(size=(vocab, hidden)), dense_dtype)}
+    if kind == "opt":
+        tensors["model.decoder.embed_positions.weight"] = round_to(rng.normal(size=(context + 2, hidden)) * 0.3, dense_dtype)
+
+    def norm(name, size):
+        tensors[name + ".weight"] = round_to(rng.uniform(0.7, 1.3, size) - (1 if is_gemma else 0), dense_dtype)
+        if has_layer_norm:
+            tensors[name + ".bias"] = round_to(rng.normal(size=size) * 0.2, dense_dtype)
 
     quantized = {}
 
@@ -176,25 +261,37 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
             tensors[f"{name}.{part}"] = value
 
     for i in range(layers):
-        p = f"model.layers.{i}."
+        p = f"{modules['layers']}.{i}."
         # Layers of one input have one order, as quantizers write it; in every other block they differ.
         first = lambda name: p + name if act_order and i % 2 == 0 else None
-        tensors[p + "input_layernorm.weight"] = norm(hidden)
+        norm(p + modules["input_norm"], hidden)
         qkv_bias = attention_bias or family == "qwen2"
-        linear(p + "self_attn.q_proj", hidden, heads * width, qkv_bias)
-        linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
-        linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
-        linear(p + "self_attn.o_proj", heads * width, hidden, attention_bias, 0.5)
-        if family == "qwen3":
-            tensors[p + "self_attn.q_norm.weight"] = norm(width)
-            tensors[p + "self_attn.k_norm.weight"] = norm(width)
-        tensors[p + "post_attention_layernorm.weight"] = norm(hidden)
-        linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
-        linear(p + "mlp.up_proj", hidden, intermediate, mlp_bias, order_of=first("mlp.gate_proj"))
-        linear(p + "mlp.down_proj", intermediate, hidden, mlp_bias, 0.5)
-    tensors["model.norm.weight"] = norm(hidden)
+        if is_phi or kind == "gpt_neox":
+            name = "self_attn.qkv_proj" if is_phi else "attention.query_key_value"
+            linear(p + name, hidden, (heads + 2 * kv_heads) * width, qkv_bias)
+        else:
+            linear(p + "self_attn.q_proj", hidden, heads * width, qkv_bias)
+            linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
+            linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
+        linear(p + modules["output"], heads * width, hidden, attention_bias, 0.5)
+        if kind in ("qwen3", "gemma3_text"):
+            norm(p + "self_attn.q_norm", width)
+            norm(p + "self_attn.k_norm", width)
+        if is_gemma:
+            norm(p + "post_attention_layernorm", hidden)
+        norm(p + modules["mlp_norm"], hidden)
+        if is_phi:
+            linear(p + "mlp.gate_up_proj", hidden, 2 * intermediate, mlp_bias)
+        else:
+            if not has_layer_norm:
+                linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
+            linear(p + modules["up"], hidden, intermediate, mlp_bias, order_of=first("mlp.gate_proj"))
+        linear(p + modules["down"], intermediate, hidden, mlp_bias, 0.5)
+        if is_gemma:
+            norm(p + "post_feedforward_layernorm", hidden)
+    norm(modules["norm"], hidden)
     if not tied or quantized_head:
-        linear("lm_head", hidden, vocab, False, is_quantized=quantized_head)
+        linear(modules["head"], hidden, vocab, False, is_quantized=quantized_head)
     if bits is not None:
         usual = dataclasses.replace(next(iter(quantized.values())), bits=bits, group_size=group_size, sym=sym)
         config["quantization_config"] = formats.settings(usual, checkpoint_format, overrides)
@@ -251,7 +348,7 @@ def main():
         make_layer(a.out, a.rows, a.columns, a.seed, a.name, bits=a.bits, bias=a.bias, **variant)
     else:
         make_model(a.out, a.family, a.seed, None if a.dense else a.bits, dense_dtype=a.dtype, shards=a.shards,
-                   tied=a.tied, biases=a.bias, hidden=a.hidden, intermediate=a.intermediate, layers=a.layers,
+                   tied=a.tied or None, biases=a.bias, hidden=a.hidden, intermediate=a.intermediate, layers=a.layers,
                    heads=a.heads, kv_heads=a.kv_heads, head_dim=a.head_dim, vocab=a.vocab, context=a.context,
                    tokenizer=a.tokenizer, **variant)
 

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from reference.checkpoint import Checkpoint
-from reference.make_checkpoint import make_layer, make_model
+from reference.make_checkpoint import FAMILIES, make_layer, make_model
 from reference.model import Model, mean_nll, rotary_frequencies, running_windows, windows_with_bos
-
-FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3")
 
 # Greedy text of this checkpoint published in karpathy/llama2.c (test_all.py).
 PUBLISHED = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "

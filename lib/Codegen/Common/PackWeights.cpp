@@ -51,11 +51,25 @@ public:
   }
 
   /// Returns a load of the two halves of `value` along `dim` in runs of `run`,
-  /// taken in turn. `value` must load a concatenation of two weights.
+  /// taken in turn: of a concatenation of two weights, whose last runs are
+  /// filled up with zeros, or of one weight whose halves are whole runs.
   Value interleave(OpBuilder &b, Value value, int64_t dim, int64_t run) {
     WeightOp source = weightOf(value);
-    auto concat = cast<ConcatAttr>(source.getInit());
     RankedTensorType type = source.getTensorType();
+    auto concat = concatOfTwo(source, dim);
+    if (!concat) {
+      // Dealing out the first run of either half, then the second, undoes
+      // dealing out the halves themselves.
+      const int64_t size = type.getDimSize(dim);
+      WeightOp order = declare(
+          source, ".turns", RankedTensorType::get({size}, b.getI32Type()),
+          DealtAttr::get(b.getContext(), /*parts=*/size / 2 / run, run));
+      auto view =
+          GatherAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
+                          FlatSymbolRefAttr::get(order), dim);
+      return load(b, value.getLoc(),
+                  declare(source, ".interleaved", type, view));
+    }
     SmallVector<int64_t> shape(type.getShape());
     shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
     auto view = ConcatAttr::get(b.getContext(), concat.getParts(), dim, run);
@@ -66,14 +80,22 @@ public:
   }
 
   /// Whether `interleave` can be asked for `value`.
-  bool isPair(Value value, int64_t dim) {
+  bool isPair(Value value, int64_t dim, int64_t run) {
     WeightOp source = weightOf(value);
-    auto concat = source ? dyn_cast<ConcatAttr>(source.getInit()) : nullptr;
-    return concat && concat.getDim() == dim && concat.getInterleave() == 0 &&
-           concat.getParts().size() == 2;
+    return source && (concatOfTwo(source, dim) ||
+                      source.getTensorType().getDimSize(dim) % (2 * run) == 0);
   }
 
 private:
+  /// The concatenation along `dim` of two weights that `source` is, or null.
+  static ConcatAttr concatOfTwo(WeightOp source, int64_t dim) {
+    auto concat = dyn_cast<ConcatAttr>(source.getInit());
+    return concat && concat.getDim() == dim && concat.getInterleave() == 0 &&
+                   concat.getParts().size() == 2
+               ? concat
+               : nullptr;
+  }
+
   Value load(OpBuilder &b, Location loc, WeightOp weight) {
     return LoadWeightOp::create(b, loc, weight.getTensorType(),
                                 FlatSymbolRefAttr::get(weight));
@@ -139,11 +161,11 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
       op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
         bias = op.getBias();
-  if (op.getEpilogue() == Epilogue::SiluMul) {
+  if (isGated(op.getEpilogue())) {
     int64_t run = layout.getBlockN() / 2;
     for (Value value : {codes, scales, zeros})
-      if (value && !packer.isPair(value, 1))
-        return op.emitOpError("expects the weights of a silu_mul epilogue to "
+      if (value && !packer.isPair(value, 1, run))
+        return op.emitOpError("expects the weights of a gated epilogue to "
                               "be gate and up beside each other");
     codes = packer.interleave(b, codes, 1, run);
     scales = packer.interleave(b, scales, 1, run);
@@ -185,10 +207,10 @@ LogicalResult packMatmul(MatmulOp op, Packer &packer) {
   LayoutAttr layout =
       toAttr(op.getContext(), unit->weightLayout(bits, /*span=*/0), bits);
   Value weight = op.getWeight(), bias = op.getBias();
-  if (op.getEpilogue() == Epilogue::SiluMul) {
+  if (isGated(op.getEpilogue())) {
     int64_t run = layout.getBlockN() / 2;
-    if (!packer.isPair(weight, 0))
-      return op.emitOpError("expects the weight of a silu_mul epilogue to be "
+    if (!packer.isPair(weight, 0, run))
+      return op.emitOpError("expects the weight of a gated epilogue to be "
                             "gate and up beside each other");
     weight = packer.interleave(b, weight, 0, run);
     if (bias)

@@ -12,6 +12,8 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
+#include <cmath>
+
 namespace mlir::gptq {
 #define GEN_PASS_DEF_VECTORIZEPASS
 #include "gptq/Codegen/Common/Passes.h.inc"
@@ -20,11 +22,80 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// silu(v) = v / (1 + exp(-v)) of every lane.
-Value mlir::gptq::silu(VectorBuilder &b, Value v) {
-  Value one = b.splat(b.f32(1.0), cast<VectorType>(v.getType()).getDimSize(0));
-  Value e = math::ExpOp::create(b, arith::NegFOp::create(b, v));
-  return arith::DivFOp::create(b, v, arith::AddFOp::create(b, one, e));
+//===----------------------------------------------------------------------===//
+// Functions of every element
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Arithmetic on vectors of the type of one.
+struct Lanes {
+  VectorBuilder &b;
+  VectorType type;
+
+  Value operator()(double value) const {
+    return arith::ConstantOp::create(
+        b, DenseElementsAttr::get(type, float(value)));
+  }
+  Value add(Value x, Value y) const { return arith::AddFOp::create(b, x, y); }
+  Value sub(Value x, Value y) const { return arith::SubFOp::create(b, x, y); }
+  Value mul(Value x, Value y) const { return arith::MulFOp::create(b, x, y); }
+  Value div(Value x, Value y) const { return arith::DivFOp::create(b, x, y); }
+  Value exp(Value x) const { return math::ExpOp::create(b, x); }
+  /// x / (1 + exp(-y)): x times the logistic function of y.
+  Value logistic(Value x, Value y) const {
+    Value e = exp(arith::NegFOp::create(b, y));
+    return div(x, add((*this)(1.0), e));
+  }
+};
+
+} // namespace
+
+/// v (1 + erf(v / √2)) / 2. With x = |v| / √2 the part of v that is missing on
+/// its side of 0, erfc(x) / 2, is a polynomial in t = 1 / (1 + p x) times
+/// exp(-x²), off by at most 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+static Value gelu(const Lanes &f, Value v) {
+  static constexpr double p = 0.3275911;
+  static constexpr double terms[] = {1.061405429, -1.453152027, 1.421413741,
+                                     -0.284496736, 0.254829592};
+  VectorBuilder &b = f.b;
+  Value x = f.mul(math::AbsFOp::create(b, v), f(M_SQRT1_2));
+  Value t = f.div(f(1.0), f.add(f(1.0), f.mul(f(p), x)));
+  Value sum = f(terms[0]);
+  for (double term : llvm::drop_begin(terms))
+    sum = f.add(f.mul(sum, t), f(term));
+  Value e = f.exp(arith::NegFOp::create(b, f.mul(x, x)));
+  Value missing = f.mul(f.mul(f.mul(sum, t), e), f.mul(v, f(0.5)));
+  Value isNegative =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, v, f(0.0));
+  return arith::SelectOp::create(b, isNegative, missing, f.sub(v, missing));
+}
+
+Value mlir::gptq::activate(VectorBuilder &b, Activation activation, Value v) {
+  Lanes f{b, cast<VectorType>(v.getType())};
+  switch (activation) {
+  case Activation::Silu:
+    return f.logistic(v, v);
+  case Activation::Gelu:
+    return gelu(f, v);
+  case Activation::GeluTanh: {
+    // (1 + tanh(u)) / 2 is the logistic function of 2 u.
+    Value cube = f.mul(f.mul(v, v), v);
+    Value u = f.add(v, f.mul(cube, f(0.044715)));
+    return f.logistic(v, f.mul(u, f(2 * std::sqrt(2 / M_PI))));
+  }
+  case Activation::Relu:
+    return arith::MaximumFOp::create(b, v, f(0.0));
+  }
+  llvm_unreachable("not an activation");
+}
+
+Value mlir::gptq::softcap(VectorBuilder &b, double cap, Value v) {
+  // tanh(u) = 1 - 2 / (1 + exp(2 u)), which is 1 and -1 where exp overflows or
+  // vanishes.
+  Lanes f{b, cast<VectorType>(v.getType())};
+  Value e = f.exp(f.mul(v, f(2 / cap)));
+  return f.sub(f(cap), f.div(f(2 * cap), f.add(f(1.0), e)));
 }
 
 //===----------------------------------------------------------------------===//
@@ -146,8 +217,10 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
       runs.push_back(run);
     }
     Value result = runs[0];
-    if (op.epilogue == Epilogue::SiluMul)
-      result = arith::MulFOp::create(b, silu(b, runs[0]), runs[1]);
+    if (op.epilogue != Epilogue::None)
+      result = activate(b, getActivation(op.epilogue), result);
+    if (isGated(op.epilogue))
+      result = arith::MulFOp::create(b, result, runs[1]);
     Value outRow = b.add(row, r);
     SmallVector<Value> at{outRow, column};
     if (!ragged) {
@@ -167,9 +240,9 @@ void MatmulVectorizer::finish(Value panel, Value row, ArrayRef<int64_t> columns,
 /// One register tile: `rows` rows from `row`, chunk number `chunk` of `panel`.
 void MatmulVectorizer::tile(Value panel, Value row, int64_t rows,
                             int64_t chunk) {
-  // With silu_mul a tile holds gate columns and the up columns they go with.
+  // With a gate a tile holds gate columns and the up columns they go with.
   SmallVector<int64_t> columns;
-  if (op.epilogue == Epilogue::SiluMul) {
+  if (isGated(op.epilogue)) {
     int64_t half = chunkColumns() / 2;
     columns = {chunk * half, op.layout.getBlockN() / 2 + chunk * half};
   } else {
@@ -290,13 +363,24 @@ static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
 static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
   Value out = op.getInits()[0], table = op.getTable();
   int64_t width = columnsOf(out);
+  const double scale = op.getScale().convertToDouble();
   b.forEach(rowsOf(b, out), [&](Value row) {
     Value token = arith::IndexCastOp::create(
         b, b.getIndexType(),
         memref::LoadOp::create(b, op.getTokens(), ValueRange{row}));
+    auto put = [&](Value v, Value at) {
+      int64_t n = cast<VectorType>(v.getType()).getDimSize(0);
+      if (scale != 1)
+        v = arith::MulFOp::create(b, v, b.splat(b.f32(scale), n));
+      if (op.getPositions())
+        v = arith::AddFOp::create(
+            b, v,
+            b.load(op.getPositions(), {b.add(op.getPosition(), row), at}, n));
+      b.store(v, out, {row, at});
+    };
     if (!op.getLayout()) {
       b.forChunks(width, [&](Value at, int64_t n) {
-        b.store(b.load(table, {token, at}, n), out, {row, at});
+        put(b.load(table, {token, at}, n), at);
       });
       return;
     }
@@ -305,8 +389,7 @@ static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
     Value panel = arith::DivUIOp::create(b, token, blockN);
     Value column = arith::RemUIOp::create(b, token, blockN);
     b.forEach(b.index(width), [&](Value at) {
-      Value v = b.loadScalar(table, {panel, at, column});
-      b.store(b.splat(v, 1), out, {row, at});
+      put(b.splat(b.loadScalar(table, {panel, at, column}), 1), at);
     });
   });
   return success();
@@ -346,6 +429,48 @@ static LogicalResult vectorize(RMSNormOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
+static LogicalResult vectorize(LayerNormOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput();
+  const int64_t size = columnsOf(in);
+  auto meanOf = [&](function_ref<Value(Value, int64_t)> term) -> Value {
+    return arith::DivFOp::create(b, b.sumChunks(size, term),
+                                 b.f32(double(size)));
+  };
+  b.forEach(rowsOf(b, in), [&](Value row) {
+    Value mean =
+        meanOf([&](Value at, int64_t n) { return b.load(in, {row, at}, n); });
+    auto deviation = [&](Value at, int64_t n) -> Value {
+      return arith::SubFOp::create(b, b.load(in, {row, at}, n),
+                                   b.splat(mean, n));
+    };
+    // The mean goes first: the difference of two large sums would lose bits.
+    Value squares = b.sumChunks(size, [&](Value at, int64_t n) -> Value {
+      Value v = deviation(at, n);
+      return arith::MulFOp::create(b, v, v);
+    });
+    Value inverse =
+        inverseRms(b, squares, size, op.getEpsilon().convertToDouble());
+    b.forChunks(size, [&](Value at, int64_t n) {
+      Value v = arith::MulFOp::create(b, deviation(at, n), b.splat(inverse, n));
+      v = arith::MulFOp::create(b, v, b.load(op.getWeight(), {at}, n));
+      if (op.getBias())
+        v = arith::AddFOp::create(b, v, b.load(op.getBias(), {at}, n));
+      b.store(v, op.getInits()[0], {row, at});
+    });
+  });
+  return success();
+}
+
+/// out[row] = f(x[row]) element by element.
+static void mapRows(VectorBuilder &b, Value x, Value out,
+                    function_ref<Value(Value)> f) {
+  b.forEach(rowsOf(b, x), [&](Value row) {
+    b.forChunks(columnsOf(x), [&](Value at, int64_t n) {
+      b.store(f(b.load(x, {row, at}, n)), out, {row, at});
+    });
+  });
+}
+
 /// out[row] = f(x[row], y[row]) element by element.
 static void combineRows(VectorBuilder &b, Value x, Value y, Value out,
                         function_ref<Value(Value, Value)> f) {
@@ -363,11 +488,21 @@ static LogicalResult vectorize(AddOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
-static LogicalResult vectorize(SiluMulOp op, VectorBuilder &b, PlanAttr) {
-  combineRows(b, op.getGate(), op.getUp(), op.getInits()[0],
-              [&](Value x, Value y) {
-                return arith::MulFOp::create(b, silu(b, x), y);
-              });
+static LogicalResult vectorize(ActivationOp op, VectorBuilder &b, PlanAttr) {
+  auto f = [&](Value x) { return activate(b, op.getFunction(), x); };
+  if (op.getUp())
+    combineRows(
+        b, op.getInput(), op.getUp(), op.getInits()[0],
+        [&](Value x, Value y) { return arith::MulFOp::create(b, f(x), y); });
+  else
+    mapRows(b, op.getInput(), op.getInits()[0], f);
+  return success();
+}
+
+static LogicalResult vectorize(SoftcapOp op, VectorBuilder &b, PlanAttr) {
+  mapRows(b, op.getInput(), op.getInits()[0], [&](Value v) {
+    return softcap(b, op.getCap().convertToDouble(), v);
+  });
   return success();
 }
 
@@ -502,11 +637,14 @@ static LogicalResult vectorize(StageSplitOp op, VectorBuilder &outer,
 }
 
 static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
-  int64_t d = op.getHeadDim(), half = d / 2;
+  const int64_t d = op.getHeadDim();
+  const int64_t rotated = op.getTable() ? columnsOf(op.getTable()) : 0;
+  const int64_t half = rotated / 2;
   double epsilon = op.getEpsilon().convertToDouble();
   b.forEach(rowsOf(b, op.getQ()), [&](Value row) {
     Value p = b.add(op.getPosition(), row);
-    // Normalizes and rotates one head of `in`; `put` stores element vectors.
+    // Normalizes one head of `in` and rotates what of it is rotated; `put`
+    // stores element vectors.
     auto rotate = [&](Value in, Value norm, Value head,
                       function_ref<void(Value, Value)> put) {
       Value base = b.mul(head, d);
@@ -518,16 +656,16 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
         });
         inverse = inverseRms(b, squares, d, epsilon);
       }
+      auto element = [&](Value i, int64_t n) -> Value {
+        Value v = b.load(in, {row, b.add(base, i)}, n);
+        if (!norm)
+          return v;
+        v = arith::MulFOp::create(b, v, b.splat(inverse, n));
+        return arith::MulFOp::create(b, v, b.load(norm, {i}, n));
+      };
       b.forChunks(half, [&](Value at, int64_t n) {
         Value at2 = b.add(at, half);
-        auto element = [&](Value i) -> Value {
-          Value v = b.load(in, {row, b.add(base, i)}, n);
-          if (!norm)
-            return v;
-          v = arith::MulFOp::create(b, v, b.splat(inverse, n));
-          return arith::MulFOp::create(b, v, b.load(norm, {i}, n));
-        };
-        Value x = element(at), y = element(at2);
+        Value x = element(at, n), y = element(at2, n);
         Value c = b.load(op.getTable(), {p, at}, n);
         Value s = b.load(op.getTable(), {p, at2}, n);
         put(arith::SubFOp::create(b, arith::MulFOp::create(b, x, c),
@@ -536,6 +674,10 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
         put(arith::AddFOp::create(b, arith::MulFOp::create(b, y, c),
                                   arith::MulFOp::create(b, x, s)),
             at2);
+      });
+      b.forChunks(d - rotated, [&](Value at, int64_t n) {
+        Value i = b.add(at, rotated);
+        put(element(i, n), i);
       });
     };
     b.forEachPart(op.getHeads(), [&](Value head) {
@@ -627,7 +769,11 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
               arith::MaximumFOp::create(b, dots.getRegionIterArg(0), dot);
           scf::YieldOp::create(b, ValueRange{most});
         }
-        Value most = dots.getResult(0);
+        // Capping keeps the order: the largest stays the largest.
+        const double cap = op.getSoftcap().convertToDouble();
+        auto capped = [&](Value v) { return cap > 0 ? softcap(b, cap, v) : v; };
+        Value most = vector::ExtractOp::create(
+            b, capped(b.splat(dots.getResult(0), 1)), 0);
 
         // exp(score - largest), and the sum of these.
         auto exponentials = [&](Value from, Value to, int64_t n,
@@ -638,7 +784,7 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
           b.setInsertionPointToStart(loop.getBody());
           Value t = loop.getInductionVar();
           Value e = math::ExpOp::create(
-              b, Value(arith::SubFOp::create(b, b.load(scores, {t}, n),
+              b, Value(arith::SubFOp::create(b, capped(b.load(scores, {t}, n)),
                                              b.splat(most, n))));
           b.store(e, scores, {t});
           scf::YieldOp::create(b, ValueRange{arith::AddFOp::create(
@@ -732,9 +878,9 @@ struct VectorizePass final
       }
       VectorBuilder b(op, plan.getLanes(), plan.getThreads());
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
-                              AddOp, AddRMSNormOp, SiluMulOp, StageOp,
-                              StageSplitOp, RotaryAppendOp, AttentionOp>(op, b,
-                                                                         plan)))
+                              LayerNormOp, SoftcapOp, AddOp, AddRMSNormOp,
+                              ActivationOp, StageOp, StageSplitOp,
+                              RotaryAppendOp, AttentionOp>(op, b, plan)))
         return signalPassFailure();
       op->erase();
     }

@@ -25,12 +25,15 @@ struct MatmulTile {
 
   /// Columns of the result that one panel yields.
   int64_t panelColumns() const {
-    return layout.getBlockN() / (epilogue == Epilogue::SiluMul ? 2 : 1);
+    return layout.getBlockN() / (isGated(epilogue) ? 2 : 1);
   }
 };
 
-/// silu(v) = v / (1 + exp(-v)) of every lane.
-Value silu(VectorBuilder &b, Value v);
+/// `activation` of every lane of `v`.
+Value activate(VectorBuilder &b, Activation activation, Value v);
+
+/// cap * tanh(v / cap) of every lane of `v`.
+Value softcap(VectorBuilder &b, double cap, Value v);
 
 /// Lowers a matmul whose plan's unit multiplies with whole warps.
 LogicalResult vectorizeOnWarps(const MatmulTile &op, VectorBuilder &b);

@@ -197,7 +197,12 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   gpu::BarrierOp::create(b);
 
   // Neighbouring threads take neighbouring columns.
-  const bool isGated = op.epilogue == Epilogue::SiluMul;
+  auto activated = [&](Value v) -> Value {
+    if (op.epilogue == Epilogue::None)
+      return v;
+    return vector::ExtractOp::create(
+        b, activate(b, getActivation(op.epilogue), b.splat(v, 1)), 0);
+  };
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
   const int64_t rowsHere = rowTiles * kTileRows;
@@ -222,21 +227,19 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       return sum;
     };
     Value value;
-    if (isGated) {
+    if (isGated(op.epilogue)) {
       Value gate = sumOf(first), up = sumOf(b.add(first, 1));
       if (op.bias) {
         gate = arith::AddFOp::create(b, gate, biasOf(panel, 0, inPanel));
         up = arith::AddFOp::create(
             b, up, biasOf(panel, op.layout.getBlockN() / 2, inPanel));
       }
-      value = vector::ExtractOp::create(
-          b,
-          arith::MulFOp::create(b, silu(b, b.splat(gate, 1)), b.splat(up, 1)),
-          0);
+      value = arith::MulFOp::create(b, activated(gate), up);
     } else {
       value = sumOf(b.add(first, divide(b, inPanel, 8)));
       if (op.bias)
         value = arith::AddFOp::create(b, value, biasOf(panel, 0, inPanel));
+      value = activated(value);
     }
     store(value, row, column);
   });
@@ -427,6 +430,10 @@ LogicalResult mlir::gptq::vectorizeOnWarps(AttentionOp op, VectorBuilder &b) {
           for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
             for (Value &score : scores)
               score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
+          if (const double cap = op.getSoftcap().convertToDouble(); cap > 0)
+            for (Value &score : scores)
+              score = vector::ExtractOp::create(
+                  b, softcap(b, cap, b.splat(score, 1)), 0);
           Value higher = most;
           for (auto [score, counted] : llvm::zip(scores, counts)) {
             if (counted)

@@ -10,8 +10,10 @@
 using namespace mlir::gptq;
 
 llvm::ArrayRef<const Family *> mlir::gptq::allFamilies() {
-  static const Family *const families[] = {&kLlamaFamily, &kMistralFamily,
-                                           &kQwen2Family, &kQwen3Family};
+  static const Family *const families[] = {
+      &kGemma2Family, &kGemma3Family,  &kGPTNeoXFamily,
+      &kLlamaFamily,  &kMistralFamily, &kOPTFamily,
+      &kPhi3Family,   &kQwen2Family,   &kQwen3Family};
   return families;
 }
 

@@ -14,7 +14,7 @@ const Family mlir::gptq::kLlamaFamily = [] {
   Family family;
   family.name = "llama";
   family.defaultMaxPositions = 2048;
-  family.readsAttentionBias = true;
-  family.readsMlpBias = true;
+  family.keys.attentionBias = "attention_bias";
+  family.keys.mlpBias = "mlp_bias";
   return family;
 }();

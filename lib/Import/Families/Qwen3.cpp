@@ -15,8 +15,9 @@ const Family mlir::gptq::kQwen3Family = [] {
   family.name = "qwen3";
   family.defaultMaxPositions = 32768;
   family.defaultHeadDim = 128;
-  family.readsAttentionBias = true;
-  family.headNorm = true;
+  family.keys.attentionBias = "attention_bias";
+  family.modules.queryNorm = "self_attn.q_norm";
+  family.modules.keyNorm = "self_attn.k_norm";
   family.addBos = false;
   return family;
 }();

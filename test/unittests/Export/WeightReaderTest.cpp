@@ -343,6 +343,27 @@ TEST_F(WeightReaderTest, GatherAlongEitherDimension) {
   EXPECT_EQ(error, "the order 'o' names element 2 of 2");
 }
 
+TEST_F(WeightReaderTest, DealtOrders) {
+  // Two parts of three runs of two, dealt out in turn.
+  EXPECT_EQ(readAs<int32_t>("gptq.weight @w : tensor<12xi32> = "
+                            "#gptq.dealt<parts = 2, run = 2>"),
+            (std::vector<int32_t>{0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11}));
+}
+
+TEST_F(WeightReaderTest, SumsWithANumber) {
+  writeData<float>({-0.25f, 0.5f, 3.0f});
+  std::string source =
+      "gptq.weight @s : tensor<3xf32> = " + dataAttr("3xf32") + "\n";
+  EXPECT_EQ(readAs<float>(source + "gptq.weight @w : tensor<3xf32> = "
+                                   "#gptq.plus<@s, 1.0 : f64>"),
+            (std::vector<float>{0.75f, 1.5f, 4.0f}));
+  read(source + "gptq.weight @w : tensor<4xf32> = #gptq.plus<@s, 1.0 : f64>");
+  EXPECT_NE(error.find("expected its source 's' to be numbers of its rank "
+                       "with 4 columns"),
+            std::string::npos)
+      << error;
+}
+
 TEST_F(WeightReaderTest, CirclesAreRefused) {
   read(
       "gptq.weight @o : tensor<2xi32> = #gptq.gather<@w, order = @w, dim = 0>\n"
@@ -393,6 +414,17 @@ TEST_F(WeightReaderTest, RotaryTables) {
     }
     EXPECT_EQ(int64_t(table.size()), positions * d);
   }
+  // Divided by 2 and 4, and larger by half.
+  auto longer = readAs<float>(
+      "gptq.weight @w : tensor<2x4xf32> = #gptq.rotary<theta = 1.0e4 : f64, "
+      "scaling = \"longrope\", factor = 1.0 : f64, lowFreqFactor = 1.0 : f64, "
+      "highFreqFactor = 1.0 : f64, originalContext = 0, factors = [2.0, 4.0], "
+      "magnitude = 1.5 : f64>");
+  EXPECT_EQ(longer,
+            (std::vector<float>{1.5f, 1.5f, 0, 0, float(1.5 * std::cos(0.5)),
+                                float(1.5 * std::cos(0.0025)),
+                                float(1.5 * std::sin(0.5)),
+                                float(1.5 * std::sin(0.0025))}));
   // By hand: pair 0 turns by one radian per position whatever theta is.
   auto table = readAs<float>(
       "gptq.weight @w : tensor<2x4xf32> = #gptq.rotary<theta = 1.0e4 : f64, "

@@ -10,6 +10,8 @@
 #include "lib/Import/QuantConfig.h"
 #include "gtest/gtest.h"
 
+#include <cmath>
+
 namespace mlir::gptq::test {
 namespace {
 
@@ -80,7 +82,8 @@ TEST(ModelConfig, RefusesWhatItDoesNotKnowByName) {
   expectRefused({{"model_type", "gpt2"}},
                 "config.json.model_type: 'gpt2' is not supported");
   expectRefused({{"model_type", nullptr}}, "model_type");
-  expectRefused({{"hidden_act", "gelu"}}, "'gelu' is not supported");
+  expectRefused({{"hidden_act", "quick_gelu"}},
+                "'quick_gelu' is not supported");
   expectRefused({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}},
                 "'yarn' is not supported");
   expectRefused({{"rope_scaling", {{"type", "dynamic"}, {"factor", 4.0}}}},
@@ -99,14 +102,14 @@ TEST(ModelConfig, ReadsRotaryScaling) {
                                {"high_freq_factor", 4.0},
                                {"original_max_position_embeddings", 16}}}});
   ASSERT_TRUE(config) << config.status().message();
-  EXPECT_EQ(config->ropeScaling.kind, "llama3");
-  EXPECT_EQ(config->ropeScaling.highFreqFactor, 4.0);
-  EXPECT_EQ(config->ropeScaling.originalContext, 16);
+  EXPECT_EQ(config->rope.kind, "llama3");
+  EXPECT_EQ(config->rope.highFreqFactor, 4.0);
+  EXPECT_EQ(config->rope.originalContext, 16);
 
   config = readChanged({{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}});
   ASSERT_TRUE(config) << config.status().message();
-  EXPECT_EQ(config->ropeScaling.kind, "linear");
-  EXPECT_EQ(config->ropeScaling.factor, 2.0);
+  EXPECT_EQ(config->rope.kind, "linear");
+  EXPECT_EQ(config->rope.factor, 2.0);
 
   // Newer writers keep theta and scaling in one place.
   config =
@@ -114,8 +117,8 @@ TEST(ModelConfig, ReadsRotaryScaling) {
                    {"rope_parameters",
                     {{"rope_type", "default"}, {"rope_theta", 500000.0}}}});
   ASSERT_TRUE(config) << config.status().message();
-  EXPECT_EQ(config->ropeScaling.kind, "none");
-  EXPECT_EQ(config->ropeTheta, 500000.0);
+  EXPECT_EQ(config->rope.kind, "none");
+  EXPECT_EQ(config->rope.theta, 500000.0);
 
   expectRefused({{"rope_scaling",
                   {{"rope_type", "llama3"},
@@ -126,6 +129,144 @@ TEST(ModelConfig, ReadsRotaryScaling) {
                 "high_freq_factor above low_freq_factor");
   expectRefused({{"rope_scaling", {{"rope_type", "linear"}}}},
                 "'factor' is missing");
+}
+
+TEST(ModelConfig, ReadsGemma) {
+  Json gemma = {{"model_type", "gemma2"},
+                {"num_hidden_layers", 3},
+                {"head_dim", 6},
+                {"query_pre_attn_scalar", 16},
+                {"sliding_window", 6},
+                {"tie_word_embeddings", nullptr},
+                {"attn_logit_softcapping", 5},
+                {"hidden_act", "gelu"}};
+  auto config = readChanged(gemma);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->attentionScale, 0.25);
+  EXPECT_EQ(config->attentionCap, 5);
+  // What is left out is usual; hidden_act is an older key.
+  EXPECT_EQ(config->logitCap, 30);
+  EXPECT_EQ(config->activation, Activation::GeluTanh);
+  EXPECT_TRUE(config->tiedEmbeddings);
+  EXPECT_EQ(config->windows, (std::vector<int64_t>{6, 0, 6}));
+  EXPECT_FALSE(config->localRope);
+
+  gemma["model_type"] = "gemma3_text";
+  gemma["sliding_window_pattern"] = 3;
+  gemma["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  config = readChanged(gemma);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->logitCap, 0);
+  EXPECT_EQ(config->windows, (std::vector<int64_t>{6, 6, 0}));
+  EXPECT_EQ(config->rope.factor, 8);
+  ASSERT_TRUE(config->localRope);
+  EXPECT_EQ(config->localRope->theta, 10000);
+  EXPECT_EQ(config->localRope->kind, "none");
+
+  // Newer writers have rotary positions by type of layer.
+  gemma["rope_scaling"] = nullptr;
+  gemma["rope_parameters"] = {
+      {"full_attention",
+       {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 5e5}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 2e4}}}};
+  config = readChanged(gemma);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->rope.factor, 4);
+  EXPECT_EQ(config->rope.theta, 5e5);
+  EXPECT_EQ(config->localRope->theta, 2e4);
+
+  expectRefused({{"model_type", "gemma2"}, {"query_pre_attn_scalar", 0}},
+                "query_pre_attn_scalar: expected a number from");
+  expectRefused({{"model_type", "gemma2"}, {"final_logit_softcapping", -30.0}},
+                "final_logit_softcapping: expected a number from 0");
+  expectRefused({{"model_type", "gemma2"}, {"hidden_activation", "tanh"}},
+                "config.json.hidden_activation: 'tanh' is not supported, "
+                "expected 'silu', 'gelu', 'gelu_pytorch_tanh' or 'relu'");
+  expectRefused(
+      {{"model_type", "gemma3_text"}, {"use_bidirectional_attention", true}},
+      "use_bidirectional_attention: 'true' is not supported");
+  expectRefused({{"model_type", "gemma3_text"}, {"sliding_window_pattern", 0}},
+                "sliding_window_pattern: expected an integer from 1");
+}
+
+TEST(ModelConfig, ReadsLongRope) {
+  Json phi = {{"model_type", "phi3"},
+              {"head_dim", 8},
+              {"partial_rotary_factor", 0.5},
+              {"original_max_position_embeddings", 8},
+              {"rope_scaling",
+               {{"type", "su"},
+                {"short_factor", {1.0, 1.5}},
+                {"long_factor", {2.0, 4.0}}}}};
+  auto config = readChanged(phi);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->rotaryDim, 4);
+  EXPECT_EQ(config->rope.originalContext, 8);
+  EXPECT_EQ(config->rope.longFactors, (std::vector<double>{2, 4}));
+  // 32 positions are 4 times as many: sqrt(1 + ln 4 / ln 8) = sqrt(5 / 3).
+  EXPECT_NEAR(config->rope.magnitude, std::sqrt(5.0 / 3), 1e-12);
+
+  auto changed = [&](const char *key, Json value) {
+    Json copy = phi;
+    copy["rope_scaling"][key] = std::move(value);
+    return copy;
+  };
+  expectRefused(changed("long_factor", Json::array({2.0})),
+                "config.json.rope_scaling.long_factor: expected a factor for "
+                "each of 2 pairs, found 1");
+  expectRefused(changed("short_factor", Json::array({0.0, 1.0})),
+                "expected a number from 1e-06 to 1e+06, found 0");
+  expectRefused(changed("short_factor", Json::array({1.0, "2"})),
+                "expected a number");
+  expectRefused(changed("type", "yarn"), "'yarn' is not supported");
+  phi["partial_rotary_factor"] = 0.4;
+  expectRefused(phi, "partial_rotary_factor: expected a part of head_dim, 8, "
+                     "that is an even number of elements, found 0.4");
+}
+
+TEST(ModelConfig, ReadsLayerNormFamilies) {
+  Json opt = {{"model_type", "opt"}, {"ffn_dim", 20}, {"hidden_act", nullptr}};
+  auto config = readChanged(opt);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->intermediateSize, 20);
+  EXPECT_EQ(config->activation, Activation::Relu);
+  EXPECT_EQ(config->rotaryDim, 0);
+  EXPECT_TRUE(config->qkvBias && config->outputBias && config->mlpBias);
+  // Galactica.
+  opt["enable_bias"] = false;
+  opt["activation_function"] = "gelu";
+  config = readChanged(opt);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_FALSE(config->qkvBias || config->mlpBias);
+  EXPECT_EQ(config->activation, Activation::Gelu);
+  auto refused = [&](const char *key, Json value, const char *message) {
+    Json copy = opt;
+    copy[key] = std::move(value);
+    expectRefused(copy, message);
+  };
+  refused("do_layer_norm_before", false,
+          "config.json.do_layer_norm_before: 'false' is not supported, "
+          "expected true");
+  refused("word_embed_proj_dim", 4,
+          "config.json.word_embed_proj_dim: '4' is not supported, expected "
+          "hidden_size, 8");
+  refused("layer_norm_elementwise_affine", false, "expected true");
+  refused("_remove_final_layer_norm", true, "expected false");
+  refused("ffn_dim", nullptr, "key 'ffn_dim' is missing");
+
+  Json neox = {{"model_type", "gpt_neox"},
+               {"head_dim", 16},
+               {"layer_norm_eps", 1e-3},
+               {"hidden_act", "gelu_new"}};
+  config = readChanged(neox);
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->rotaryDim, 4);
+  EXPECT_EQ(config->epsilon, 1e-3);
+  EXPECT_EQ(config->activation, Activation::GeluTanh);
+  EXPECT_TRUE(config->isParallel);
+  EXPECT_TRUE(config->outputBias && config->mlpBias);
+  neox["rotary_pct"] = 1.5;
+  expectRefused(neox, "rotary_pct: expected a number from 0 to 1, found 1.5");
 }
 
 TEST(ModelConfig, ReadsWindows) {
@@ -159,7 +300,7 @@ TEST(ModelConfig, FamiliesDiffer) {
   auto qwen3 = readChanged({{"model_type", "qwen3"}});
   ASSERT_TRUE(qwen3) << qwen3.status().message();
   EXPECT_EQ(qwen3->headDim, 128);
-  EXPECT_TRUE(qwen3->family->headNorm);
+  EXPECT_FALSE(qwen3->family->modules.queryNorm.empty());
   auto llama = readChanged({{"attention_bias", true}, {"mlp_bias", true}});
   ASSERT_TRUE(llama) << llama.status().message();
   EXPECT_TRUE(llama->qkvBias && llama->outputBias && llama->mlpBias);

@@ -70,9 +70,11 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
     MatmulOp::attachInterface<ModelOpBufferization<MatmulOp>>(*ctx);
     EmbeddingOp::attachInterface<ModelOpBufferization<EmbeddingOp>>(*ctx);
     RMSNormOp::attachInterface<ModelOpBufferization<RMSNormOp>>(*ctx);
+    LayerNormOp::attachInterface<ModelOpBufferization<LayerNormOp>>(*ctx);
     AddOp::attachInterface<ModelOpBufferization<AddOp>>(*ctx);
     AddRMSNormOp::attachInterface<ModelOpBufferization<AddRMSNormOp>>(*ctx);
-    SiluMulOp::attachInterface<ModelOpBufferization<SiluMulOp>>(*ctx);
+    ActivationOp::attachInterface<ModelOpBufferization<ActivationOp>>(*ctx);
+    SoftcapOp::attachInterface<ModelOpBufferization<SoftcapOp>>(*ctx);
     StageOp::attachInterface<ModelOpBufferization<StageOp>>(*ctx);
     StageSplitOp::attachInterface<ModelOpBufferization<StageSplitOp>>(*ctx);
     RotaryAppendOp::attachInterface<ModelOpBufferization<RotaryAppendOp>>(*ctx);

@@ -123,13 +123,32 @@ LogicalResult WeightOp::verify() {
       return emitOpError("expects i32 data of its own shape to sort");
     return success();
   }
-  if (isa<ConcatAttr, GatherAttr, PackedAttr, ProductAttr, QuotientAttr,
-          RotaryAttr>(init))
+  if (isa<PlusAttr>(init) && !type.getElementType().isF32())
+    return emitOpError("expects sums of f32, but found ") << type;
+  if (auto dealt = dyn_cast<DealtAttr>(init)) {
+    int64_t turn = dealt.getParts() * dealt.getRun();
+    if (type.getRank() != 1 || !type.getElementType().isInteger(32) ||
+        turn <= 0 || type.getDimSize(0) % turn != 0)
+      return emitOpError("expects an order i32 [N], N a multiple of ")
+             << dealt.getParts() << " runs of " << dealt.getRun()
+             << ", but found " << type;
+    return success();
+  }
+  if (auto rotary = dyn_cast<RotaryAttr>(init)) {
+    DenseF64ArrayAttr factors = rotary.getFactors();
+    if (factors &&
+        (type.getRank() != 2 || factors.size() * 2 != type.getDimSize(1)))
+      return emitOpError("expects a factor for each pair of a row, but found ")
+             << factors.size() << " factors for " << type;
+    return success();
+  }
+  if (isa<ConcatAttr, GatherAttr, PackedAttr, PlusAttr, ProductAttr,
+          QuotientAttr>(init))
     return success();
   return emitOpError("expects init to be a view of data (#gptq.data, "
                      "#gptq.codes, #gptq.product, #gptq.quotient, "
-                     "#gptq.argsort, #gptq.concat, #gptq.gather, #gptq.rotary "
-                     "or #gptq.packed), but found ")
+                     "#gptq.argsort, #gptq.concat, #gptq.plus, #gptq.dealt, "
+                     "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
          << init;
 }
 
@@ -161,9 +180,29 @@ LoadStateOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
 // dequant_matmul, matmul
 //===----------------------------------------------------------------------===//
 
+static constexpr std::pair<Activation, std::array<Epilogue, 2>> kEpilogues[] = {
+    {Activation::Silu, {Epilogue::Silu, Epilogue::SiluMul}},
+    {Activation::Gelu, {Epilogue::Gelu, Epilogue::GeluMul}},
+    {Activation::GeluTanh, {Epilogue::GeluTanh, Epilogue::GeluTanhMul}},
+    {Activation::Relu, {Epilogue::Relu, Epilogue::ReluMul}}};
+
+Activation mlir::gptq::getActivation(Epilogue epilogue) {
+  for (auto [activation, epilogues] : kEpilogues)
+    if (llvm::is_contained(epilogues, epilogue))
+      return activation;
+  llvm_unreachable("not an activation");
+}
+
+Epilogue mlir::gptq::getEpilogue(Activation activation, bool isGated) {
+  for (auto [known, epilogues] : kEpilogues)
+    if (known == activation)
+      return epilogues[isGated];
+  llvm_unreachable("not an activation");
+}
+
 /// Columns of the result for `n` columns of the weight.
 static int64_t epilogueColumns(Epilogue epilogue, int64_t n) {
-  return epilogue == Epilogue::SiluMul ? n / 2 : n;
+  return isGated(epilogue) ? n / 2 : n;
 }
 
 int64_t DequantMatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
@@ -174,7 +213,7 @@ int64_t DequantMatmulOp::getN() {
   int64_t n = shaped(getInits()[0]).getDimSize(1);
   if (ShapedType::isDynamic(n))
     return n;
-  return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
+  return isGated(getEpilogue()) ? 2 * n : n;
 }
 
 int64_t MatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
@@ -185,7 +224,7 @@ int64_t MatmulOp::getN() {
   int64_t n = shaped(getInits()[0]).getDimSize(1);
   if (ShapedType::isDynamic(n))
     return n;
-  return getEpilogue() == Epilogue::SiluMul ? 2 * n : n;
+  return isGated(getEpilogue()) ? 2 * n : n;
 }
 
 /// Checks activations of `k` columns that were split into bytes.
@@ -342,8 +381,13 @@ LogicalResult EmbeddingOp::verify() {
   if (rank != (getLayout() ? 3 : 2))
     return emitOpError("expects a table of rank ")
            << (getLayout() ? 3 : 2) << ", but found " << rank;
-  return success(succeeded(checkDim(op, "table", getTable(), 1,
-                                    shaped(getInits()[0]).getDimSize(1),
+  if (bool(getPositions()) != bool(getPosition()))
+    return emitOpError("expects positions and the position of the first row, "
+                       "or neither");
+  int64_t columns = shaped(getInits()[0]).getDimSize(1);
+  return success(succeeded(checkDim(op, "table", getTable(), 1, columns,
+                                    "H, as in init")) &&
+                 succeeded(checkDim(op, "positions", getPositions(), 1, columns,
                                     "H, as in init")) &&
                  succeeded(checkDim(op, "init", getInits()[0], 0,
                                     shaped(getTokens()).getDimSize(0),
@@ -369,6 +413,24 @@ LogicalResult RMSNormOp::verify() {
                   shaped(getInput()).getDimSize(1), "H, as in input");
 }
 
+LogicalResult LayerNormOp::verify() {
+  int64_t columns = shaped(getInput()).getDimSize(1);
+  if (failed(checkInits(*this, 1)) ||
+      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})) ||
+      failed(
+          checkDim(*this, "weight", getWeight(), 0, columns, "H, as in input")))
+    return failure();
+  return checkDim(*this, "bias", getBias(), 0, columns, "H, as in input");
+}
+
+LogicalResult SoftcapOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  if (!(getCap().convertToDouble() > 0))
+    return emitOpError("expects a cap above 0, but found ") << getCapAttr();
+  return sameShape(*this, getInput(), {{"init", getInits()[0]}});
+}
+
 LogicalResult AddOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
@@ -387,11 +449,12 @@ LogicalResult AddRMSNormOp::verify() {
                   shaped(getLhs()).getDimSize(1), "H, as in lhs");
 }
 
-LogicalResult SiluMulOp::verify() {
+LogicalResult ActivationOp::verify() {
   if (failed(checkInits(*this, 1)))
     return failure();
-  return sameShape(*this, getGate(),
-                   {{"up", getUp()}, {"init", getInits()[0]}});
+  if (getUp() && failed(sameShape(*this, getInput(), {{"up", getUp()}})))
+    return failure();
+  return sameShape(*this, getInput(), {{"init", getInits()[0]}});
 }
 
 LogicalResult StageOp::verify() {
@@ -446,8 +509,6 @@ LogicalResult RotaryAppendOp::verify() {
   if (failed(checkInits(op, 1)) ||
       failed(checkCaches(op, getKeys(), getValues(), heads, kvHeads, d)))
     return failure();
-  if (d % 2 != 0)
-    return emitOpError("expects an even head_dim, but found ") << d;
   if (failed(checkDim(op, "q", getQ(), 1, heads * d, "heads * head_dim")) ||
       failed(checkDim(op, "init", getInits()[0], 1, heads * d,
                       "heads * head_dim")) ||
@@ -455,10 +516,15 @@ LogicalResult RotaryAppendOp::verify() {
           checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
       failed(
           checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
-      failed(checkDim(op, "table", getTable(), 1, d, "head_dim")) ||
       failed(checkDim(op, "q_norm", getQNorm(), 0, d, "head_dim")) ||
       failed(checkDim(op, "k_norm", getKNorm(), 0, d, "head_dim")))
     return failure();
+  if (!getTable())
+    return success();
+  int64_t rotated = shaped(getTable()).getDimSize(1);
+  if (ShapedType::isDynamic(rotated) || rotated % 2 != 0 || rotated > d)
+    return emitOpError("expects a table for an even number of at most ")
+           << d << " elements of a head, but found " << getTable().getType();
   return success();
 }
 
@@ -474,6 +540,9 @@ LogicalResult AttentionOp::verify() {
   if (int64_t(getWindow()) < 0)
     return emitOpError("expects window to be at least 0, but found ")
            << getWindow();
+  if (!(getSoftcap().convertToDouble() >= 0))
+    return emitOpError("expects softcap to be at least 0, but found ")
+           << getSoftcapAttr();
   return success();
 }
 
@@ -484,9 +553,11 @@ LogicalResult AttentionOp::verify() {
   }
 GPTQ_ROW_OP_METHODS(EmbeddingOp)
 GPTQ_ROW_OP_METHODS(RMSNormOp)
+GPTQ_ROW_OP_METHODS(LayerNormOp)
+GPTQ_ROW_OP_METHODS(SoftcapOp)
 GPTQ_ROW_OP_METHODS(AddOp)
 GPTQ_ROW_OP_METHODS(AddRMSNormOp)
-GPTQ_ROW_OP_METHODS(SiluMulOp)
+GPTQ_ROW_OP_METHODS(ActivationOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
 GPTQ_ROW_OP_METHODS(StageOp)
@@ -495,9 +566,11 @@ GPTQ_ROW_OP_METHODS(StageSplitOp)
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void RMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void LayerNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void SoftcapOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
-void SiluMulOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void ActivationOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }

@@ -176,8 +176,7 @@ resultPosition(Operation *op, OpBuilder &b, const TilingMap &map,
 
 /// Columns of the result one panel yields.
 static int64_t panelColumns(LayoutAttr layout, Epilogue epilogue) {
-  return epilogue == Epilogue::SiluMul ? layout.getBlockN() / 2
-                                       : layout.getBlockN();
+  return isGated(epilogue) ? layout.getBlockN() / 2 : layout.getBlockN();
 }
 
 /// Rows, then panels (packed) or columns (not packed).
@@ -208,7 +207,7 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
     return map;
   }
   // The columns of gate and up lie apart: only rows can be tiled.
-  if (op.getEpilogue() == Epilogue::SiluMul) {
+  if (isGated(op.getEpilogue())) {
     map.operands.push_back({init, {kRows, kWhole}});
     return map;
   }
@@ -239,7 +238,7 @@ static FailureOr<TilingMap> mapOf(MatmulOp op) {
         {init, {kRows, {1, panelColumns(layout, op.getEpilogue())}}});
     return map;
   }
-  if (op.getEpilogue() == Epilogue::SiluMul) {
+  if (isGated(op.getEpilogue())) {
     map.operands.push_back({init, {kRows, kWhole}});
     return map;
   }
@@ -268,9 +267,18 @@ static TilingMap rowMap(Operation *op, ArrayRef<OpOperand *> rows) {
 }
 
 static FailureOr<TilingMap> mapOf(EmbeddingOp op) {
-  return rowMap(op, {&op.getTokensMutable()});
+  TilingMap map = rowMap(op, {&op.getTokensMutable()});
+  if (op.getPosition())
+    map.position = &op.getPositionMutable()[0];
+  return map;
 }
 static FailureOr<TilingMap> mapOf(RMSNormOp op) {
+  return rowMap(op, {&op.getInputMutable()});
+}
+static FailureOr<TilingMap> mapOf(LayerNormOp op) {
+  return rowMap(op, {&op.getInputMutable()});
+}
+static FailureOr<TilingMap> mapOf(SoftcapOp op) {
   return rowMap(op, {&op.getInputMutable()});
 }
 static FailureOr<TilingMap> mapOf(StageOp op) {
@@ -285,8 +293,11 @@ static FailureOr<TilingMap> mapOf(AddOp op) {
 static FailureOr<TilingMap> mapOf(AddRMSNormOp op) {
   return rowMap(op, {&op.getLhsMutable(), &op.getRhsMutable()});
 }
-static FailureOr<TilingMap> mapOf(SiluMulOp op) {
-  return rowMap(op, {&op.getGateMutable(), &op.getUpMutable()});
+static FailureOr<TilingMap> mapOf(ActivationOp op) {
+  SmallVector<OpOperand *> rows = {&op.getInputMutable()};
+  for (OpOperand &up : op.getUpMutable())
+    rows.push_back(&up);
+  return rowMap(op, rows);
 }
 static FailureOr<TilingMap> mapOf(RotaryAppendOp op) {
   TilingMap map =
@@ -349,9 +360,11 @@ GPTQ_TILING_METHODS(EmbeddingOp)
 GPTQ_TILING_METHODS(RMSNormOp)
 GPTQ_TILING_METHODS(StageOp)
 GPTQ_TILING_METHODS(StageSplitOp)
+GPTQ_TILING_METHODS(LayerNormOp)
+GPTQ_TILING_METHODS(SoftcapOp)
 GPTQ_TILING_METHODS(AddOp)
 GPTQ_TILING_METHODS(AddRMSNormOp)
-GPTQ_TILING_METHODS(SiluMulOp)
+GPTQ_TILING_METHODS(ActivationOp)
 GPTQ_TILING_METHODS(RotaryAppendOp)
 GPTQ_TILING_METHODS(AttentionOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(DequantMatmulOp)
@@ -360,9 +373,11 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(EmbeddingOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RMSNormOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(StageOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(StageSplitOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(LayerNormOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(SoftcapOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddRMSNormOp)
-GPTQ_PLAIN_TILED_IMPLEMENTATION(SiluMulOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(ActivationOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RotaryAppendOp)
 
 FailureOr<TilingResult>

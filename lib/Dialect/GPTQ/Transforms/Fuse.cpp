@@ -18,7 +18,7 @@
 namespace mlir::gptq {
 #define GEN_PASS_DEF_FUSERESIDUALNORMPASS
 #define GEN_PASS_DEF_FUSEPARALLELMATMULSPASS
-#define GEN_PASS_DEF_FUSESILUMULPASS
+#define GEN_PASS_DEF_FUSEACTIVATIONPASS
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h.inc"
 } // namespace mlir::gptq
 
@@ -338,8 +338,8 @@ struct FuseParallelMatmulsPass final
   }
 };
 
-struct FuseSiluMulPass final
-    : mlir::gptq::impl::FuseSiluMulPassBase<FuseSiluMulPass> {
+struct FuseActivationPass final
+    : mlir::gptq::impl::FuseActivationPassBase<FuseActivationPass> {
   using Base::Base;
 
   /// The matmul whose columns from `at` on, half of them, are `value`; null if
@@ -358,23 +358,69 @@ struct FuseSiluMulPass final
     return slice.getSource().getDefiningOp();
   }
 
+  /// Columns of gate that lie beside those of up in a packed weight, at most.
+  static constexpr int64_t kLongestRun = 32;
+
+  /// Whether the weight of `matmul` is several beside each other.
+  static bool isJoined(Operation *matmul) {
+    Value weight;
+    if (auto quantized = dyn_cast<DequantMatmulOp>(matmul))
+      weight = quantized.getCodes();
+    else if (auto dense = dyn_cast<MatmulOp>(matmul))
+      weight = dense.getWeight();
+    auto load = weight ? weight.getDefiningOp<LoadWeightOp>() : nullptr;
+    auto symbol = load ? SymbolTable::lookupNearestSymbolFrom<WeightOp>(
+                             matmul, load.getWeightAttr())
+                       : nullptr;
+    return symbol && isa<ConcatAttr>(symbol.getInit());
+  }
+
+  /// The matmul that `op` may become the epilogue of, or null.
+  Operation *matmulOf(ActivationOp op) {
+    Value input = op.getInput();
+    Operation *matmul =
+        op.getUp() ? halfOf(input, false) : input.getDefiningOp();
+    if (!matmul || (op.getUp() && matmul != halfOf(op.getUp(), true)) ||
+        !llvm::hasNItems(matmul->getResult(0).getUses(), op.getUp() ? 2 : 1))
+      return nullptr;
+    // Packing takes gate and up in turn, a few columns each: of what is stored
+    // as one weight whole runs alone, of joined weights any number.
+    const int64_t width =
+        cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+    if (op.getUp() && width % kLongestRun != 0 && !isJoined(matmul))
+      return nullptr;
+    auto isPlain = [](auto matmul) {
+      return matmul.getEpilogue() == Epilogue::None && !matmul.getAccumulate();
+    };
+    if (auto quantized = dyn_cast<DequantMatmulOp>(matmul))
+      return isPlain(quantized) ? matmul : nullptr;
+    auto dense = dyn_cast<MatmulOp>(matmul);
+    return dense && isPlain(dense) ? matmul : nullptr;
+  }
+
   void runOnOperation() override {
-    SmallVector<SiluMulOp> ops;
-    getOperation().walk([&](SiluMulOp op) { ops.push_back(op); });
-    for (SiluMulOp op : ops) {
-      Operation *matmul = halfOf(op.getGate(), false);
-      if (!matmul || matmul != halfOf(op.getUp(), true) ||
-          !isa<DequantMatmulOp, MatmulOp>(matmul) ||
-          !llvm::hasNItems(matmul->getResult(0).getUses(), 2)) {
-        remark::missed(op.getLoc(),
-                       remark::RemarkOpts::name("FuseSiluMul").category("gptq"))
-            << remark::reason("is no epilogue: gate and up are not the halves "
-                              "of one joined matmul");
+    SmallVector<ActivationOp> ops;
+    getOperation().walk([&](ActivationOp op) { ops.push_back(op); });
+    for (ActivationOp op : ops) {
+      const bool isGated = bool(op.getUp());
+      Operation *matmul = matmulOf(op);
+      if (!matmul) {
+        remark::missed(
+            op.getLoc(),
+            remark::RemarkOpts::name("FuseActivation").category("gptq"))
+            << remark::reason(
+                   "is no epilogue: {0}",
+                   isGated ? "gate and up are not the halves of one joined "
+                             "matmul"
+                           : "its input is no matmul that it alone reads");
         continue;
       }
-      remark::passed(op.getLoc(),
-                     remark::RemarkOpts::name("FuseSiluMul").category("gptq"))
-          << remark::reason("became the epilogue of the gate and up matmul");
+      remark::passed(
+          op.getLoc(),
+          remark::RemarkOpts::name("FuseActivation").category("gptq"))
+          << remark::reason("became the epilogue of {0}",
+                            isGated ? "the gate and up matmul"
+                                    : "the matmul before it");
       OpBuilder b(matmul);
       Value init = tensor::EmptyOp::create(
           b, op.getLoc(),
@@ -391,18 +437,20 @@ struct FuseSiluMulPass final
           mlir::clone(b, matmul, TypeRange{op->getResult(0).getType()},
                       matmul->getOperands());
       cast<DestinationStyleOpInterface>(fused).setDpsInitOperand(0, init);
-      auto epilogue = EpilogueAttr::get(&getContext(), Epilogue::SiluMul);
+      auto epilogue = EpilogueAttr::get(&getContext(),
+                                        getEpilogue(op.getFunction(), isGated));
       if (auto dequant = dyn_cast<DequantMatmulOp>(fused))
         dequant.setEpilogueAttr(epilogue);
       else
         cast<MatmulOp>(fused).setEpilogueAttr(epilogue);
-      Operation *gate = op.getGate().getDefiningOp(),
-                *up = op.getUp().getDefiningOp();
+      SmallVector<Operation *> replaced = {matmul};
+      if (isGated)
+        replaced.append(
+            {op.getInput().getDefiningOp(), op.getUp().getDefiningOp()});
       op->getResult(0).replaceAllUsesWith(fused->getResult(0));
       op.erase();
-      gate->erase();
-      up->erase();
-      matmul->erase();
+      for (Operation *old : llvm::reverse(replaced))
+        old->erase();
     }
   }
 };

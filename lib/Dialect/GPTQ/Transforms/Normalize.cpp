@@ -152,17 +152,21 @@ struct FoldPermutationsPass final
             remark::RemarkOpts::name("FoldPermutations").category("gptq"))
             << remark::reason("keeps its permutation: {0}", why);
       };
-      auto mlp = op.getLhs().getDefiningOp<SiluMulOp>();
+      auto mlp = op.getLhs().getDefiningOp<ActivationOp>();
       if (!mlp)
-        return missed("its input is not the product of a gated MLP");
+        return missed("its input is not the activation of an MLP");
       if (!op.getLhs().hasOneUse())
         return missed("others read its input too");
       WeightOp order = weights.of(op.getPerm());
-      auto gate = outputWeights(mlp.getGate(), weights);
-      auto up = outputWeights(mlp.getUp(), weights);
-      if (!order || gate.empty() || up.empty())
+      SmallVector<Value> producers = {mlp.getInput()};
+      if (mlp.getUp())
+        producers.push_back(mlp.getUp());
+      SmallVector<SmallVector<std::pair<OpOperand *, int64_t>>> groups;
+      for (Value producer : producers)
+        groups.push_back(outputWeights(producer, weights));
+      if (!order || llvm::any_of(groups, [](auto &g) { return g.empty(); }))
         return missed("the layers before it cannot be reordered");
-      for (auto &group : {gate, up})
+      for (auto &group : groups)
         for (auto [operand, dim] : group) {
           OpBuilder b(operand->getOwner());
           WeightOp source = weights.of(operand->get());
@@ -177,7 +181,8 @@ struct FoldPermutationsPass final
       remark::passed(
           op.getLoc(),
           remark::RemarkOpts::name("FoldPermutations").category("gptq"))
-          << remark::reason("permutation folded into the gate and up weights");
+          << remark::reason("permutation folded into the {0} weights",
+                            mlp.getUp() ? "gate and up" : "preceding");
       op.getPermMutable().clear();
     });
   }

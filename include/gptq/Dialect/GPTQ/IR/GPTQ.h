@@ -32,6 +32,15 @@
 
 namespace mlir::gptq {
 
+/// Whether an epilogue makes one column of a gate's and an up column.
+inline bool isGated(Epilogue epilogue) {
+  return epilogue >= Epilogue::SiluMul && epilogue <= Epilogue::ReluMul;
+}
+/// The activation of an epilogue that is one.
+Activation getActivation(Epilogue epilogue);
+/// The epilogue that is an activation of a result, or of the gate columns.
+Epilogue getEpilogue(Activation activation, bool isGated);
+
 /// Name of the attribute that holds an op's plans (an array, one per range of
 /// M), and of the one that holds the single plan of an op inside a kernel.
 inline constexpr llvm::StringLiteral kPlansAttr = "gptq.plans";

@@ -161,6 +161,24 @@ def GPTQ_ConcatAttr : GPTQ_Attr<"Concat", "concat"> {
   let assemblyFormat = "`<` $parts `,` struct($dim, $interleave) `>`";
 }
 
+def GPTQ_PlusAttr : GPTQ_Attr<"Plus", "plus"> {
+  let summary = "A weight and a number";
+  let description = "The elements of `source`, a weight of floating-point numbers, each plus `number`, in f32: norms that are stored as w and mean 1 + w.";
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$source, "::mlir::FloatAttr":$number);
+  let assemblyFormat = "`<` $source `,` $number `>`";
+}
+
+def GPTQ_DealtAttr : GPTQ_Attr<"Dealt", "dealt"> {
+  let summary = "The order that gathers what was dealt out in turn";
+  let description = [{
+    A view i32 [N], N a multiple of `parts * run`: runs of `run` elements belong to the first part, the second, … in turn, and the order has all
+    elements of the first part first, then those of the second. With p = i / (N / parts) and j = i % (N / parts), element i is
+    (j / run * parts + p) * run + j % run: what undoes `#gptq.concat` with `interleave`.
+  }];
+  let parameters = (ins "int64_t":$parts, "int64_t":$run);
+  let assemblyFormat = "`<` struct($parts, $run) `>`";
+}
+
 def GPTQ_GatherAttr : GPTQ_Attr<"Gather", "gather"> {
   let summary = "A weight with one dimension reordered";
   let description = "Element i along `dim` is element `order[i]` of `source` (both weight symbols).";
@@ -174,11 +192,13 @@ def GPTQ_RotaryAttr : GPTQ_Attr<"Rotary", "rotary"> {
     A computed f32 table [positions, D]: for pair i < D/2 and angle a = p·f_i, element [p, i] is cos a and [p, D/2 + i] is
     sin a, with f_i = theta^(−2i/D). `scaling` "llama3" changes f_i as Llama 3.1 publishes it: wavelengths beyond
     `originalContext / lowFreqFactor` are divided by `factor`, those below `originalContext / highFreqFactor` kept, those between
-    interpolated. "linear" divides every f_i by `factor`. Computed in double precision, rounded once.
+    interpolated. "linear" divides every f_i by `factor`, "longrope" f_i by `factors[i]`. Every cosine and sine is multiplied by
+    `magnitude` (1 without it). Computed in double precision, rounded once.
   }];
   let parameters = (ins "::mlir::FloatAttr":$theta, "::mlir::StringAttr":$scaling, "::mlir::FloatAttr":$factor,
-                        "::mlir::FloatAttr":$lowFreqFactor, "::mlir::FloatAttr":$highFreqFactor, "int64_t":$originalContext);
-  let assemblyFormat = "`<` struct($theta, $scaling, $factor, $lowFreqFactor, $highFreqFactor, $originalContext) `>`";
+                        "::mlir::FloatAttr":$lowFreqFactor, "::mlir::FloatAttr":$highFreqFactor, "int64_t":$originalContext,
+                        OptionalParameter<"::mlir::DenseF64ArrayAttr">:$factors, OptionalParameter<"::mlir::FloatAttr">:$magnitude);
+  let assemblyFormat = "`<` struct($theta, $scaling, $factor, $lowFreqFactor, $highFreqFactor, $originalContext, $factors, $magnitude) `>`";
 }
 
 //===----------------------------------------------------------------------===//

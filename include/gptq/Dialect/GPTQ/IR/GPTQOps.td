@@ -91,8 +91,21 @@ class GPTQ_ModelOp<string mnemonic, list<Trait> traits = []> : GPTQ_Op<mnemonic,
   let extraClassDeclaration = modelOpDeclaration;
 }
 
+def GPTQ_Activation : I32EnumAttr<"Activation", "a function of every element", [
+    I32EnumAttrCase<"Silu", 0, "silu">, I32EnumAttrCase<"Gelu", 1, "gelu">, I32EnumAttrCase<"GeluTanh", 2, "gelu_tanh">,
+    I32EnumAttrCase<"Relu", 3, "relu">]> {
+  let cppNamespace = "::mlir::gptq";
+  let genSpecializedAttr = 0;
+}
+def GPTQ_ActivationAttr : EnumAttr<GPTQ_Dialect, GPTQ_Activation, "function"> {
+  let assemblyFormat = "`<` $value `>`";
+}
+
+/// An activation, of gate columns times up columns where it ends in Mul (`isGated`).
 def GPTQ_Epilogue : I32EnumAttr<"Epilogue", "what happens to a result before it is written", [
-    I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"SiluMul", 1, "silu_mul">]> {
+    I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"SiluMul", 1, "silu_mul">, I32EnumAttrCase<"GeluMul", 2, "gelu_mul">,
+    I32EnumAttrCase<"GeluTanhMul", 3, "gelu_tanh_mul">, I32EnumAttrCase<"ReluMul", 4, "relu_mul">, I32EnumAttrCase<"Silu", 5, "silu">,
+    I32EnumAttrCase<"Gelu", 6, "gelu">, I32EnumAttrCase<"GeluTanh", 7, "gelu_tanh">, I32EnumAttrCase<"Relu", 8, "relu">]> {
   let cppNamespace = "::mlir::gptq";
   let genSpecializedAttr = 0;
 }
@@ -115,8 +128,8 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
     those instead.
 
-    Epilogue `silu_mul`: the columns are pairs of runs of h = blockN / 2 (packed; N / 2 otherwise), gate then up; the result, N / 2 columns,
-    is silu(gate) * up with silu(v) = v / (1 + exp(-v)).
+    An epilogue is an activation of the sums (`gptq.activation`). Those that end in `_mul`: the columns are pairs of runs of h = blockN / 2
+    (packed; N / 2 otherwise), gate then up; the result, N / 2 columns, is the activation of gate times up.
 
     ```mlir
     %r = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>)
@@ -181,16 +194,23 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   }];
 }
 
-def GPTQ_EmbeddingOp : GPTQ_ModelOp<"embedding"> {
+def GPTQ_EmbeddingOp : GPTQ_ModelOp<"embedding", [AttrSizedOperandSegments]> {
   let summary = "Looks up the rows of a table";
   let description = [{
-    init[m, :] = table[tokens[m], :]; tokens i32 [M], table [V, H], init [M, H]. With `layout` the table is packed as
-    the weight of a `gptq.matmul` (tied embeddings). Token ids are checked by the caller.
+    init[m, :] = scale * table[tokens[m], :], plus positions[position + m, :] where there is such a table; tokens i32 [M], table [V, H],
+    positions [context, H], init [M, H]. With `layout` the table is packed as the weight of a `gptq.matmul` (tied embeddings). Token ids
+    are checked by the caller.
+
+    ```mlir
+    %x = gptq.embedding ins(%tokens, %table positions %places at %p : tensor<?xi32>, tensor<128x64xf16> positions tensor<256x64xf16>)
+        outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+    ```
   }];
-  let arguments = (ins GPTQ_Shaped<[I32], [1]>:$tokens, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$table,
-                       Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout);
+  let arguments = (ins GPTQ_Shaped<[I32], [1]>:$tokens, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$table, Optional<GPTQ_Matrix>:$positions,
+                       Optional<Index>:$position, Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
+                       DefaultValuedAttr<F64Attr, "1.0">:$scale);
   let assemblyFormat = [{
-    `ins` `(` $tokens `,` $table `:` type($tokens) `,` type($table) `)`
+    `ins` `(` $tokens `,` $table (`positions` $positions^ `at` $position)? `:` type($tokens) `,` type($table) (`positions` type($positions)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -203,6 +223,19 @@ def GPTQ_RMSNormOp : GPTQ_ModelOp<"rms_norm"> {
   let arguments = (ins GPTQ_Matrix:$input, GPTQ_Vector:$weight, Variadic<GPTQ_Matrix>:$inits, F64Attr:$epsilon);
   let assemblyFormat = [{
     `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_LayerNormOp : GPTQ_ModelOp<"layer_norm", [AttrSizedOperandSegments]> {
+  let summary = "Normalization of rows to mean 0 and variance 1";
+  let description = [{
+    init[m, h] = (input[m, h] - a) * weight[h] / sqrt(v + epsilon) + bias[h] with a the mean and v the mean square deviation from it of
+    row m; input and init [M, H], weight and bias [H].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, GPTQ_Vector:$weight, Optional<GPTQ_Vector>:$bias, Variadic<GPTQ_Matrix>:$inits, F64Attr:$epsilon);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $weight (`bias` $bias^)? `:` type($input) `,` type($weight) (`bias` type($bias)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -225,13 +258,35 @@ def GPTQ_AddRMSNormOp : GPTQ_ModelOp<"add_rms_norm"> {
   }];
 }
 
-def GPTQ_SiluMulOp : GPTQ_ModelOp<"silu_mul"> {
-  let summary = "The gate of a gated MLP";
-  let description = "init = silu(gate) * up, silu(v) = v / (1 + exp(-v)); all [M, I].";
-  let arguments = (ins GPTQ_Matrix:$gate, GPTQ_Matrix:$up, Variadic<GPTQ_Matrix>:$inits);
-  let assemblyFormat = [{
-    `ins` `(` $gate `,` $up `:` type($gate) `,` type($up) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+def GPTQ_ActivationOp : GPTQ_ModelOp<"activation", [AttrSizedOperandSegments]> {
+  let summary = "The activation of an MLP, and its gate where it has one";
+  let description = [{
+    init = f(input), or f(input) * up with `up`; all [M, I].
+
+    | `function` | f(v) |
+    | --- | --- |
+    | `silu` | v / (1 + exp(-v)) |
+    | `gelu` | v (1 + erf(v / √2)) / 2 |
+    | `gelu_tanh` | v (1 + tanh(√(2/π) (v + 0.044715 v³))) / 2 |
+    | `relu` | max(v, 0) |
+
+    ```mlir
+    %y = gptq.activation ins(%gate times %up : tensor<?x96xf32> times tensor<?x96xf32>)
+        outs(%e : tensor<?x96xf32>) {function = #gptq.function<silu>} -> tensor<?x96xf32>
+    ```
   }];
+  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Matrix>:$up, Variadic<GPTQ_Matrix>:$inits, GPTQ_ActivationAttr:$function);
+  let assemblyFormat = [{
+    `ins` `(` $input (`times` $up^)? `:` type($input) (`times` type($up)^)? `)` `outs` `(` $inits `:` type($inits) `)` attr-dict
+    (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_SoftcapOp : GPTQ_ModelOp<"softcap"> {
+  let summary = "Bends numbers so that they stay inside a range";
+  let description = "init = cap * tanh(input / cap); both [M, N].";
+  let arguments = (ins GPTQ_Matrix:$input, Variadic<GPTQ_Matrix>:$inits, F64Attr:$cap);
+  let assemblyFormat = "`ins` `(` $input `:` type($input) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?";
 }
 
 def GPTQ_StageOp : GPTQ_ModelOp<"stage", [AttrSizedOperandSegments]> {
@@ -268,19 +323,19 @@ def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegment
   let summary = "Rotates queries and keys, and appends keys and values to their caches";
   let description = [{
     For row m at position p = position + m and every head of D = head_dim elements: with `q_norm` / `k_norm` [D] the head of q / k is first
-    normalized (`gptq.rms_norm` over D, `epsilon`); then the pair (i, D/2 + i) is rotated by the angle whose cosine and sine are
-    `table[p, i]` and `table[p, D/2 + i]`. Rotated queries go to `init` [M, heads*D]; rotated keys to keys[h, p, :] and values
-    to values[h, p, :], h < kv_heads. q [M, heads*D], k and v [M, kv_heads*D], table f32 [context, D], keys and values
-    [kv_heads, context, D].
+    normalized (`gptq.rms_norm` over D, `epsilon`); then of its first R <= D elements the pair (i, R/2 + i) is rotated by the angle whose
+    cosine and sine are `table[p, i]` and `table[p, R/2 + i]`; without a table nothing is. Queries go to `init` [M, heads*D]; keys to
+    keys[h, p, :] and values to values[h, p, :], h < kv_heads. q [M, heads*D], k and v [M, kv_heads*D], table f32 [context, R], keys
+    and values [kv_heads, context, D].
   }];
-  let arguments = (ins GPTQ_Matrix:$q, GPTQ_Matrix:$k, GPTQ_Matrix:$v, GPTQ_Matrix:$table, Optional<GPTQ_Vector>:$q_norm,
+  let arguments = (ins GPTQ_Matrix:$q, GPTQ_Matrix:$k, GPTQ_Matrix:$v, Optional<GPTQ_Matrix>:$table, Optional<GPTQ_Vector>:$q_norm,
                        Optional<GPTQ_Vector>:$k_norm, Index:$position, GPTQ_State:$keys, GPTQ_State:$values,
                        Variadic<GPTQ_Matrix>:$inits, ConfinedAttr<I64Attr, [IntPositive]>:$heads,
                        ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads, ConfinedAttr<I64Attr, [IntPositive]>:$head_dim,
                        DefaultValuedAttr<F64Attr, "0.0">:$epsilon);
   let assemblyFormat = [{
-    `ins` `(` $q `,` $k `,` $v `,` $table (`q_norm` $q_norm^)? (`k_norm` $k_norm^)? `at` $position `:`
-      type($q) `,` type($k) `,` type($v) `,` type($table) (`q_norm` type($q_norm)^)? (`k_norm` type($k_norm)^)? `)`
+    `ins` `(` $q `,` $k `,` $v (`,` $table^)? (`q_norm` $q_norm^)? (`k_norm` $k_norm^)? `at` $position `:`
+      type($q) `,` type($k) `,` type($v) (`,` type($table)^)? (`q_norm` type($q_norm)^)? (`k_norm` type($k_norm)^)? `)`
     `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
@@ -290,13 +345,14 @@ def GPTQ_AttentionOp : GPTQ_ModelOp<"attention"> {
   let summary = "Causal attention over the caches";
   let description = [{
     For row m at position p = position + m and head h, with g = h / (heads / kv_heads) and t over 0 … p (with `window` w > 0 over
-    max(0, p − w + 1) … p): init[m, h*D + d] = sum_t a_t * values[g, t, d], a = softmax_t(scale * sum_d q[m, h*D + d] * keys[g, t, d]).
+    max(0, p − w + 1) … p): init[m, h*D + d] = sum_t a_t * values[g, t, d], a = softmax_t(s_t), s_t = scale * sum_d q[m, h*D + d] * keys[g, t, d].
+    With `softcap` c > 0 it is c * tanh(s_t / c) instead of s_t.
     q and init [M, heads*D]; keys and values [kv_heads, context, D].
   }];
   let arguments = (ins GPTQ_Matrix:$q, Index:$position, GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads,
                        ConfinedAttr<I64Attr, [IntPositive]>:$head_dim, F64Attr:$scale,
-                       DefaultValuedAttr<I64Attr, "0">:$window);
+                       DefaultValuedAttr<I64Attr, "0">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap);
   let assemblyFormat = [{
     `ins` `(` $q `at` $position `:` type($q) `)` `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?

@@ -31,8 +31,8 @@ def NormalizeActOrderPass : Pass<"gptq-normalize-act-order", "::mlir::ModuleOp">
 def FoldPermutationsPass : Pass<"gptq-fold-permutations", "::mlir::ModuleOp"> {
   let summary = "Folds input permutations into the layers that produce the input";
   let description = [{
-    Before: a matmul with `perm` reads the product of a gated MLP (`gptq.silu_mul` of two matmuls) that nobody else reads. After: the
-    columns of the two matmuls' weights are gathered by the permutation, so that the product comes in the wanted order and `perm` is gone.
+    Before: a matmul with `perm` reads a `gptq.activation` of a matmul, or of two, that nobody else reads. After: the columns
+    of these matmuls' weights are gathered by the permutation, so that the activations come in the wanted order and `perm` is gone.
     A permutation of any other input stays.
   }];
   let dependentDialects = ["GPTQDialect"];
@@ -57,11 +57,11 @@ def FuseParallelMatmulsPass : Pass<"gptq-fuse-parallel-matmuls", "::mlir::Module
   let dependentDialects = ["GPTQDialect", "tensor::TensorDialect"];
 }
 
-def FuseSiluMulPass : Pass<"gptq-fuse-silu-mul", "::mlir::ModuleOp"> {
-  let summary = "Makes the gate of a gated MLP the epilogue of its matmul";
+def FuseActivationPass : Pass<"gptq-fuse-activation", "::mlir::ModuleOp"> {
+  let summary = "Makes the activation of an MLP the epilogue of its matmul";
   let description = [{
-    Before: `gptq.silu_mul` of the two halves of one joined matmul. After: the matmul has epilogue `silu_mul` and half
-    as many columns.
+    Before: `gptq.activation` of the two halves of one joined matmul, or of a matmul's only use. After: the matmul has the activation
+    as its epilogue, and with a gate half as many columns.
   }];
   let dependentDialects = ["GPTQDialect"];
 }
