@@ -160,6 +160,16 @@ llvm::ArrayRef<TargetInfo> gptq::cpuTargets() {
          /*accumulators=*/24}},
        /*workgroupMemory=*/1 << 20,
        /*coreBandwidth=*/15'000'000'000},
+      // The same and vpdpbusd: Cascade Lake, Ice Lake, Zen 4 and later.
+      {TargetInfo::Kind::CPU,
+       "x86-64-v4-vnni",
+       "x86-64-v4",
+       {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq",
+        "avx512vnni"},
+       {{"fma_f32_vnni", UnitInfo::Kind::Vector, /*lanes=*/16,
+         /*vectorsPerPanel=*/4, /*accumulators=*/24, /*addsBytesWide=*/true}},
+       /*workgroupMemory=*/1 << 20,
+       /*coreBandwidth=*/15'000'000'000},
   };
   return targets;
 }

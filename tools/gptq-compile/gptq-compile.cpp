@@ -45,12 +45,12 @@ static cl::opt<std::string> input(cl::Positional, cl::Required,
 static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
                                    cl::cat(category));
-static cl::opt<std::string>
-    target("target", cl::init("cpu"), cl::value_desc("kind[:name]"),
-           cl::desc("What to compile for: cpu (this machine), cpu:x86-64-v3, "
-                    "cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
-                    "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"),
-           cl::cat(category));
+static cl::opt<std::string> target(
+    "target", cl::init("cpu"), cl::value_desc("kind[:name]"),
+    cl::desc("What to compile for: cpu (this machine), cpu:x86-64-v3, "
+             "cpu:x86-64-v4, cpu:x86-64-v4-vnni, nvvm:sm_75, nvvm:sm_80, "
+             "nvvm:sm_86, nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"),
+    cl::cat(category));
 static cl::opt<std::string> layer("layer", cl::value_desc("name"),
                                   cl::desc("Compile this linear layer alone"),
                                   cl::cat(category));

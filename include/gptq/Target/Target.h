@@ -51,6 +51,9 @@ struct UnitInfo {
   /// Registers for accumulators: rows times vectors (Matrix: sums of one
   /// thread) of the largest tile.
   int64_t accumulators = 1;
+  /// Vector: whether four products of bytes at a time are added to 32-bit sums
+  /// in one instruction.
+  bool addsBytesWide = false;
 
   /// Columns of one panel.
   int64_t panelColumns() const {

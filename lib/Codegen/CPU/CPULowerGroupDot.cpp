@@ -7,6 +7,7 @@
 
 #include "gptq/Codegen/CPU/Passes.h"
 #include "gptq/Codegen/Common/Layout.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -31,6 +32,9 @@ public:
       : op(op), b(b), layout(op.getLayout()),
         type(cast<VectorType>(op.getAcc().getType())),
         rows(type.getDimSize(0)) {
+    const ::gptq::UnitInfo *unit =
+        findUnit(op.getPlan().getUnit(), op.getPlan().getLanes());
+    addsWide = unit && unit->addsBytesWide && b.lanes == 16;
     int64_t runs = op.getColumns().size(), width = type.getDimSize(1) / runs;
     for (int64_t column : op.getColumns())
       for (int64_t at = 0; at < width; at += b.lanes)
@@ -87,6 +91,8 @@ private:
 
   /// Independent sums per accumulator.
   int64_t sets = 1;
+  /// Whether products of bytes are added to 32-bit sums at once (vpdpbusd).
+  bool addsWide;
 };
 
 } // namespace
@@ -292,13 +298,15 @@ void DotLowering::runOnFloats() {
 // of q * x is three sums of integers, of which one instruction computes four
 // rows of a column at a time: vpmaddubsw multiplies bytes and adds pairs of
 // products in 16 bits. These are added up as long as they cannot overflow, then
-// widened. No conversion of codes, and no rounding before the group's end.
+// widened. Where there is vpdpbusd it adds four products to a sum of 32 bits at
+// once. No conversion of codes, and no rounding before the group's end.
 
 /// Bytes an activation is split into.
 static constexpr int64_t kBytes = 3;
 /// Vectors of columns that share an activation's broadcast: their sums, times
-/// kBytes, and their words fit 16 registers.
-static constexpr int64_t kByteVectors = 2;
+/// kBytes, and their words fit 16 registers, or 32 where vectors have 16 lanes
+/// and there is nothing to widen.
+static constexpr int64_t kByteVectors = 2, kWideByteVectors = 4;
 
 /// Four-row steps whose sums stay in 16 bits: two products each, of a code of
 /// `bits` bits and a signed byte.
@@ -311,7 +319,7 @@ bool DotLowering::readsBytes() {
       op.getZero() || (b.lanes != 8 && b.lanes != 16))
     return false;
   const int64_t bits = layout.bits();
-  if (bits > 8 || stepsIn16Bits(bits) < layout.blockK() / 4 ||
+  if (bits > 8 || (!addsWide && stepsIn16Bits(bits) < layout.blockK() / 4) ||
       int64_t(op.getDepth()) * ((1 << bits) - 1) * 128 > INT32_MAX)
     return false;
   // The rows of the bytes of a word must follow each other.
@@ -345,8 +353,8 @@ Value DotLowering::broadcastBytes(Value column) {
       b, VectorType::get({4 * b.lanes}, b.getI8Type()), words);
 }
 
-/// Adds the products of a block in 16 bits: `sums` of each byte, for each
-/// column of `part`.
+/// Adds the products of a block, in 16 bits unless `addsWide`: `sums` of each
+/// byte, for each column of `part`.
 void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
                             MutableArrayRef<Value> sums) {
   const int64_t slot = joined->slotBits();
@@ -376,9 +384,13 @@ void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
         Value x = broadcastBytes(b.add(k, byte * stride));
         for (auto [v, code] : llvm::enumerate(codes)) {
           Value &sum = sums[byte * part.size() + v];
-          sum = arith::AddIOp::create(
-              b, sum,
-              callIntrinsic(multiply, sum.getType(), ValueRange{code, x}));
+          if (addsWide)
+            sum = callIntrinsic("llvm.x86.avx512.vpdpbusd.512", sum.getType(),
+                                ValueRange{sum, code, x});
+          else
+            sum = arith::AddIOp::create(
+                b, sum,
+                callIntrinsic(multiply, sum.getType(), ValueRange{code, x}));
         }
       }
     }
@@ -393,29 +405,33 @@ SmallVector<Value> DotLowering::dotBytes(ArrayRef<int64_t> part,
   auto wide = VectorType::get({b.lanes}, b.getI32Type());
   const int64_t blockK = layout.blockK();
   const int64_t blocks = llvm::divideCeil(op.getDepth(), blockK);
-  const int64_t blocksAtOnce = stepsIn16Bits(layout.bits()) / (blockK / 4);
   const size_t count = kBytes * part.size();
-  StringRef widen =
-      b.lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.avx512.pmaddw.d.512";
 
-  // Adds `blocks` blocks from number `first` of the group on to the wide sums.
+  // Adds `blocks` blocks from number `first` of the group on to `sums`.
   auto addBlocks = [&](Value first, int64_t blocks,
                        ValueRange sums) -> SmallVector<Value> {
-    auto loop = scf::ForOp::create(b, b.index(0), b.index(blocks), b.index(1),
-                                   SmallVector<Value>(count, b.zeros(narrow)));
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value i = b.add(first, loop.getInductionVar());
-      Value block = b.add(op.getBlock(), i);
-      if (fetches)
-        prefetch(block);
-      SmallVector<Value> next(loop.getRegionIterArgs());
-      stepBytes(block, b.add(op.getK0(), b.mul(i, blockK)), part, next);
-      scf::YieldOp::create(b, next);
-    }
+    auto loop =
+        scf::ForOp::create(b, b.index(0), b.index(blocks), b.index(1), sums);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value i = b.add(first, loop.getInductionVar());
+    Value block = b.add(op.getBlock(), i);
+    if (fetches)
+      prefetch(block);
+    SmallVector<Value> next(loop.getRegionIterArgs());
+    stepBytes(block, b.add(op.getK0(), b.mul(i, blockK)), part, next);
+    scf::YieldOp::create(b, next);
+    return SmallVector<Value>(loop.getResults());
+  };
+  // The same with sums of 16 bits in between.
+  auto addNarrowBlocks = [&](Value first, int64_t blocks,
+                             ValueRange sums) -> SmallVector<Value> {
+    StringRef widen = b.lanes == 8 ? "llvm.x86.avx2.pmadd.wd"
+                                   : "llvm.x86.avx512.pmaddw.d.512";
     SmallVector<Value> result;
-    for (auto [sum, narrowSum] : llvm::zip(sums, loop.getResults()))
+    for (auto [sum, narrowSum] :
+         llvm::zip(sums, addBlocks(first, blocks,
+                                   SmallVector<Value>(count, b.zeros(narrow)))))
       result.push_back(arith::AddIOp::create(
           b, sum,
           callIntrinsic(widen, wide,
@@ -424,18 +440,25 @@ SmallVector<Value> DotLowering::dotBytes(ArrayRef<int64_t> part,
   };
 
   SmallVector<Value> sums(count, b.zeros(wide));
-  int64_t whole = blocks / blocksAtOnce;
-  if (whole) {
-    auto loop = scf::ForOp::create(b, b.index(0), b.index(whole * blocksAtOnce),
-                                   b.index(blocksAtOnce), sums);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(b, addBlocks(loop.getInductionVar(), blocksAtOnce,
-                                      loop.getRegionIterArgs()));
-    sums.assign(loop.getResults().begin(), loop.getResults().end());
+  if (addsWide) {
+    sums = addBlocks(b.index(0), blocks, sums);
+  } else {
+    const int64_t blocksAtOnce = stepsIn16Bits(layout.bits()) / (blockK / 4);
+    int64_t whole = blocks / blocksAtOnce;
+    if (whole) {
+      auto loop =
+          scf::ForOp::create(b, b.index(0), b.index(whole * blocksAtOnce),
+                             b.index(blocksAtOnce), sums);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      scf::YieldOp::create(b,
+                           addNarrowBlocks(loop.getInductionVar(), blocksAtOnce,
+                                           loop.getRegionIterArgs()));
+      sums.assign(loop.getResults().begin(), loop.getResults().end());
+    }
+    if (int64_t rest = blocks % blocksAtOnce)
+      sums = addNarrowBlocks(b.index(whole * blocksAtOnce), rest, sums);
   }
-  if (int64_t rest = blocks % blocksAtOnce)
-    sums = addBlocks(b.index(whole * blocksAtOnce), rest, sums);
 
   Value unit = b.splat(vector::ExtractOp::create(b, op.getUnit(), 0), b.lanes);
   SmallVector<Value> results;
@@ -455,8 +478,9 @@ SmallVector<Value> DotLowering::dotBytes(ArrayRef<int64_t> part,
 
 void DotLowering::runOnBytes() {
   SmallVector<Value> acc = split(op.getAcc()), results;
-  for (int64_t first = 0; first < vectors(); first += kByteVectors) {
-    int64_t count = std::min(kByteVectors, vectors() - first);
+  const int64_t most = addsWide ? kWideByteVectors : kByteVectors;
+  for (int64_t first = 0; first < vectors(); first += most) {
+    int64_t count = std::min(most, vectors() - first);
     results.append(dotBytes(ArrayRef(columns).slice(first, count),
                             ArrayRef(acc).slice(first, count), first == 0));
   }

@@ -30,8 +30,13 @@ static constexpr int64_t kMaxPanels = 8;
 /// What gptq-promote-activations copies at most, its option's default.
 static constexpr int64_t kMaxStagedBytes = 1 << 20;
 
-/// Codes of so many bits at most are multiplied by bytes of activations.
-static constexpr int64_t kMaxSplitBits = 3;
+/// Codes of so many bits at most are multiplied by bytes of activations: all
+/// that a byte holds where their products are added to 32-bit sums at once.
+/// Sums of 16 bits must be widened the more often the larger codes are, which
+/// for four bits leaves a gain of less than 15 %.
+static int64_t maxSplitBits(const ::gptq::UnitInfo &unit) {
+  return unit.addsBytesWide ? 8 : 3;
+}
 
 /// The largest divisor of `panels` that is at most `limit`: workgroups are then
 /// all alike.
@@ -125,8 +130,8 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
     // Sums of bytes cost half of what conversions to f32 do; with more rows
     // these are shared.
     const bool splits = mMax == 1 && isQuantized &&
-                        facts.bits <= kMaxSplitBits && promote && hoistScales &&
-                        foldZeros;
+                        facts.bits <= maxSplitBits(unit) && promote &&
+                        hoistScales && foldZeros;
     const bool promotes = facts.isPermuted && promote && !splits;
     if (splits)
       because("path", llvm::formatv("codes of {0} bits and activations split "

@@ -100,6 +100,23 @@ func.func @bytes(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %b: memref<1x288x
   return %0 : vector<1x16xf32>
 }
 
+// With vpdpbusd four products of bytes are added to a sum of 32 bits at once: nothing to widen, whatever the width of codes.
+#vnni = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32_vnni", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 16, path = "split", partials = "global", scale = "accumulator", zero = "accumulator">
+#four = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k2 k0 k1 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @bytes_added_wide
+//   CHECK-NOT:   memref.load %{{.+}} : memref<1x64xf32>
+//   CHECK-NOT:   pmadd
+//       CHECK:   scf.for %{{.+}} = %{{.+}} to %c8{{.*}} -> (vector<16xi32>,
+//       CHECK:     llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"(%{{.+}}) : (vector<16xi32>, vector<64xi8>, vector<64xi8>) -> vector<16xi32>
+//   CHECK-NOT:     arith.sitofp
+//       CHECK:     scf.yield
+//       CHECK:   arith.sitofp
+//       CHECK:   vector.fma
+func.func @bytes_added_wide(%x: memref<1x64xf32>, %w: memref<1x8x32xi32>, %b: memref<1x288xi8>, %u: vector<1xf32>, %i: index, %acc: vector<1x32xf32>) -> vector<1x32xf32> {
+  %0 = gptq.group_dot %x[%i, %i] split %b by %u, %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #four, plan = #vnni} : memref<1x64xf32> split memref<1x288xi8> by vector<1xf32>, memref<1x8x32xi32>, vector<1x32xf32>
+  return %0 : vector<1x32xf32>
+}
+
 // Scales that were not hoisted need f32.
 // CHECK-LABEL: func @bytes_with_scales
 //   CHECK-NOT:   llvm.call_intrinsic

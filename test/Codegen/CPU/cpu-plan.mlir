@@ -1,5 +1,6 @@
 // RUN: gptq-opt %s -gptq-cpu-plan | FileCheck %s --check-prefixes=CHECK,V3
 // RUN: gptq-opt %s -gptq-cpu-plan=cpu=x86-64-v4 | FileCheck %s --check-prefixes=CHECK,V4
+// RUN: gptq-opt %s -gptq-cpu-plan=cpu=x86-64-v4-vnni | FileCheck %s --check-prefixes=CHECK,VNNI
 // RUN: gptq-opt %s -gptq-cpu-plan="hoist-scales=false fold-zeros=false promote=false buffer-partials=false" | FileCheck %s --check-prefix=OFF
 // RUN: not gptq-opt %s -gptq-cpu-plan=cpu=z80 2>&1 | FileCheck %s --check-prefix=ERROR
 // One plan for single rows and one for the rest; nothing is rewritten.
@@ -12,6 +13,8 @@
 //          V3:   mMin = 1, mMax = 1, unit = "fma_f32", {{.*}} rows = 1, columns = 32, lanes = 8, path = "promote"
 //     V3-SAME:   mMin = 2, mMax = 512, unit = "fma_f32", tileM = {{[0-9]+}}, {{.*}} rows = 6, columns = 16, lanes = 8, path = "promote", {{.*}} scale = "accumulator", zero = "accumulator"
 //          V4:   mMin = 2, mMax = 512, {{.*}} rows = 12, columns = 32, lanes = 16
+//        VNNI:   mMin = 1, mMax = 1, unit = "fma_f32_vnni", {{.*}} path = "split"
+//   VNNI-SAME:   mMin = 2, mMax = 512, {{.*}} rows = 12, columns = 32, lanes = 16, path = "promote"
 //         OFF:   mMin = 2, mMax = 512, {{.*}} path = "direct", partials = "global", scale = "weight", zero = "weight"
 //       CHECK:   gptq.rms_norm {{.*}} gptq.plans = [#gptq.plan<mMin = 1, mMax = 1,
 func.func @layer(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %p: tensor<64xi32>, %e: tensor<?x32xf32>,

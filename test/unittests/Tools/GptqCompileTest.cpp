@@ -158,12 +158,13 @@ TEST_F(GptqCompileTest, Errors) {
        "Unknown command line argument '--fast'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--target=gpu"},
        "target 'gpu' is not known, the targets are cpu, cpu:x86-64-v3, "
-       "cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, nvvm:sm_89, "
-       "nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
+       "cpu:x86-64-v4, cpu:x86-64-v4-vnni, nvvm:sm_75, nvvm:sm_80, "
+       "nvvm:sm_86, nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--target=nvvm:x86-64-v3"},
        "target 'nvvm:x86-64-v3' is not known, the targets are cpu, "
-       "cpu:x86-64-v3, cpu:x86-64-v4, nvvm:sm_75, nvvm:sm_80, nvvm:sm_86, "
-       "nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, nvvm:sm_120a"},
+       "cpu:x86-64-v3, cpu:x86-64-v4, cpu:x86-64-v4-vnni, nvvm:sm_75, "
+       "nvvm:sm_80, nvvm:sm_86, nvvm:sm_89, nvvm:sm_90a, nvvm:sm_100a, "
+       "nvvm:sm_120a"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--activations=f8"},
        "--activations takes f16, bf16 or auto, but found 'f8'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--load-bits=8"},

@@ -19,7 +19,7 @@ def CPUPlanPass : Pass<"gptq-cpu-plan", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["GPTQDialect"];
   let options = [
-    Option<"cpu", "cpu", "std::string", "\"x86-64-v3\"", "Instruction set level: x86-64-v3, x86-64-v4">,
+    Option<"cpu", "cpu", "std::string", "\"x86-64-v3\"", "Instruction set level: x86-64-v3, x86-64-v4, x86-64-v4-vnni">,
     Option<"promote", "promote", "bool", "true", "Let plans copy permuted activations to workgroup memory">,
     Option<"bufferPartials", "buffer-partials", "bool", "true", "Let plans keep partial sums in workgroup memory">,
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
@@ -35,7 +35,8 @@ def CPULowerGroupDotPass : InterfacePass<"gptq-cpu-lower-group-dot", "::mlir::Fu
     and conversion per code, an FMA per row, in vectors of the plan's lanes. Words of a layout of several planes are put together first, a
     shift and a mask for each plane. Which row a field of a word holds is asked of the layout. With activations split into bytes, one row,
     and scales and zero points hoisted, codes stay integers: four of a column at a time are multiplied by bytes (`vpmaddubsw`), sums are
-    kept in 16 bits as long as they fit, then in 32, and converted once for a group.
+    kept in 16 bits as long as they fit, then in 32, and converted once for a group; where the plan's unit has `vpdpbusd`, they are of 32
+    bits from the start.
   }];
   let dependentDialects = ["scf::SCFDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "LLVM::LLVMDialect"];
 }
