@@ -222,7 +222,7 @@ Json Inspector::describeModule(const std::string &name) {
 
 void Inspector::describeModules() {
   llvm::StringSet<> seen;
-  std::vector<std::string> names;
+  std::vector<std::string> modules;
   for (const CheckpointTensor &tensor : checkpoint->all()) {
     auto [module, part] = tensor.name.rsplit('.');
     moduleBytes[module] += tensor.bytes.size;
@@ -230,14 +230,14 @@ void Inspector::describeModules() {
     if ((isDense || part == "qweight" || part == "weight_packed" ||
          part == "B") &&
         seen.insert(module).second)
-      names.push_back(module.str());
+      modules.push_back(module.str());
   }
-  llvm::sort(names, [](const std::string &a, const std::string &b) {
+  llvm::sort(modules, [](const std::string &a, const std::string &b) {
     return StringRef(a).compare_numeric(b) < 0;
   });
   result["modules"] = Json::array();
   int64_t perToken = 0;
-  for (const std::string &name : names) {
+  for (const std::string &name : modules) {
     Json module = describeModule(name);
     // A token reads one row of a table, unless it is the head, too.
     auto is = [&](StringRef table) {
