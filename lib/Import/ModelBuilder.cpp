@@ -12,6 +12,7 @@
 
 #include "lib/Import/ModelBuilder.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/bit.h"
 
 #include <cmath>
 
@@ -94,6 +95,7 @@ abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
   linear.codes = declare(linear.label + ".codes", views.codes);
   linear.scales = declare(linear.label + ".scales", views.scales);
   linear.zeros = declare(linear.label + ".zeros", views.zeros);
+  linear.offsets = declare(linear.label + ".offsets", views.offsets);
   if (views.groupIndex) {
     // Layers quantized on one input have one order: named once, it shows passes
     // that they can be joined.
@@ -285,6 +287,29 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
   return layer;
 }
 
+abi::Expected<Rope> ModelBuilder::readRope(const ModelConfig &config) {
+  Rope rope = config.rope;
+  if (!checkpoint.has(kRotaryDivisors))
+    return rope;
+  GPTQ_ASSIGN(
+      CheckpointTensor tensor,
+      checkpoint.get(kRotaryDivisors, abi::DType::F32, config.rotaryDim / 2));
+  std::vector<double> divisors;
+  for (int64_t i = 0; i < config.rotaryDim / 2; ++i) {
+    divisors.push_back(llvm::bit_cast<float>(loadWord(tensor.bytes, i)));
+    if (!std::isfinite(divisors.back()) || divisors.back() <= 0)
+      return abi::makeStatus(StatusCode::InvalidFile,
+                             "tensor %s in '%s': expected positive numbers, "
+                             "found %g",
+                             abi::quoteForMessage(tensor.stored).c_str(),
+                             tensor.file.str().c_str(), divisors.back());
+  }
+  rope.kind = "longrope";
+  rope.magnitude = 1;
+  rope.shortFactors = rope.longFactors = std::move(divisors);
+  return rope;
+}
+
 /// The table of rotary positions.
 static View getRotary(const ModelConfig &config, const Rope &rope,
                       int64_t context, MLIRContext *ctx) {
@@ -322,12 +347,14 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   int64_t h = config.hiddenSize, vocab = config.vocabSize;
   const ModuleNames &modules = config.family->modules;
   const std::string head = modules.head.str();
-  const std::string embeddingName =
-      (modules.prefix + modules.embedding + ".weight").str();
+  const std::string table = (modules.prefix + modules.embedding).str();
   Model model;
+  const bool isInFormat = format && format->holds(checkpoint, table);
   GPTQ_ASSIGN(View embedding,
-              readDense(checkpoint, embeddingName, {vocab, h}, ctx));
-  model.embedding = declare(labelOf(embeddingName), embedding);
+              isInFormat
+                  ? format->readTable(checkpoint, table, vocab, h, ctx)
+                  : readDense(checkpoint, table + ".weight", {vocab, h}, ctx));
+  model.embedding = declare(labelOf(table) + ".weight", embedding);
   numParameters += vocab * h;
   if (config.family->scalesEmbeddings)
     model.embeddingScale =
@@ -335,8 +362,10 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   if (!modules.positions.empty()) {
     GPTQ_ASSIGN(model.positions, readPositions(config, context));
   }
-  if (config.rotaryDim)
-    rotary = declare("rotary", getRotary(config, config.rope, context, ctx));
+  if (config.rotaryDim) {
+    GPTQ_ASSIGN(Rope rope, readRope(config));
+    rotary = declare("rotary", getRotary(config, rope, context, ctx));
+  }
   if (config.localRope)
     localRotary = declare("local_rotary",
                           getRotary(config, *config.localRope, context, ctx));
@@ -347,10 +376,17 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   GPTQ_ASSIGN(model.norm, readNorm(config, modules.prefix.str(), modules.norm));
   // A quantized head is one of its own, whatever the configuration says.
   if (config.tiedEmbeddings && !(format && format->holds(checkpoint, head))) {
+    if (isa<DequantizedAttr>(embedding.init)) {
+      // What is multiplied stays codes.
+      GPTQ_ASSIGN(model.head, readLinearLayer(table, LinearShape{vocab, h},
+                                              BiasRule::AsFound));
+      numParameters -= vocab * h;
+    } else {
+      model.head.weight = model.embedding;
+      model.head.views.n = vocab;
+      model.head.views.k = h;
+    }
     model.head.label = head;
-    model.head.weight = model.embedding;
-    model.head.views.n = vocab;
-    model.head.views.k = h;
     checkpoint.ignore(head + ".weight");
   } else {
     GPTQ_ASSIGN(model.head, readLinearLayer(head, LinearShape{vocab, h},
@@ -414,6 +450,7 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
   }
   Value codes = load(linear.codes, loc), scales = load(linear.scales, loc);
   Value zeros = load(linear.zeros, loc);
+  Value offsets = load(linear.offsets, loc);
   Value groupIndex = load(linear.groupIndex, loc);
   Value init = empty(x, views.n, loc);
   IntegerAttr zeroPoint;
@@ -421,7 +458,7 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
     zeroPoint = b.getI64IntegerAttr(*views.zeroPoint);
   return labeled(
       DequantMatmulOp::create(
-          b, loc, init.getType(), x, codes, scales, zeros, groupIndex,
+          b, loc, init.getType(), x, codes, scales, zeros, offsets, groupIndex,
           /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(), init,
           b.getI64IntegerAttr(views.bits), b.getI64IntegerAttr(views.groupSize),
           /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),

@@ -43,7 +43,7 @@ private:
   };
   struct Linear {
     explicit operator bool() const { return weight || codes; }
-    Symbol weight, codes, scales, zeros, groupIndex, bias;
+    Symbol weight, codes, scales, zeros, offsets, groupIndex, bias;
     LinearViews views;
     std::string label;
   };
@@ -108,6 +108,8 @@ private:
                              const std::string &name);
   abi::Expected<Layer> readLayer(const ModelConfig &config, int64_t context,
                                  int64_t index);
+  /// The rotary positions, with what the checkpoint divides frequencies by.
+  abi::Expected<Rope> readRope(const ModelConfig &config);
   abi::Expected<Model> readModel(const ModelConfig &config, int64_t context);
   /// Emits an entry; its logits are those of the last row, or of every row.
   void emitEntry(const ModelConfig &config, const Model &model, StringRef name,

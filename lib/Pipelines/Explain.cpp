@@ -234,7 +234,10 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
          << (int64_t(matmul.getGroupSize()) >= matmul.getK()
                  ? std::string("one group")
                  : "groups of " + std::to_string(matmul.getGroupSize()))
-         << ", " << (matmul.getZeros() ? "with zero points" : "symmetric");
+         << ", "
+         << (matmul.getZeros()     ? "with zero points"
+             : matmul.getOffsets() ? "with offsets"
+                                   : "symmetric");
     if (matmul.getPerm())
       text << ", rows permuted (act-order)";
     if (matmul.getEpilogue() != Epilogue::None)
@@ -242,6 +245,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
     part("codes", matmul.getCodes());
     part("scales", matmul.getScales());
     part("zero points", matmul.getZeros());
+    part("offsets", matmul.getOffsets());
     part("permutation", matmul.getPerm());
     part("bias", matmul.getBias());
   } else if (auto matmul = dyn_cast<MatmulOp>(op)) {

@@ -128,6 +128,8 @@ static void buildVector(OpPassManager &pm, const PipelineOptions &options) {
   VectorizePassOptions vectorize;
   vectorize.scalar = !options.vectorize;
   kernel.addPass(createVectorizePass(vectorize));
+  if (options.foldZeros)
+    kernel.addPass(createFoldOffsetsPass());
   // Each acts where the plan asks for it.
   kernel.addPass(createHoistScalesPass());
   kernel.addPass(createFoldZeroPointsPass());

@@ -41,11 +41,7 @@ gptq.weight @only_words_are_added_to : tensor<64x32xi4> = #gptq.codes<#gptq.data
 gptq.weight @planes_need_a_record : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k1 k2">]>
 
 // -----
-// expected-error @+1 {{expects an order to name bits k0, k1, … and n0, n1, … once}}
-gptq.weight @orders_name_each_bit_once : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k0 k2">]>
-
-// -----
-// expected-error @+1 {{expects an order to name bits}}
+// expected-error @+1 {{expects an order to name bits k0, k1, … and n0, n1, … from 0 on}}
 gptq.weight @orders_leave_no_bit_out : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k2">]>
 
 // -----
@@ -123,6 +119,25 @@ func.func @one_scale_per_group(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: t
 }
 
 // -----
+func.func @offsets_for_each_group(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %o: tensor<4x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{offsets}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s offsets %o : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16> offsets tensor<4x32xf16>)
+      outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 0} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+
+// expected-error @+1 {{expects a run of two halves, but found 3}}
+gptq.weight @halves_of_whole_rows : tensor<32xi32> = #gptq.deinterleave<run = 3>
+
+// -----
+
+// expected-error @+1 {{expects an order of type i32 [N], N in runs of 8}}
+gptq.weight @runs_of_whole_heads : tensor<33xi32> = #gptq.deinterleave<run = 8>
+
+// -----
+
 func.func @zeros_or_zero_point(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x32xf32>) {
   // expected-error @+1 {{expects zeros or zero_point}}
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>

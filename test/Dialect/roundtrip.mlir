@@ -9,10 +9,16 @@ gptq.weight @zeros : tensor<2x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "
 gptq.weight @planes : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<6x32xi32>>, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">, #gptq.plane<bits = 1, offset = 64, order = "k0 k1 k2 k3 k4">]>
 // CHECK: gptq.weight @padded : {{.*}}, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
 gptq.weight @padded : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.packed", 0, tensor<32x7xi32>>, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
-// CHECK: gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.000000e-09 : f64>
-gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.0e-9 : f64>
+// CHECK: gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, isNegated = true>
+gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, isNegated = true>
 // CHECK: gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
 gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
+// CHECK: gptq.weight @table : tensor<8x64xf32> = #gptq.dequantized<@small, @fine, offsets = @product, zeroPoint = 8, groupSize = 32>
+gptq.weight @table : tensor<8x64xf32> = #gptq.dequantized<@small, @fine, offsets = @product, zeroPoint = 8, groupSize = 32>
+// CHECK: gptq.weight @halves : tensor<32xi32> = #gptq.deinterleave<run = 8>
+gptq.weight @halves : tensor<32xi32> = #gptq.deinterleave<run = 8>
+// CHECK: order = "k2 k0 k1 k2"
+gptq.weight @twice : tensor<8x32xi4> = #gptq.codes<#gptq.data<"m.gguf", "q", 0, tensor<32x8xi8>>, bits = 4, packing = columns, transposed = true, record = 8, planes = [#gptq.plane<bits = 4, offset = 0, order = "k2 k0 k1 k2">]>
 gptq.weight @scales : tensor<2x32xf16> = #gptq.data<"m.safetensors", "q.scales", 2048, tensor<2x32xf16>>
 gptq.weight @order : tensor<64xi32> = #gptq.argsort<#gptq.data<"m.safetensors", "q.g_idx", 4096, tensor<64xi32>>, groups = 2>
 gptq.weight @sorted : tensor<64x32xi4> = #gptq.gather<@codes, order = @order, dim = 0>
@@ -83,6 +89,9 @@ func.func @matmuls(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf
   // CHECK: gptq.dequant_matmul ins({{.*}} zeros {{.*}} perm {{.*}} bias
   %0 = gptq.dequant_matmul ins(%x, %q, %s zeros %z perm %perm bias %bias : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>
       zeros tensor<2x32xi4> perm tensor<64xi32> bias tensor<32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>
+  // CHECK: gptq.dequant_matmul ins({{.*}} offsets {{.*}} bias
+  %4 = gptq.dequant_matmul ins(%x, %q, %s offsets %s bias %bias : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>
+      offsets tensor<2x32xf16> bias tensor<32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 0} -> tensor<?x32xf32>
   // CHECK: gptq.matmul
   %1 = gptq.matmul ins(%x, %w : tensor<?x64xf32>, tensor<32x64xbf16>) outs(%e : tensor<?x32xf32>) -> tensor<?x32xf32>
   // CHECK: gptq.dequantize

@@ -12,6 +12,8 @@ def rotary_frequencies(config, head_dim):
     theta = config.get("rope_theta") or scaling.get("rope_theta") or 10000.0
     f = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if "rope_divisors" in config:
+        return f / config["rope_divisors"]
     if kind == "default":
         return f
     if kind == "linear":

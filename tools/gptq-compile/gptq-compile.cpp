@@ -40,7 +40,7 @@ namespace cl = llvm::cl;
 static cl::OptionCategory category("gptq-compile options");
 
 static cl::opt<std::string> input(cl::Positional, cl::Required,
-                                  cl::desc("<checkpoint folder or file.mlir>"),
+                                  cl::desc("<checkpoint folder, file.gguf or file.mlir>"),
                                   cl::cat(category));
 static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
@@ -248,16 +248,24 @@ static bool checkTokenizer(ModuleOp module, std::string &error) {
   if (!folder || !kind || kind == "none")
     return true;
   const bool isPieces = kind == "sentencepiece";
+  StringRef name = isPieces ? "tokenizer.model" : "tokenizer.json";
   SmallString<128> path(folder.getValue());
-  llvm::sys::path::append(path,
-                          isPieces ? "tokenizer.model" : "tokenizer.json");
-  auto file = ::gptq::abi::MappedFile::open(path.str().str());
-  if (!file) {
-    error = file.status().message();
-    return false;
+  llvm::sys::path::append(path, name);
+  ::gptq::abi::ByteSpan bytes;
+  ::gptq::abi::MappedFile file;
+  if (std::optional<StringRef> made = findTokenizerFile(module, name)) {
+    bytes = ::gptq::abi::ByteSpan::of(*made);
+  } else {
+    auto opened = ::gptq::abi::MappedFile::open(path.str().str());
+    if (!opened) {
+      error = opened.status().message();
+      return false;
+    }
+    file = opened.take();
+    bytes = file.bytes();
   }
-  auto read = isPieces ? ::gptq::runtime::readSentencePiece(file->bytes())
-                       : ::gptq::runtime::readTokenizerJson(file->bytes());
+  auto read = isPieces ? ::gptq::runtime::readSentencePiece(bytes)
+                       : ::gptq::runtime::readTokenizerJson(bytes);
   if (!read)
     error = ("'" + path + "': " + read.status().message()).str();
   return bool(read);
@@ -303,7 +311,8 @@ static bool isFinal(ModuleOp module) {
 /// Reads the folder or the file that the command line names.
 static OwningOpRef<ModuleOp>
 readInput(MLIRContext &context, Diagnostics &diagnostics, std::string &error) {
-  if (llvm::sys::fs::is_directory(input)) {
+  if (llvm::sys::fs::is_directory(input) ||
+      StringRef(input).ends_with(".gguf")) {
     ImportOptions options;
     if (!maxContext.empty() &&
         (!llvm::to_integer(maxContext, options.maxContext) ||
@@ -320,8 +329,8 @@ readInput(MLIRContext &context, Diagnostics &diagnostics, std::string &error) {
     return nullptr;
   }
   if (!layer.empty() || !maxContext.empty()) {
-    error = "--layer and --max-context are for checkpoint folders, but '" +
-            input + "' is a file";
+    error = "--layer and --max-context are for checkpoints, but '" + input +
+            "' is none";
     return nullptr;
   }
   OwningOpRef<ModuleOp> module =
@@ -352,7 +361,7 @@ int main(int argc, char **argv) {
   llvm::raw_string_ostream usageStream(usage);
   if (!cl::ParseCommandLineOptions(
           argc, argv,
-          "Compiles a GPTQ checkpoint folder into one .gptqm file\n",
+          "Compiles a checkpoint folder or a GGUF file into one .gptqm file\n",
           &usageStream)) {
     StringRef line = StringRef(usage).split('\n').first;
     // "gptq-compile: Unknown command line argument 'x'.  Try: …"

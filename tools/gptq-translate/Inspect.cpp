@@ -144,6 +144,8 @@ static std::string kindOf(const Json &module) {
         ", zero point " + std::to_string(module["zero_point"].get<int64_t>());
   else
     text += ", zero points per group";
+  if (module.value("offsets", false))
+    text += ", offsets";
   if (module["act_order"].get<bool>())
     text += ", act-order";
   return text + ", scales " + module["scales"].get<std::string>() + bias;
@@ -265,7 +267,7 @@ static void printText(const Json &report, llvm::raw_ostream &os) {
 int64_t mlir::gptq::inspect(StringRef folder, const InspectOptions &options,
                             MLIRContext *context, llvm::raw_ostream &os,
                             std::string &error) {
-  auto opened = DiskFolder::open(folder);
+  auto opened = openCheckpoint(folder);
   if (!opened) {
     error = opened.status().message();
     return -1;

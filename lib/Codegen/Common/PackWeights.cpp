@@ -147,8 +147,8 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   MLIRContext *ctx = op.getContext();
   if (op.getGIdx())
     return op.emitOpError("expects normalized act-order (perm, not g_idx)");
-  for (Value weight :
-       {Value(op.getCodes()), Value(op.getScales()), Value(op.getZeros())})
+  for (Value weight : {Value(op.getCodes()), Value(op.getScales()),
+                       Value(op.getZeros()), Value(op.getOffsets())})
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
@@ -160,10 +160,10 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
       ctx, unit->weightLayout(op.getBits(), group < op.getK() ? group : 0),
       op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
-        bias = op.getBias();
+        offsets = op.getOffsets(), bias = op.getBias();
   if (isGated(op.getEpilogue())) {
     int64_t run = layout.getBlockN() / 2;
-    for (Value value : {codes, scales, zeros})
+    for (Value value : {codes, scales, zeros, offsets})
       if (value && !packer.isPair(value, 1, run))
         return op.emitOpError("expects the weights of a gated epilogue to "
                               "be gate and up beside each other");
@@ -171,24 +171,30 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
     scales = packer.interleave(b, scales, 1, run);
     if (zeros)
       zeros = packer.interleave(b, zeros, 1, run);
+    if (offsets)
+      offsets = packer.interleave(b, offsets, 1, run);
     if (bias)
       bias = packer.interleave(b, bias, 0, run);
   }
-  // Scales and zero points: one row of a panel per group.
+  // Scales, zero points and offsets: one row of a panel per group.
   auto perGroup = [&](int64_t bits) {
     return toAttr(ctx, unit->rowLayout(bits), bits);
   };
-  Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
+  auto packNumbers = [&](Value value) {
+    Type type = cast<ShapedType>(value.getType()).getElementType();
+    return packer.pack(b, value, perGroup(type.getIntOrFloatBitWidth()), type);
+  };
   // Groups that fill whole blocks lie as they would without runs.
   int64_t run =
       group < op.getK() && group % layout.getBlockK() != 0 ? group : 0;
   op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
                                           /*transposed=*/false, run));
-  op.getScalesMutable().assign(packer.pack(
-      b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
+  op.getScalesMutable().assign(packNumbers(scales));
   if (zeros)
     op.getZerosMutable().assign(
         packer.pack(b, zeros, perGroup(8), b.getI8Type()));
+  if (offsets)
+    op.getOffsetsMutable().assign(packNumbers(offsets));
   if (bias)
     op.getBiasMutable().assign(bias);
   op.setLayoutAttr(layout);

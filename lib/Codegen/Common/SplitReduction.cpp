@@ -51,6 +51,9 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
   part.getScalesMutable().assign(slice(b, loc, op.getScales(), 1, g0, groups));
   if (op.getZeros())
     part.getZerosMutable().assign(slice(b, loc, op.getZeros(), 1, g0, groups));
+  if (op.getOffsets())
+    part.getOffsetsMutable().assign(
+        slice(b, loc, op.getOffsets(), 1, g0, groups));
   if (!last)
     part.getBiasMutable().clear();
   part.getInitsMutable().assign(init);

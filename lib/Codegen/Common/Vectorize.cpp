@@ -128,7 +128,7 @@ private:
 
 } // namespace
 
-/// The scales or zero points of one group for the columns of a tile.
+/// The scales, zero points or offsets of one group for the columns of a tile.
 Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
                                   ArrayRef<int64_t> columns) {
   int64_t width = chunkColumns() / columns.size();
@@ -157,7 +157,7 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
                               ArrayRef<int64_t> columns, Value acc) {
   Value k0 = b.mul(g, op.groupSize);
   Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
-  Value scale, zero, unit;
+  Value scale, zero, offset, unit;
   if (op.bytes) {
     int64_t rows = cast<VectorType>(acc.getType()).getDimSize(0);
     unit = b.zeros(b.vectorType(rows));
@@ -169,11 +169,13 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
     scale = perColumn(op.scales, panel, g, columns);
   if (op.zeros)
     zero = perColumn(op.zeros, panel, g, columns);
-  else if (op.scales)
+  else if (op.zeroPoint != 0)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
+  if (op.offsets)
+    offset = perColumn(op.offsets, panel, g, columns);
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
                             block, b.getDenseI64ArrayAttr(columns), acc,
-                            op.perm, op.bytes, unit, scale, zero,
+                            op.perm, op.bytes, unit, scale, zero, offset,
                             b.getI64IntegerAttr(depth), op.layout, op.plan);
 }
 
@@ -318,6 +320,7 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                   op.getCodes(),
                   op.getScales(),
                   op.getZeros(),
+                  op.getOffsets(),
                   op.getPerm(),
                   op.getBias(),
                   op.getBytes(),
@@ -336,23 +339,12 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
   if (!op.getLayout())
     return op.emitOpError("expects a packed weight");
-  MatmulTile tile{op,
-                  op.getLhs(),
-                  op.getWeight(),
-                  Value(),
-                  Value(),
-                  Value(),
-                  op.getBias(),
-                  Value(),
-                  Value(),
-                  op.getInits()[0],
-                  op.getLayoutAttr(),
-                  plan,
-                  op.getK(),
-                  op.getK(),
-                  0,
-                  op.getEpilogue(),
-                  op.getAccumulate()};
+  MatmulTile tile{op,      op.getLhs(),      op.getWeight(),
+                  Value(), Value(),          Value(),
+                  Value(), op.getBias(),     Value(),
+                  Value(), op.getInits()[0], op.getLayoutAttr(),
+                  plan,    op.getK(),        op.getK(),
+                  0,       op.getEpilogue(), op.getAccumulate()};
   return vectorize(tile, b);
 }
 

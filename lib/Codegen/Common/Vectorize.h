@@ -16,7 +16,7 @@ namespace mlir::gptq {
 /// A matmul on buffers, quantized or dense, as its lowering sees it.
 struct MatmulTile {
   Operation *op;
-  Value lhs, weight, scales, zeros, perm, bias, bytes, units, out;
+  Value lhs, weight, scales, zeros, offsets, perm, bias, bytes, units, out;
   LayoutAttr layout;
   PlanAttr plan;
   int64_t k, groupSize, zeroPoint;

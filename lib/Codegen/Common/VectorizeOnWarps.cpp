@@ -79,7 +79,7 @@ private:
 
 } // namespace
 
-/// The two scales or zero points this thread needs of a panel.
+/// The two scales, zero points or offsets this thread needs of a panel.
 Value WarpMatmul::perColumn(Value buffer, Value panel, Value g) {
   auto type = cast<MemRefType>(buffer.getType());
   Value at = b.mul(divide(b, lane, 4), kColumnsPerThread);
@@ -104,17 +104,19 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
     // Past the last panel the last is read again, and nothing is stored.
     Value panel = arith::MinSIOp::create(
         b, b.add(firstPanel, p), arith::SubIOp::create(b, panels, b.index(1)));
-    Value scale, zero;
+    Value scale, zero, offset;
     if (op.scales)
       scale = perColumn(op.scales, panel, g);
     if (op.zeros)
       zero = perColumn(op.zeros, panel, g);
-    else if (op.scales)
+    else if (op.zeroPoint != 0)
       zero = b.splat(b.f32(op.zeroPoint), kColumnsPerThread);
+    if (op.offsets)
+      offset = perColumn(op.offsets, panel, g);
     result.push_back(GroupDotOp::create(
         b, sums[p].getType(), op.lhs, b.index(0), k0, op.weight, panel, block,
         b.getDenseI64ArrayAttr({0}), sums[p], /*perm=*/Value(),
-        /*bytes=*/Value(), /*unit=*/Value(), scale, zero,
+        /*bytes=*/Value(), /*unit=*/Value(), scale, zero, offset,
         b.getI64IntegerAttr(depth), op.layout, op.plan));
   }
   return result;

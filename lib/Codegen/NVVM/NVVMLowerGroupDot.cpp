@@ -462,6 +462,11 @@ struct NVVMLowerGroupDotPass final
                         "no permutation");
         return signalPassFailure();
       }
+      if (dot && dot.getOffset()) {
+        op->emitOpError("expects offsets to be folded into the sums, as "
+                        "gptq-fold-offsets does");
+        return signalPassFailure();
+      }
       VectorBuilder b(op, plan.getLanes());
       MatrixLowering lowering(b, plan.getUnit() == "mma_m16n8k8");
       Value row = dot ? dot.getRow() : sum.getRow();

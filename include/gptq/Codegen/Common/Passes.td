@@ -122,11 +122,21 @@ def VectorizePass : InterfacePass<"gptq-vectorize", "::mlir::FunctionOpInterface
   let summary = "Lowers model ops on tiles to vectors";
   let description = [{
     Before: model ops on buffers. After: loops over vectors of the plan's `lanes`; a matmul is a loop over groups around
-    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales and zero points applied to each weight. With `scalar` vectors have one
+    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales, zero points and offsets applied to each weight. With `scalar` vectors have one
     element: the same arithmetic, one weight at a time.
   }];
   let dependentDialects = ["GPTQDialect", "scf::SCFDialect", "vector::VectorDialect", "math::MathDialect", "memref::MemRefDialect", "gpu::GPUDialect"];
   let options = [Option<"scalar", "scalar", "bool", "false", "Use vectors of one element">];
+}
+
+def FoldOffsetsPass : InterfacePass<"gptq-fold-offsets", "::mlir::FunctionOpInterface"> {
+  let summary = "Adds offsets once per group instead of once per weight";
+  let description = [{
+    Before: `gptq.group_dot` with an `offset`. After: the sum of the group's activations times the offset is added to the accumulator it starts
+    from: sum of (w + o)*x = sum of w*x + o * sum of x. Run it before gptq-hoist-scales, which leaves an op with an offset alone: the scale does
+    not multiply it.
+  }];
+  let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
 }
 
 def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInterface"> {

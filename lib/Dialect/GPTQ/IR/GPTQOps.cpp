@@ -142,12 +142,20 @@ LogicalResult WeightOp::verify() {
              << factors.size() << " factors for " << type;
     return success();
   }
-  if (isa<ConcatAttr, GatherAttr, PackedAttr, PlusAttr, ProductAttr,
-          QuotientAttr>(init))
+  if (auto order = dyn_cast<DeinterleaveAttr>(init)) {
+    if (type.getRank() != 1 || !type.getElementType().isInteger(32) ||
+        type.getDimSize(0) % order.getRun() != 0)
+      return emitOpError("expects an order of type i32 [N], N in runs of ")
+             << order.getRun() << ", but found " << type;
+    return success();
+  }
+  if (isa<ConcatAttr, DequantizedAttr, GatherAttr, PackedAttr, PlusAttr,
+          ProductAttr, QuotientAttr>(init))
     return success();
   return emitOpError("expects init to be a view of data (#gptq.data, "
                      "#gptq.codes, #gptq.product, #gptq.quotient, "
-                     "#gptq.argsort, #gptq.concat, #gptq.plus, #gptq.dealt, "
+                     "#gptq.dequantized, #gptq.argsort, #gptq.deinterleave, "
+                     "#gptq.concat, #gptq.plus, #gptq.dealt, "
                      "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
          << init;
 }
@@ -267,16 +275,18 @@ LogicalResult DequantMatmulOp::verify() {
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
-          {"zeros", getZeros()}})
+          {"zeros", getZeros()},
+          {"offsets", getOffsets()}})
       if (failed(checkDim(op, name, value, 1, groups, "groups")) ||
           failed(checkDim(op, name, value, 2, layout.getBlockN(), "blockN")))
         return failure();
   } else {
     if (shaped(getCodes()).getRank() != 2 ||
         shaped(getScales()).getRank() != 2 ||
-        (getZeros() && shaped(getZeros()).getRank() != 2))
-      return emitOpError(
-          "expects matrices of codes, scales and zeros without a layout");
+        (getZeros() && shaped(getZeros()).getRank() != 2) ||
+        (getOffsets() && shaped(getOffsets()).getRank() != 2))
+      return emitOpError("expects matrices of codes, scales, zeros and offsets "
+                         "without a layout");
     int64_t n = getN();
     if (!shaped(getCodes()).getElementType().isInteger(getBits()))
       return emitOpError("expects codes of ")
@@ -286,7 +296,8 @@ LogicalResult DequantMatmulOp::verify() {
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
-          {"zeros", getZeros()}}) {
+          {"zeros", getZeros()},
+          {"offsets", getOffsets()}}) {
       if (failed(
               checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
           failed(checkDim(op, name, value, 1, n, "N, as in codes")))
@@ -619,8 +630,9 @@ void DispatchOp::getEffects(Effects &effects) {
 
 LogicalResult GroupDotOp::verify() {
   auto acc = cast<VectorType>(getAcc().getType());
-  for (auto [name, value] :
-       {std::pair<StringRef, Value>("scale", getScale()), {"zero", getZero()}})
+  for (auto [name, value] : {std::pair<StringRef, Value>("scale", getScale()),
+                             {"zero", getZero()},
+                             {"offset", getOffset()}})
     if (value &&
         cast<VectorType>(value.getType()).getDimSize(0) != acc.getDimSize(1))
       return emitOpError("expects ")

@@ -189,6 +189,7 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
     return range.empty() ? nullptr : &range[0];
   };
   OpOperand *zeros = optional(op.getZerosMutable());
+  OpOperand *offsets = optional(op.getOffsetsMutable());
   OpOperand *bias = optional(op.getBiasMutable());
   for (MutableOperandRange split : {op.getBytesMutable(), op.getUnitsMutable()})
     if (OpOperand *operand = optional(split))
@@ -200,6 +201,8 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
     map.operands.push_back({&op.getScalesMutable(), panels});
     if (zeros)
       map.operands.push_back({zeros, panels});
+    if (offsets)
+      map.operands.push_back({offsets, panels});
     if (bias)
       map.operands.push_back({bias, {{1, layout.getBlockN()}}});
     map.operands.push_back(
@@ -217,6 +220,8 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
   map.operands.push_back({&op.getScalesMutable(), columns});
   if (zeros)
     map.operands.push_back({zeros, columns});
+  if (offsets)
+    map.operands.push_back({offsets, columns});
   if (bias)
     map.operands.push_back({bias, {{1, 1}}});
   map.operands.push_back({init, {kRows, {1, 1}}});

@@ -110,10 +110,14 @@ struct FuseParallelMatmulsPass final
 
   /// What the first rule on which two keys of one input differ is about.
   static StringRef difference(const JoinKey &a, const JoinKey &b) {
-    static constexpr StringRef quantized[] = {
-        "bits",           "group sizes",         "permutations",
-        "zero points",    "types of the scales", "types of the zero points",
-        "types of biases"};
+    static constexpr StringRef quantized[] = {"bits",
+                                              "group sizes",
+                                              "permutations",
+                                              "zero points",
+                                              "types of the scales",
+                                              "types of the zero points",
+                                              "types of offsets",
+                                              "types of biases"};
     static constexpr StringRef dense[] = {"types of weights",
                                           "types of biases"};
     if (a.rules.size() != b.rules.size())
@@ -153,6 +157,7 @@ struct FuseParallelMatmulsPass final
                       point ? point : UnitAttr::get(ctx),
                       elementOf(ctx, matmul.getScales()),
                       elementOf(ctx, matmul.getZeros()),
+                      elementOf(ctx, matmul.getOffsets()),
                       elementOf(ctx, matmul.getBias())}};
     }
     if (auto matmul = dyn_cast<MatmulOp>(op)) {
@@ -221,18 +226,24 @@ struct FuseParallelMatmulsPass final
                               return cast<DequantMatmulOp>(op).getScales();
                             }),
                             1);
-      Value zeros, bias;
+      Value zeros, offsets, bias;
       if (first.getZeros())
         zeros = concat(b, weights, gather([](Operation *op) -> Value {
                          return cast<DequantMatmulOp>(op).getZeros();
                        }),
                        1);
+      if (first.getOffsets())
+        offsets = concat(b, weights, gather([](Operation *op) -> Value {
+                           return cast<DequantMatmulOp>(op).getOffsets();
+                         }),
+                         1);
       if (first.getBias())
         bias = concat(b, weights, gather([](Operation *op) -> Value {
                         return cast<DequantMatmulOp>(op).getBias();
                       }),
                       0);
       if (!codes || !scales || bool(zeros) != bool(first.getZeros()) ||
+          bool(offsets) != bool(first.getOffsets()) ||
           bool(bias) != bool(first.getBias()))
         return false;
       Value init = resultOf(first.getLhs());
@@ -242,6 +253,8 @@ struct FuseParallelMatmulsPass final
       copy.getScalesMutable().assign(scales);
       if (zeros)
         copy.getZerosMutable().assign(zeros);
+      if (offsets)
+        copy.getOffsetsMutable().assign(offsets);
       if (bias)
         copy.getBiasMutable().assign(bias);
       copy.getInitsMutable().assign(init);

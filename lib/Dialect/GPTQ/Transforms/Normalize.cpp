@@ -130,6 +130,7 @@ struct FoldPermutationsPass final
       result.push_back({&matmul.getCodesMutable(), 1});
       result.push_back({&matmul.getScalesMutable(), 1});
       add(matmul.getZerosMutable(), 1);
+      add(matmul.getOffsetsMutable(), 1);
       add(matmul.getBiasMutable(), 0);
     } else if (auto matmul = dyn_cast<MatmulOp>(producer)) {
       result.push_back({&matmul.getWeightMutable(), 0});

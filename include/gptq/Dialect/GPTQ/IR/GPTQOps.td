@@ -118,13 +118,13 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
   let description = [{
     Writes `lhs * w` to `init` (adds it with `accumulate`), where
 
-        w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)),   g = g_idx ? g_idx[k] : k / group_size
+        w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)) + offsets[g, n],   g = g_idx ? g_idx[k] : k / group_size
 
-    Without `zeros` every zero point is `zero_point`. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
-    added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
+    Without `zeros` every zero point is `zero_point`, without `offsets` nothing is added. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
+    added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales, zeros and offsets [ceil(K / group_size), N], perm and g_idx [K],
     bias [N], init [M, N]; the last group may be short.
 
-    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales and zeros come in the same panels:
+    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales, zeros and offsets come in the same panels:
     [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
     those instead.
 
@@ -137,7 +137,8 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     ```
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
-                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
+                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[GPTQ_Float], [2, 3]>>:$offsets,
+                       Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
                        Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
                        Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
@@ -146,9 +147,9 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
                        OptionalAttr<GPTQ_LayoutAttr>:$layout,
                        DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
+    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`offsets` $offsets^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
       (`split` $bytes^ `,` $units)? `:` type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)?
-      (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)? (`split` type($bytes)^ `,` type($units))? `)`
+      (`offsets` type($offsets)^)? (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)? (`split` type($bytes)^ `,` type($units))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -399,11 +400,11 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let description = [{
     With R × N the shape of `acc`:
 
-        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, block, k, c(n)] - zero[n])
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * (scale[n] * (w[panel, block, k, c(n)] - zero[n]) + offset[n])
 
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
     `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it; those of the
-    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero` and `scale` the codes themselves are
+    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero`, `scale` and `offset` the codes themselves are
     multiplied (for a layout of floating-point elements always). `bytes` hold the same activations split in three (`gptq.stage_split`),
     `unit` [R] is theirs for this group: a lowering may multiply those.
 
@@ -415,13 +416,13 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
                        VectorOfRankAndType<[2], [F32]>:$acc, Optional<MemRefRankOf<[I32], [1]>>:$perm,
                        Optional<MemRefRankOf<[I8], [2]>>:$bytes, Optional<VectorOfRankAndType<[1], [F32]>>:$unit,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
-                       Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
+                       Optional<VectorOfRankAndType<[1], [F32]>>:$zero, Optional<VectorOfRankAndType<[1], [F32]>>:$offset,
                        ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? (`split` $bytes^ `by` $unit)? `,` $w `[` $panel `,` $block `]` `acc` $acc
-    (`scale` $scale^)? (`zero` $zero^)? attr-dict `:` type($x) (`perm` type($perm)^)? (`split` type($bytes)^ `by` type($unit))? `,`
-    type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
+    (`scale` $scale^)? (`zero` $zero^)? (`offset` $offset^)? attr-dict `:` type($x) (`perm` type($perm)^)? (`split` type($bytes)^ `by` type($unit))? `,`
+    type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)? (`offset` type($offset)^)?
   }];
   let hasVerifier = 1;
 }
