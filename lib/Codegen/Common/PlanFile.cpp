@@ -107,7 +107,6 @@ LogicalResult mlir::gptq::writePlanFile(ModuleOp module,
                                         raw_ostream &os) {
   struct Group {
     ArrayAttr plans;
-    SmallVector<std::pair<StringAttr, Attribute>> facts;
     llvm::SetVector<StringRef> labels;
   };
   llvm::MapVector<Attribute, Group> groups;
@@ -123,10 +122,6 @@ LogicalResult mlir::gptq::writePlanFile(ModuleOp module,
       return WalkResult::interrupt();
     }
     group.plans = plans;
-    group.facts.clear();
-    // As they were set: the op first, then its sizes.
-    for (NamedAttribute fact : describe(op))
-      group.facts.push_back({fact.getName(), fact.getValue()});
     if (!labelOf(op).empty())
       group.labels.insert(labelOf(op));
     return WalkResult::advance();
@@ -146,9 +141,12 @@ LogicalResult mlir::gptq::writePlanFile(ModuleOp module,
                  ? " and " + std::to_string(group.labels.size() - 1) + " more"
                  : "")
          << "\n";
-    os << "{" << kTarget << " = \"" << target.name << "\"";
-    for (auto &[name, value] : group.facts)
-      os << ", " << name.getValue() << " = " << textOf(value);
+    os << "{" << kOp << " = " << textOf(cast<DictionaryAttr>(key).get(kOp))
+       << ", " << kTarget << " = \"" << target.name << "\"";
+    for (NamedAttribute fact : cast<DictionaryAttr>(key))
+      if (fact.getName() != kOp)
+        os << ", " << fact.getName().getValue() << " = "
+           << textOf(fact.getValue());
     os << ", " << kPlans << " = [";
     llvm::interleave(
         group.plans, [&](Attribute plan) { os << "\n  " << plan; },
