@@ -269,16 +269,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
   for (PlanAttr plan : plans) {
     bool isOpen = plan.getMMax() == maxRows && maxRows > 1;
     keyText << "\n"
-            << (isOpen ? PlanAttr::get(plan.getContext(), plan.getMMin(), 0,
-                                       plan.getUnit(), plan.getTileM(),
-                                       plan.getTileN(), plan.getTileK(),
-                                       plan.getRows(), plan.getColumns(),
-                                       plan.getLanes(), plan.getPath(),
-                                       plan.getPartials(), plan.getScale(),
-                                       plan.getZero(), plan.getThreads(),
-                                       plan.getStepK(), plan.getOccupancy(),
-                                       plan.getStages(), plan.getLoadBits())
-                       : plan);
+            << (isOpen ? withRows(plan, plan.getMMin(), INT32_MAX) : plan);
   }
   LayerKind &kind = kinds[key];
   kind.set.labels.insert(name);
@@ -347,8 +338,8 @@ static void printTable(raw_ostream &os,
 static void printReasons(raw_ostream &os, const LayerKind &kind) {
   // In the order of the table's columns.
   static constexpr StringRef fields[] = {
-      "tileM", "tileN",   "tileK",  "registers", "rows",  "columns",
-      "path",  "threads", "stages", "partials",  "scale", "zero"};
+      "plan", "tileM",   "tileN",  "tileK",    "registers", "rows", "columns",
+      "path", "threads", "stages", "partials", "scale",     "zero"};
   for (StringRef field : fields) {
     llvm::MapVector<StringRef, SmallVector<size_t>> byText;
     for (auto [i, reasons] : llvm::enumerate(kind.reasons))

@@ -74,7 +74,7 @@ static bool isForNVVM(const PipelineOptions &options) {
   return target && target->kind == ::gptq::TargetInfo::Kind::NVVM;
 }
 
-static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
+static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
   if (isForNVVM(options)) {
     pm.addPass(createStagePermutationsPass());
     NarrowActivationsPassOptions narrow;
@@ -100,6 +100,16 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   plan.foldZeros = options.foldZeros;
   plan.reasons = options.reasons;
   pm.addPass(createCPUPlanPass(plan));
+}
+
+static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
+  buildPlans(pm, options);
+  if (options.planFile.empty())
+    return;
+  ApplyPlanFilePassOptions apply;
+  apply.file = options.planFile;
+  apply.target = options.target;
+  pm.addPass(createApplyPlanFilePass(apply));
 }
 
 static void buildDispatched(OpPassManager &pm) {
@@ -243,6 +253,10 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
       *this, "load-bits", llvm::cl::init(128),
       llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
 
+  Option<std::string> planFile{
+      *this, "plan-file",
+      llvm::cl::desc("File of plans that replace the planner's")};
+
   PipelineOptions get() const {
     PipelineOptions options;
     options.target = target;
@@ -256,6 +270,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.prefetch = prefetch;
     options.overlap = overlap;
     options.loadBits = loadBits;
+    options.planFile = planFile;
     return options;
   }
 };

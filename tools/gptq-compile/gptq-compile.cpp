@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Progress.h"
+#include "gptq/Codegen/Common/PlanFile.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Export/Assembler.h"
 #include "gptq/Export/Export.h"
@@ -60,6 +61,15 @@ static cl::opt<std::string>
                cl::desc("Tokens a session can hold (default: as trained, at "
                         "most 4096)"),
                cl::cat(category));
+static cl::opt<std::string>
+    plan("plan", cl::value_desc("file"),
+         cl::desc("Plans to use in place of the planner's, as --write-plan "
+                  "writes them"),
+         cl::cat(category));
+static cl::opt<std::string>
+    writePlan("write-plan", cl::value_desc("file"),
+              cl::desc("Write the plans there, to be edited and given back"),
+              cl::cat(category));
 static cl::opt<bool>
     explain("explain",
             cl::desc("Print the plan of every layer, and the reasons"),
@@ -271,6 +281,25 @@ static bool checkTokenizer(ModuleOp module, std::string &error) {
   return bool(read);
 }
 
+/// Writes the file `path`, if it can be written whole.
+static bool writeText(StringRef path,
+                      llvm::function_ref<void(raw_ostream &)> content,
+                      std::string &error) {
+  std::error_code code;
+  llvm::ToolOutputFile file(path, code, llvm::sys::fs::OF_None);
+  if (!code) {
+    content(file.os());
+    file.os().close();
+    code = file.os().error();
+    file.os().clear_error();
+    if (!code)
+      file.keep();
+  }
+  if (code)
+    error = ("cannot write '" + path + "': " + code.message()).str();
+  return !code;
+}
+
 /// Writes `module` as form number `number`.
 static bool dump(ModuleOp module, unsigned number, StringRef form,
                  std::string &error) {
@@ -278,22 +307,26 @@ static bool dump(ModuleOp module, unsigned number, StringRef form,
     return true;
   SmallString<128> path(dumpIR);
   llvm::sys::path::append(path, Twine(number) + "-" + form + ".mlir");
-  std::error_code code = llvm::sys::fs::create_directories(dumpIR);
-  if (!code) {
-    llvm::ToolOutputFile file(path, code, llvm::sys::fs::OF_None);
-    if (!code) {
-      module->print(file.os());
-      file.os() << "\n";
-      file.os().close();
-      code = file.os().error();
-      file.os().clear_error();
-      if (!code)
-        file.keep();
-    }
-  }
-  if (code)
+  if (std::error_code code = llvm::sys::fs::create_directories(dumpIR)) {
     error = ("cannot write '" + path + "': " + code.message()).str();
-  return !code;
+    return false;
+  }
+  return writeText(
+      path,
+      [&](raw_ostream &os) {
+        module->print(os);
+        os << "\n";
+      },
+      error);
+}
+
+/// Writes the plans of `module` where --write-plan says.
+static bool writePlans(ModuleOp module, const ::gptq::TargetInfo &target,
+                       std::string &error) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  return succeeded(writePlanFile(module, target, stream)) &&
+         writeText(writePlan, [&](raw_ostream &os) { os << text; }, error);
 }
 
 /// Whether passes have nothing left to do: kernels are there.
@@ -436,6 +469,7 @@ int main(int argc, char **argv) {
     options.vectorize = !noVectorize;
     options.hoistScales = !noHoistScales;
     options.foldZeros = !noFoldZeros;
+    options.planFile = plan;
     options.reasons = explain;
     if (explain)
       explanation = std::make_unique<Explanation>(context, *info,
@@ -453,6 +487,9 @@ int main(int argc, char **argv) {
             ("the passes to the form '" + stage + "' failed").str()));
       if (!dump(*module, number++, stage, error))
         return failClean(error);
+      if (stage == "planned" && !writePlan.empty() &&
+          !writePlans(*module, *info, error))
+        return failClean(diagnostics.message(error));
       if (explanation && stage == "packed")
         explanation->addPlans(*module);
       if (explanation && stage == "dispatched")

@@ -41,6 +41,8 @@ struct PipelineOptions {
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
   int64_t loadBits = 128;
+  /// A file of plans that replace the planner's, or empty.
+  std::string planFile;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

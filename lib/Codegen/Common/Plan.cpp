@@ -25,6 +25,15 @@ PlanAttr mlir::gptq::getPlan(Operation *op) {
   return op->getAttrOfType<PlanAttr>(kPlanAttr);
 }
 
+PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
+  return PlanAttr::get(
+      plan.getContext(), mMin, mMax, plan.getUnit(), plan.getTileM(),
+      plan.getTileN(), plan.getTileK(), plan.getRows(), plan.getColumns(),
+      plan.getLanes(), plan.getPath(), plan.getPartials(), plan.getScale(),
+      plan.getZero(), plan.getThreads(), plan.getStepK(), plan.getOccupancy(),
+      plan.getStages(), plan.getLoadBits());
+}
+
 LayoutAttr mlir::gptq::toAttr(MLIRContext *ctx,
                               const ::gptq::WeightLayout &layout,
                               int64_t bits) {

@@ -30,6 +30,25 @@ def NarrowActivationsPass : Pass<"gptq-narrow-activations", "::mlir::ModuleOp"> 
   let options = [Option<"type", "type", "std::string", "\"auto\"", "Element type: f16, bf16, or auto: bf16 where dense weights are">];
 }
 
+def ApplyPlanFilePass : Pass<"gptq-apply-plan-file", "::mlir::ModuleOp"> {
+  let summary = "Replaces plans by those that a file gives";
+  let description = [{
+    Before: ops have the plans of their target's planner. After: those that an entry of `file` describes have the entry's plans. The file is
+    text, one dictionary behind another; `op` and `plans` must be there, and whatever else an entry names must be so of an op:
+
+    ```mlir
+    {op = "dequant_matmul", target = "sm_90a", n = 4096, k = 4096, bits = 4, group_size = 128, plans = [
+      #gptq.plan<mMin = 1, mMax = 8, …>,
+      #gptq.plan<mMin = 9, mMax = 512, …>]}
+    ```
+
+    The first entry that matches an op counts. Entries for other targets are left alone, those that match nothing are warned of. A plan that the
+    target cannot honour, or that names what nothing reads, is an error. `gptq-compile --write-plan` writes such a file.
+  }];
+  let options = [Option<"file", "file", "std::string", "", "The plan file">,
+                 Option<"target", "target", "std::string", "\"x86-64-v3\"", "Name of the target">];
+}
+
 def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Gives every weight the layout its plan's unit reads";
   let description = [{

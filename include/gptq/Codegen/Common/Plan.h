@@ -19,15 +19,18 @@ namespace mlir::gptq {
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
 
+/// `plan` for another range of M.
+PlanAttr withRows(PlanAttr plan, int64_t mMin, int64_t mMax);
+
 /// A plan, and why each field that is not the plain choice is as it is.
 struct ReasonedPlan {
   PlanAttr plan;
   DictionaryAttr reasons;
 };
 
-/// Plans every op of the entries of `module` that has no plans yet: one for each
-/// range of M, which ends where `ends` says (ascending; the largest M of the
-/// entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
+/// Plans every op of the entries of `module` that has no plans yet: one for
+/// each range of M, which ends where `ends` says (ascending; the largest M of
+/// the entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
 /// fixed number of rows is planned for these only.
 void planOps(ModuleOp module, bool withReasons,
              function_ref<SmallVector<int64_t>(Operation *)> ends,
