@@ -45,8 +45,9 @@ def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mli
   let summary = "Lets a kernel start before the one in front of it has ended";
   let description = [{
     Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
-    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights, whose loads at its beginning
-    go ahead. `gptq.overlap` says so on the kernel; sm_90 and later.
+    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight`). Loads of weights
+    outside of loops (gptq-prefetch-operands puts some there) go ahead. `gptq.overlap` says so on the kernel;
+    sm_90 and later.
   }];
   let dependentDialects = ["NVVM::NVVMDialect"];
 }
