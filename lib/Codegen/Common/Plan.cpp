@@ -98,3 +98,42 @@ void mlir::gptq::planOps(
       op->setAttr(kReasonsAttr, ArrayAttr::get(op.getContext(), whys));
   });
 }
+
+void mlir::gptq::dropUnreadPlans(ModuleOp module) {
+  // Whether a kernel of `op` for some M of `plan` reads its left operand.
+  auto isRead = [](Operation *op, PlanAttr plan) {
+    return llvm::any_of(getPlans(op), [&](PlanAttr other) {
+      return other.getMMin() <= plan.getMMax() &&
+             plan.getMMin() <= other.getMMax() &&
+             other.getPath() != "normalize";
+    });
+  };
+  module.walk([&](RMSNormOp norm) {
+    SmallVector<PlanAttr> plans = getPlans(norm);
+    if (plans.empty())
+      return;
+    size_t unread = 0;
+    for (; unread < plans.size(); ++unread)
+      if (llvm::any_of(norm->getUses(), [&](OpOperand &use) {
+            Operation *user = use.getOwner();
+            if (isa<tensor::DimOp>(user))
+              return false;
+            auto quantized = dyn_cast<DequantMatmulOp>(user);
+            auto dense = dyn_cast<MatmulOp>(user);
+            const bool isLhs =
+                (quantized && &quantized.getLhsMutable() == &use) ||
+                (dense && &dense.getLhsMutable() == &use);
+            return !isLhs || isRead(user, plans[unread]);
+          }))
+        break;
+    if (unread == 0)
+      return;
+    auto keep = [&](StringRef name) {
+      if (auto all = norm->getAttrOfType<ArrayAttr>(name))
+        norm->setAttr(name, ArrayAttr::get(norm.getContext(),
+                                           all.getValue().drop_front(unread)));
+    };
+    keep(kPlansAttr);
+    keep(kReasonsAttr);
+  });
+}

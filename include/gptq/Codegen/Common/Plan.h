@@ -25,13 +25,17 @@ struct ReasonedPlan {
   DictionaryAttr reasons;
 };
 
-/// Plans every op of the entries of `module` that has no plans yet: one for each
-/// range of M, which ends where `ends` says (ascending; the largest M of the
-/// entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
+/// Plans every op of the entries of `module` that has no plans yet: one for
+/// each range of M, which ends where `ends` says (ascending; the largest M of
+/// the entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
 /// fixed number of rows is planned for these only.
 void planOps(ModuleOp module, bool withReasons,
              function_ref<SmallVector<int64_t>(Operation *)> ends,
              function_ref<ReasonedPlan(Operation *, int64_t, int64_t)> choose);
+
+/// Takes from norms the plans for ranges of M in which every kernel that wants
+/// the norm computes it itself (`path = normalize`).
+void dropUnreadPlans(ModuleOp module);
 
 /// A layout of `bits`-bit elements as an attribute.
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,

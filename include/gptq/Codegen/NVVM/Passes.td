@@ -24,6 +24,7 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
     Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
+    Option<"normalize", "normalize", "bool", "true", "Let plans normalize one row in every workgroup">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
