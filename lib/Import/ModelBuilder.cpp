@@ -444,8 +444,10 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
     Value weight = load(linear.weight, loc);
     Value init = empty(x, views.n, loc);
     return labeled(MatmulOp::create(b, loc, init.getType(), x, weight, bias,
-                                    init, LayoutAttr(), Epilogue::None,
-                                    /*accumulate=*/false),
+                                    /*source=*/Value(), /*norm=*/Value(), init,
+                                    LayoutAttr(), Epilogue::None,
+                                    /*accumulate=*/false,
+                                    /*epsilon=*/FloatAttr()),
                    linear.label);
   }
   Value codes = load(linear.codes, loc), scales = load(linear.scales, loc);
@@ -459,10 +461,12 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
   return labeled(
       DequantMatmulOp::create(
           b, loc, init.getType(), x, codes, scales, zeros, offsets, groupIndex,
-          /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(), init,
+          /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(),
+          /*source=*/Value(), /*norm=*/Value(), init,
           b.getI64IntegerAttr(views.bits), b.getI64IntegerAttr(views.groupSize),
           /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),
-          EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr()),
+          EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr(),
+          /*epsilon=*/FloatAttr()),
       linear.label);
 }
 

@@ -75,6 +75,11 @@ static bool isForNVVM(const PipelineOptions &options) {
 }
 
 static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
+  const ::gptq::TargetInfo *target = ::gptq::findTarget(options.target);
+  if (options.fuse && target && target->avoidsSmallKernels) {
+    pm.addPass(createFuseResidualAddPass());
+    pm.addPass(createFuseNormMatmulPass());
+  }
   if (isForNVVM(options)) {
     pm.addPass(createStagePermutationsPass());
     NarrowActivationsPassOptions narrow;
@@ -87,6 +92,7 @@ static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
     plan.hoistScales = options.hoistScales;
     plan.foldZeros = options.foldZeros;
     plan.prefetch = options.prefetch;
+    plan.normalize = options.normalize;
     plan.loadBits = options.loadBits;
     plan.reasons = options.reasons;
     pm.addPass(createNVVMPlanPass(plan));
@@ -247,6 +253,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
           "GPUs: what matmuls read activations as: f16, bf16, auto")};
   Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
                         llvm::cl::desc("GPUs: load weights ahead of time")};
+  Option<bool> normalize{
+      *this, "normalize", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
   Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
                        llvm::cl::desc("GPUs: let kernels start early")};
   Option<int64_t> loadBits{
@@ -269,6 +278,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.activations = activations;
     options.prefetch = prefetch;
     options.overlap = overlap;
+    options.normalize = normalize;
     options.loadBits = loadBits;
     options.planFile = planFile;
     return options;

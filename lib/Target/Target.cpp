@@ -210,6 +210,7 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
       target.hasBF16 = sm >= 80;
       target.streamBytes = sm >= 80 ? 256 : 128;
       target.launchesOverlap = sm >= 90;
+      target.avoidsSmallKernels = true;
       result.push_back(target);
     }
     return result;

@@ -97,7 +97,7 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #plane_starts_at_0 = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b1 k0 k1 k2 k3 | k0 k1 k2 k3">
 
 // -----
-// expected-error @+1 {{expects path to be one of direct, promote, split, but found "fast"}}
+// expected-error @+1 {{expects path to be one of direct, promote, split, normalize, but found "fast"}}
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----
@@ -235,3 +235,17 @@ gptq.weight @long : tensor<16x4xf32> = #gptq.rotary<theta = 1.0 : f64, scaling =
 // -----
 // expected-error @+1 {{expects sums of f32, but found 'tensor<4xf16>'}}
 gptq.weight @plus : tensor<4xf16> = #gptq.plus<@plus, 1.0 : f64>
+
+// -----
+func.func @norms_have_an_epsilon(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x: tensor<1x64xf32>, %w: tensor<64xf16>, %e: tensor<1x64xf32>) {
+  // expected-error @+1 {{expects norm_of together with epsilon}}
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) -> tensor<1x64xf32>
+  return
+}
+
+// -----
+func.func @norms_have_the_shape_of_activations(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x: tensor<1x32xf32>, %w: tensor<64xf16>, %e: tensor<1x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of norm_of to be 64 (as in lhs), but found 32}}
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x32xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) {epsilon = 1.0e-5} -> tensor<1x64xf32>
+  return
+}

@@ -115,6 +115,10 @@ static cl::opt<bool>
               cl::desc("GPUs: start a kernel when the one in front has ended"),
               cl::cat(category));
 static cl::opt<bool>
+    noNormalize("no-normalize",
+                cl::desc("GPUs: normalize rows in kernels of their own"),
+                cl::cat(category));
+static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
@@ -464,6 +468,7 @@ int main(int argc, char **argv) {
     options.activations = activations;
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
+    options.normalize = !noNormalize;
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

@@ -40,6 +40,8 @@ struct PipelineOptions {
   bool prefetch = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
+  /// Every workgroup of a matmul of one row normalizes the row itself.
+  bool normalize = true;
   int64_t loadBits = 128;
   /// A file of plans that replace the planner's, or empty.
   std::string planFile;

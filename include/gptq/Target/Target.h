@@ -94,6 +94,9 @@ struct TargetInfo {
   int64_t streamBytes = 0;
   /// Whether a kernel may start before the one in front of it has ended.
   bool launchesOverlap = false;
+  /// Whether a kernel of its own costs more than adding or normalizing a few
+  /// rows, so that matmuls do it where they can.
+  bool avoidsSmallKernels = false;
 
   const UnitInfo *findUnit(llvm::StringRef unit) const;
 };

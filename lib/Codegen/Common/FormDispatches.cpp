@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -61,6 +62,33 @@ struct Kernels {
   }
 };
 
+/// What the kernel of `op` with a certain plan reads: `op` without the operands
+/// that others with other plans read.
+template <typename OpTy> static void keepOperandsOf(OpTy op, PlanAttr plan) {
+  if (!op.getSource())
+    return;
+  if (plan.getPath() == "normalize") {
+    // Still says what its rows are normalized to.
+    OpBuilder b(op);
+    auto type = cast<RankedTensorType>(op.getLhs().getType());
+    op.getLhsMutable().assign(tensor::EmptyOp::create(
+        b, op.getLoc(), tensor::getMixedSizes(b, op.getLoc(), op.getSource()),
+        type.getElementType()));
+    return;
+  }
+  op.getSourceMutable().clear();
+  op.getNormMutable().clear();
+  op.removeEpsilonAttr();
+}
+
+/// Whether `op` adds to its destination.
+static bool readsInits(Operation *op) {
+  if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+    return matmul.getAccumulate();
+  auto matmul = dyn_cast<MatmulOp>(op);
+  return matmul && matmul.getAccumulate();
+}
+
 /// Moves the ops of one entry function into kernels.
 class DispatchFormer {
 public:
@@ -87,6 +115,11 @@ Value DispatchFormer::argumentOf(Value value) {
   while (auto slice = value.getDefiningOp<tensor::ExtractSliceOp>())
     value = slice.getSource();
   return value;
+}
+
+/// Whether `value` is a tensor of no contents: a kernel makes it itself.
+static bool isEmpty(Value value) {
+  return value.getDefiningOp<tensor::EmptyOp>() != nullptr;
 }
 
 /// Clones what the index `value` is computed from. Row counts are M.
@@ -121,6 +154,9 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   auto kernel = func::FuncOp::create(b, loc, "kernel",
                                      b.getFunctionType(types, TypeRange()));
   kernel->setAttr(kKernelAttr, b.getUnitAttr());
+  for (auto [i, value] : llvm::enumerate(inputs))
+    if (value.getDefiningOp<LoadWeightOp>())
+      kernel.setArgAttr(i, kWeightAttr, b.getUnitAttr());
   Block *body = kernel.addEntryBlock();
   b.setInsertionPointToStart(body);
 
@@ -131,20 +167,25 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   map.map(rows, m);
   map.map(position, body->getArgument(types.size() - 1));
 
+  auto tensorOf = [&](Value arg, bool isWritable) -> Value {
+    auto type = cast<MemRefType>(arg.getType());
+    return bufferization::ToTensorOp::create(
+        b, loc, RankedTensorType::get(type.getShape(), type.getElementType()),
+        arg, /*restrict=*/true, isWritable);
+  };
   for (auto [i, value] : llvm::enumerate(inputs)) {
     Value arg = body->getArgument(i);
     if (isa<RankedTensorType>(value.getType()))
-      arg = bufferization::ToTensorOp::create(
-          b, loc,
-          RankedTensorType::get(
-              cast<MemRefType>(arg.getType()).getShape(),
-              cast<MemRefType>(arg.getType()).getElementType()),
-          arg, /*restrict=*/true);
+      arg = tensorOf(arg, /*isWritable=*/false);
     map.map(value, arg);
   }
   for (auto [i, value] : llvm::enumerate(inits)) {
-    auto type =
-        cast<MemRefType>(body->getArgument(inputs.size() + i).getType());
+    Value arg = body->getArgument(inputs.size() + i);
+    if (readsInits(op)) {
+      map.map(value, tensorOf(arg, /*isWritable=*/true));
+      continue;
+    }
+    auto type = cast<MemRefType>(arg.getType());
     SmallVector<OpFoldResult> sizes;
     for (int64_t size : type.getShape())
       sizes.push_back(ShapedType::isDynamic(size) ? OpFoldResult(m)
@@ -156,6 +197,16 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   // The slices the op reads, from the outermost in.
   SmallVector<Value> operands;
   for (Value operand : op->getOperands()) {
+    if (isEmpty(operand) && !map.contains(operand)) {
+      auto type = cast<RankedTensorType>(operand.getType());
+      SmallVector<OpFoldResult> sizes(1, b.getIndexAttr(type.getDimSize(0)));
+      if (type.isDynamicDim(0))
+        sizes[0] = singleRow ? OpFoldResult(b.getIndexAttr(1)) : m;
+      for (int64_t size : type.getShape().drop_front())
+        sizes.push_back(b.getIndexAttr(size));
+      map.map(operand,
+              tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
+    }
     SmallVector<tensor::ExtractSliceOp> slices;
     for (Value v = operand;
          auto slice = v.getDefiningOp<tensor::ExtractSliceOp>();
@@ -221,37 +272,54 @@ LogicalResult DispatchFormer::form(Operation *op) {
   if (!dps)
     return op->emitError("expects planned ops in destination style");
   SmallVector<PlanAttr> plans = getPlans(op);
-  if (plans.empty())
-    return op->emitError("expects at least one plan");
+  if (plans.empty()) {
+    // No kernel reads its results.
+    op->replaceAllUsesWith(ValueRange(dps.getDpsInits()));
+    op->erase();
+    return success();
+  }
   int64_t maxRows = entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
 
+  // The op as each kernel has it; the dispatch hands over what any of them
+  // reads.
+  OpBuilder b(op);
+  SmallVector<Operation *> planned;
   llvm::SetVector<Value> inputs;
-  SmallVector<Value> inits;
-  for (OpOperand &operand : op->getOpOperands()) {
-    if (operand.get().getType().isIndex())
-      continue;
-    if (dps.isDpsInit(&operand))
-      inits.push_back(operand.get());
-    else
-      inputs.insert(argumentOf(operand.get()));
+  for (PlanAttr plan : plans) {
+    Operation *copy = planned.emplace_back(b.clone(*op));
+    if (auto matmul = dyn_cast<DequantMatmulOp>(copy))
+      keepOperandsOf(matmul, plan);
+    else if (auto matmul = dyn_cast<MatmulOp>(copy))
+      keepOperandsOf(matmul, plan);
+    auto copyInits = cast<DestinationStyleOpInterface>(copy).getDpsInits();
+    for (Value operand : copy->getOperands())
+      if (!operand.getType().isIndex() && !isEmpty(operand) &&
+          !llvm::is_contained(copyInits, operand))
+        inputs.insert(argumentOf(operand));
   }
+  auto forget = llvm::make_scope_exit([&] {
+    for (Operation *copy : planned)
+      copy->erase();
+  });
+  SmallVector<Value> inits(dps.getDpsInits());
   for (Value init : inits)
-    if (!init.getDefiningOp<tensor::EmptyOp>())
-      return op->emitError("expects destinations that are tensor.empty");
+    if (!isEmpty(init) && !(readsInits(op) && init.getDefiningOp<DispatchOp>()))
+      return op->emitError("expects destinations that are tensor.empty, or "
+                           "results of dispatches to add to");
 
   // An op on a fixed number of rows has one kernel, whatever M is.
   auto outType = cast<RankedTensorType>(inits.front().getType());
   bool fixedRows = !outType.isDynamicDim(0);
   SmallVector<Attribute> names;
   SmallVector<int64_t> bounds;
-  for (PlanAttr plan : plans) {
+  for (auto [plan, copy] : llvm::zip(plans, planned)) {
     if (fixedRows && (outType.getDimSize(0) < plan.getMMin() ||
                       outType.getDimSize(0) > plan.getMMax()))
       continue;
     int64_t bound = fixedRows ? maxRows : std::min(plan.getMMax(), maxRows);
     if (!bounds.empty() && bound <= bounds.back())
       continue;
-    func::FuncOp kernel = outline(op, plan, !fixedRows && bound == 1,
+    func::FuncOp kernel = outline(copy, plan, !fixedRows && bound == 1,
                                   inputs.getArrayRef(), inits);
     if (!kernel)
       return failure();
@@ -266,12 +334,12 @@ LogicalResult DispatchFormer::form(Operation *op) {
            << maxRows << ", but they end at "
            << (bounds.empty() ? 0 : bounds.back());
 
-  OpBuilder b(op);
   auto label = op->getAttrOfType<StringAttr>(kLabelAttr);
   auto dispatch = DispatchOp::create(
       b, op->getLoc(), op->getResultTypes(), inputs.getArrayRef(), inits, rows,
       position, b.getArrayAttr(names), b.getDenseI64ArrayAttr(bounds),
-      label ? label : b.getStringAttr(op->getName().stripDialect()));
+      label ? label : b.getStringAttr(op->getName().stripDialect()),
+      b.getI64IntegerAttr(fixedRows ? 1 : plans.front().getMMin()));
   op->replaceAllUsesWith(dispatch.getResults());
   op->erase();
   return success();

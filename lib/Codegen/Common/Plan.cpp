@@ -7,6 +7,9 @@
 
 #include "gptq/Codegen/Common/Plan.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
 #include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
@@ -51,6 +54,21 @@ const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
   return nullptr;
 }
 
+bool mlir::gptq::isWeight(Value buffer) {
+  while (Operation *def = buffer.getDefiningOp()) {
+    if (auto view = dyn_cast<ViewLikeOpInterface>(def))
+      buffer = view.getViewSource();
+    else if (auto metadata = dyn_cast<memref::ExtractStridedMetadataOp>(def))
+      buffer = metadata.getSource();
+    else
+      return false;
+  }
+  auto arg = cast<BlockArgument>(buffer);
+  auto kernel = dyn_cast<func::FuncOp>(arg.getOwner()->getParentOp());
+  return kernel && arg.getOwner()->isEntryBlock() &&
+         kernel.getArgAttr(arg.getArgNumber(), kWeightAttr);
+}
+
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
   const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
   return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
@@ -87,5 +105,44 @@ void mlir::gptq::planOps(
     op->setAttr(kPlansAttr, ArrayAttr::get(op.getContext(), plans));
     if (withReasons)
       op->setAttr(kReasonsAttr, ArrayAttr::get(op.getContext(), whys));
+  });
+}
+
+void mlir::gptq::dropUnreadPlans(ModuleOp module) {
+  // Whether a kernel of `op` for some M of `plan` reads its left operand.
+  auto isRead = [](Operation *op, PlanAttr plan) {
+    return llvm::any_of(getPlans(op), [&](PlanAttr other) {
+      return other.getMMin() <= plan.getMMax() &&
+             plan.getMMin() <= other.getMMax() &&
+             other.getPath() != "normalize";
+    });
+  };
+  module.walk([&](RMSNormOp norm) {
+    SmallVector<PlanAttr> plans = getPlans(norm);
+    if (plans.empty())
+      return;
+    size_t unread = 0;
+    for (; unread < plans.size(); ++unread)
+      if (llvm::any_of(norm->getUses(), [&](OpOperand &use) {
+            Operation *user = use.getOwner();
+            if (isa<tensor::DimOp>(user))
+              return false;
+            auto quantized = dyn_cast<DequantMatmulOp>(user);
+            auto dense = dyn_cast<MatmulOp>(user);
+            const bool isLhs =
+                (quantized && &quantized.getLhsMutable() == &use) ||
+                (dense && &dense.getLhsMutable() == &use);
+            return !isLhs || isRead(user, plans[unread]);
+          }))
+        break;
+    if (unread == 0)
+      return;
+    auto keep = [&](StringRef name) {
+      if (auto all = norm->getAttrOfType<ArrayAttr>(name))
+        norm->setAttr(name, ArrayAttr::get(norm.getContext(),
+                                           all.getValue().drop_front(unread)));
+    };
+    keep(kPlansAttr);
+    keep(kReasonsAttr);
   });
 }

@@ -11,6 +11,7 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include <numeric>
 
 #include <cmath>
 
@@ -313,8 +314,8 @@ static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
 static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                                PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
-  if (!layout || op.getGIdx())
-    return op.emitOpError("expects packed weights and no g_idx");
+  if (!layout || op.getGIdx() || op.getSource())
+    return op.emitOpError("expects packed weights, no g_idx and no norm_of");
   MatmulTile tile{op,
                   op.getLhs(),
                   op.getCodes(),
@@ -337,8 +338,8 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
 }
 
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
-  if (!op.getLayout())
-    return op.emitOpError("expects a packed weight");
+  if (!op.getLayout() || op.getSource())
+    return op.emitOpError("expects a packed weight and no norm_of");
   MatmulTile tile{op,      op.getLhs(),      op.getWeight(),
                   Value(), Value(),          Value(),
                   Value(), op.getBias(),     Value(),
@@ -396,10 +397,59 @@ static Value inverseRms(VectorBuilder &b, Value squares, int64_t size,
   return arith::DivFOp::create(b, b.f32(1.0), root);
 }
 
+/// `width` elements of `buffer` as f32, at a multiple of `width` of a row, or
+/// of a vector. Where rows are whole, that says how far they are aligned.
+static Value loadAligned(VectorBuilder &b, Value buffer, ValueRange indices,
+                         int64_t width) {
+  auto type = cast<MemRefType>(buffer.getType());
+  const int64_t row = type.getShape().back();
+  auto [strides, offset] = type.getStridesAndOffset();
+  const bool isWhole =
+      type.getRank() == 1 ? offset == 0 : strides[0] == row && strides[1] == 1;
+  const int64_t elements = !isWhole              ? 1
+                           : type.getRank() == 1 ? width
+                                                 : std::gcd(width, row);
+  const int64_t bytes = elements * type.getElementTypeBitWidth() / 8;
+  return b.toF32(vector::LoadOp::create(
+      b, VectorType::get({width}, type.getElementType()), buffer, indices,
+      /*nontemporal=*/false,
+      llvm::Align(int64_t(1) << llvm::countr_zero(uint64_t(bytes)))));
+}
+
+/// Vectors of a row that a thread keeps between reading and normalizing it, at
+/// most.
+static constexpr int64_t kKeptVectors = 8;
+
 /// out[row] = in[row] * weight / rms(in[row]).
 static void normalizeRow(VectorBuilder &b, Value in, Value weight, Value out,
                          Value row, double epsilon) {
   int64_t size = columnsOf(in);
+  const int64_t kept = size / (b.threads * b.lanes);
+  if (b.threads > 1 && size % (b.threads * b.lanes) == 0 &&
+      kept <= kKeptVectors) {
+    // All loads at once; what a thread has read it need not read again.
+    SmallVector<Value> at, values, weights;
+    for (int64_t i = 0; i < kept; ++i) {
+      at.push_back(b.add(b.mul(b.thread, b.lanes), i * b.threads * b.lanes));
+      values.push_back(loadAligned(b, in, {row, at[i]}, b.lanes));
+      weights.push_back(loadAligned(b, weight, {at[i]}, b.lanes));
+    }
+    Value squares;
+    for (Value v : values) {
+      Value square = arith::MulFOp::create(b, v, v);
+      squares =
+          squares ? Value(arith::AddFOp::create(b, squares, square)) : square;
+    }
+    Value inverse =
+        inverseRms(b, b.allReduce(b.reduce(squares)), size, epsilon);
+    for (int64_t i = 0; i < kept; ++i)
+      b.store(
+          arith::MulFOp::create(
+              b, arith::MulFOp::create(b, values[i], b.splat(inverse, b.lanes)),
+              weights[i]),
+          out, {row, at[i]});
+    return;
+  }
   Value squares = b.sumChunks(size, [&](Value at, int64_t n) -> Value {
     Value v = b.load(in, {row, at}, n);
     return arith::MulFOp::create(b, v, v);
@@ -874,8 +924,19 @@ struct VectorizePass final
                               ActivationOp, StageOp, StageSplitOp,
                               RotaryAppendOp, AttentionOp>(op, b, plan)))
         return signalPassFailure();
+      // What one thread has left in workgroup memory others may read.
+      if (plan.getThreads() > 1 && writesWorkgroupMemory(op))
+        gpu::BarrierOp::create(b);
       op->erase();
     }
+  }
+
+private:
+  static bool writesWorkgroupMemory(Operation *op) {
+    return llvm::any_of(
+        cast<DestinationStyleOpInterface>(op).getDpsInits(), [](Value init) {
+          return bool(cast<MemRefType>(init.getType()).getMemorySpace());
+        });
   }
 };
 } // namespace

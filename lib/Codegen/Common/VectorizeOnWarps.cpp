@@ -50,6 +50,7 @@ public:
         shares(llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns())),
         warps(b.threads / b.lanes / shares),
         rowTiles(op.plan.getRows() / kTileRows),
+        maxRows(std::min(rowTiles * kTileRows, knownRows(op.lhs))),
         maxPanels(op.plan.getColumns() / kTileColumns) {}
 
   LogicalResult run();
@@ -63,13 +64,24 @@ private:
   void store(Value value, Value row, Value column);
   Value biasOf(Value panel, int64_t panelColumn, Value inHalf);
 
+  static int64_t knownRows(Value lhs) {
+    auto type = cast<MemRefType>(lhs.getType());
+    return type.isDynamicDim(0) ? std::numeric_limits<int64_t>::max()
+                                : type.getDimSize(0);
+  }
+  /// The first of the rows that threads have as their row `i`.
+  static int64_t leastRow(int64_t i) {
+    return i / kRowsPerThread * kTileRows + i % kRowsPerThread;
+  }
+
   /// Rows of one thread in all row tiles.
   int64_t threadRows() const { return rowTiles * kRowsPerThread; }
 
   const MatmulTile &op;
   VectorBuilder &b;
-  /// Shares of panels; warps of each; tiles of rows; panels of a share.
-  int64_t shares, warps, rowTiles, maxPanels;
+  /// Shares of panels; warps of each; tiles of rows, and how many of their rows
+  /// there may be; panels of a share.
+  int64_t shares, warps, rowTiles, maxRows, maxPanels;
   /// The thread inside its warp, the warp among those of its share, the share's
   /// first panel, rows and panels of this workgroup.
   Value lane, warp, firstPanel, rows, panels;
@@ -188,7 +200,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       b.workgroupBuffer({warps, shares * maxPanels * perPanel, b.lanes});
   Value ownRoom = b.mul(firstPanel, perPanel);
   for (int64_t p = 0; p < maxPanels; ++p)
-    for (int64_t i = 0; i < threadRows(); ++i)
+    for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
       for (int64_t h = 0; h < kColumnsPerThread; ++h)
         memref::StoreOp::create(
             b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
@@ -207,8 +219,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   };
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
-  const int64_t rowsHere = rowTiles * kTileRows;
-  b.forEachElement(columns * rowsHere, [&](Value e) {
+  b.forEachElement(columns * maxRows, [&](Value e) {
     Value column = remainder(b, e, columns), row = divide(b, e, columns);
     Value panel = divide(b, column, width),
           inPanel = remainder(b, column, width);

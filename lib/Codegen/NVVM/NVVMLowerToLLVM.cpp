@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/KernelEntry.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -76,8 +77,12 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
                      b.getI64IntegerAttr(GPTQ_ALIGNMENT));
-    entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
-                     b.getUnitAttr());
+    // What other kernels write changes while this one waits for them. Were it
+    // not aliased, it would be read as what is constant: at any time, and not
+    // coherently.
+    if (i < buffers && signature.weights[i])
+      entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
+                       b.getUnitAttr());
   }
   // What the kernel in front leaves may be read from here on, the position too.
   if (signature.attributes.get(kOverlapAttr) && usesPosition)
@@ -169,13 +174,50 @@ struct NVVMOverlapLaunchesPass final
   using Base::Base;
 
   /// Whether `op` touches memory that the kernel in front may have written, or
-  /// may still read: anything but loads of weights and workgroup memory.
+  /// may still read: anything but loads of weights.
   static bool mustWait(Operation *op) {
-    if (op->getNumRegions() > 0)
-      return true;
-    if (auto load = dyn_cast<vector::LoadOp>(op))
-      return load.getMemRefType().getRank() != 3;
-    return !isMemoryEffectFree(op);
+    auto touches = [](Operation *inner) {
+      if (auto load = dyn_cast<vector::LoadOp>(inner))
+        return !isWeight(load.getBase());
+      return !inner->hasTrait<OpTrait::HasRecursiveMemoryEffects>() &&
+             !isMemoryEffectFree(inner);
+    };
+    return op
+        ->walk([&](Operation *inner) {
+          return touches(inner) ? WalkResult::interrupt()
+                                : WalkResult::advance();
+        })
+        .wasInterrupted();
+  }
+
+  /// Moves loads of weights in front of `wait`, with what their places are
+  /// computed from.
+  static void moveUp(Operation *wait) {
+    llvm::SetVector<Operation *> movable;
+    auto comesWithIt = [&](Value operand) {
+      Operation *def = operand.getDefiningOp();
+      return !def || def->getBlock() != wait->getBlock() ||
+             def->isBeforeInBlock(wait) || movable.contains(def);
+    };
+    for (Operation *op = wait; op; op = op->getNextNode()) {
+      auto load = dyn_cast<vector::LoadOp>(op);
+      const bool readsWeight = load && isWeight(load.getBase());
+      if ((readsWeight || (op->getNumRegions() == 0 && isPure(op))) &&
+          llvm::all_of(op->getOperands(), comesWithIt))
+        movable.insert(op);
+    }
+    DenseSet<Operation *> needed;
+    for (Operation *op : llvm::reverse(movable)) {
+      if (!isa<vector::LoadOp>(op) && !needed.contains(op))
+        continue;
+      needed.insert(op);
+      for (Value operand : op->getOperands())
+        if (Operation *def = operand.getDefiningOp())
+          needed.insert(def);
+    }
+    for (Operation *op : movable)
+      if (needed.contains(op) && op != wait)
+        op->moveBefore(wait);
   }
 
   void runOnOperation() override {
@@ -195,8 +237,9 @@ struct NVVMOverlapLaunchesPass final
       if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
         continue;
       b.setInsertionPoint(&op);
-      NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
-                                     NVVM::GridDepActionKind::wait);
+      auto wait = NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
+                                                 NVVM::GridDepActionKind::wait);
+      moveUp(wait);
       return;
     }
   }
@@ -245,6 +288,18 @@ struct NVVMLowerToLLVMPass final
     for (auto &[name, signature] : kernels)
       makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
                 readsPosition.contains(name));
+    // LLVM says of the intrinsic that it has nothing to do with memory, and may
+    // move loads across it.
+    module.walk([](NVVM::GriddepcontrolOp op) {
+      if (op.getKind() != NVVM::GridDepActionKind::wait)
+        return;
+      OpBuilder b(op);
+      LLVM::InlineAsmOp::create(
+          b, op.getLoc(), TypeRange(), ValueRange(), "griddepcontrol.wait;",
+          "~{memory}", /*has_side_effects=*/true, /*is_align_stack=*/false,
+          LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr());
+      op.erase();
+    });
   }
 };
 } // namespace

@@ -36,6 +36,9 @@ static constexpr int64_t kMaxRows = 32;
 /// Registers that sums and operands on their way may take of a thread's 128;
 /// the others hold what is being unpacked, scales, addresses.
 static constexpr int64_t kOperandRegisters = 112;
+/// The part of shared memory that normalized rows may take, 1 / this; the other
+/// is for sums and for the cache.
+static constexpr int64_t kNormalizedShare = 2;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
 
@@ -121,7 +124,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// The plan of a matmul [K, N] for calls of `mMin` to `mMax` rows.
   ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
                           const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
-                          bool isQuantized, int64_t mMin, int64_t mMax) {
+                          bool isQuantized, bool isNormalized, int64_t mMin,
+                          int64_t mMax) {
     OpBuilder b(&getContext());
     NamedAttrList why;
     auto because = [&](StringRef field, const Twine &reason) {
@@ -160,6 +164,17 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             ? "the sums of the warps meet in shared memory, and are written "
               "once"
             : "buffers for partials are off: warps add to the result");
+    // One row is normalized sooner by every workgroup than by a kernel that all
+    // of them have to wait for.
+    const bool fits =
+        2 * k * tiles.occupancy <= target.workgroupMemory / kNormalizedShare;
+    const bool normalizes = isNormalized && normalize && fits && mMax == 1;
+    if (isNormalized)
+      because("path", !normalize   ? "normalizing in matmuls is off"
+                      : !fits      ? "a row is too long for shared memory"
+                      : normalizes ? "every workgroup normalizes the row itself"
+                                   : "rows are normalized once for all "
+                                     "workgroups");
     const bool folds = foldZeros && rows <= kTileRows;
     if (isQuantized) {
       because("scale", hoistScales
@@ -179,7 +194,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
                           /*tileM=*/rows, tiles.panels * kTileColumns,
                           /*tileK=*/0, rows, tiles.panelsPerWarp * kTileColumns,
-                          unit.lanes, b.getStringAttr("direct"),
+                          unit.lanes,
+                          b.getStringAttr(normalizes ? "normalize" : "direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
                           where(hoistScales), where(folds),
                           tiles.warps * kWarpThreads, tiles.stepK,
@@ -237,15 +253,18 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
         [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
             return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/true, mMin, mMax);
+                              /*isQuantized=*/true, bool(matmul.getSource()),
+                              mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
             return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/false, mMin, mMax);
+                              /*isQuantized=*/false, bool(matmul.getSource()),
+                              mMin, mMax);
           // Attention reads each cache once for every query head: the second
           // time from the level-2 cache, and on other multiprocessors.
           return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),
                   DictionaryAttr::get(&getContext())};
         });
+    dropUnreadPlans(getOperation());
   }
 };
 } // namespace

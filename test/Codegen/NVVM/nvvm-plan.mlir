@@ -26,6 +26,23 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
   return %0 : tensor<?x28672xf32>
 }
 
+// A single row is normalized by every workgroup; the norm is planned for more rows only, and not at all where there are none.
+// CHECK-LABEL: func @normalized
+//       CHECK:   gptq.rms_norm {{.*}} gptq.plans = [#gptq.plan<mMin = 2, mMax = 64,
+//   CHECK-NOT:   mMin = 1,
+//       CHECK:   gptq.matmul {{.*}} gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, {{.*}} path = "normalize", {{.*}} #gptq.plan<mMin = 2, {{.*}} path = "direct",
+//       CHECK:   gptq.rms_norm {{.*}} gptq.plans = []
+// WHY-LABEL: func @normalized
+//       WHY:   path = "every workgroup normalizes the row itself"
+//       WHY:   path = "rows are normalized once for all workgroups"
+func.func @normalized(%x: tensor<?x64xf32>, %y: tensor<1x64xf32>, %w: tensor<64xf16>, %d: tensor<64x64xf16>, %e: tensor<?x64xf16>, %f: tensor<1x64xf16>) -> (tensor<?x64xf16>, tensor<1x64xf16>) attributes {gptq.max_m = 64 : i64} {
+  %n = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<?x64xf16>, tensor<64x64xf16> norm_of tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>
+  %r = gptq.rms_norm ins(%y, %w : tensor<1x64xf32>, tensor<64xf16>) outs(%f : tensor<1x64xf16>) {epsilon = 1.0e-5} -> tensor<1x64xf16>
+  %1 = gptq.matmul ins(%r, %d norm_of %y, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%f : tensor<1x64xf16>) {epsilon = 1.0e-5} -> tensor<1x64xf16>
+  return %0, %1 : tensor<?x64xf16>, tensor<1x64xf16>
+}
+
 // A workgroup a row; for attention one for each query head as well.
 // CHECK-LABEL: func @rows
 //       CHECK:   gptq.rms_norm {{.*}} tileM = 1, tileN = 0, {{.*}} threads = 512>

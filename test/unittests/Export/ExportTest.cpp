@@ -459,6 +459,40 @@ TEST_F(ExportTest, DestinationsAreReused) {
             "accumulated into");
 }
 
+// Calls of fewer rows than a dispatch is for run no workgroup of it.
+TEST_F(ExportTest, DispatchesStartAtSomeRows) {
+  auto body = [](int maxM) {
+    return R"(
+    func.func @f(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {gptq.max_m = )" +
+           std::to_string(maxM) + R"(} {
+      %c0 = arith.constant 0 : index
+      %m = tensor.dim %x, %c0 : tensor<?x4xf32>
+      %e = tensor.empty(%m) : tensor<?x4xf32>
+      %a = gptq.dispatch "a" [@kernels::@double_row] up_to [4] rows %m at %c0
+          ins(%x : tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) {m_min = 3} -> tensor<?x4xf32>
+      return %a : tensor<?x4xf32>
+    })" + kKernels;
+  };
+  OwningOpRef<ModuleOp> module = parse(body(4));
+  model::Expected<Program> program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const auto &some = program->manifest.entries[0].dispatches[0].variants;
+  ASSERT_EQ(some.size(), 2u);
+  EXPECT_EQ(some[0].mMax, 2);
+  EXPECT_EQ(some[0].workgroups(2, 0), 0);
+  EXPECT_EQ(some[1].mMax, 4);
+  EXPECT_EQ(some[1].workgroups(4, 0), 4);
+
+  // An entry that never has as many rows.
+  module = parse(body(2));
+  program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const auto &none = program->manifest.entries[0].dispatches[0].variants;
+  ASSERT_EQ(none.size(), 1u);
+  EXPECT_EQ(none[0].mMax, 2);
+  EXPECT_EQ(none[0].workgroups(2, 0), 0);
+}
+
 // Buffers that live at the same time never overlap, and the arena is no larger
 // than it must be for a chain.
 TEST(PlanArena, NeverOverlaps) {

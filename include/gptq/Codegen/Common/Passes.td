@@ -103,7 +103,8 @@ def PromoteActivationsPass : InterfacePass<"gptq-promote-activations", "::mlir::
     Before: a tiled matmul whose plan says `path = promote` reads its activations where they lie, through its permutation if it has one. After:
     a `gptq.stage` copies them once, in the order they are read, into workgroup memory, and `perm` is gone. Packed weights are read once and
     stay put. With `path = split` a `gptq.stage_split` also writes them there as bytes and units, which the matmul is given beside them;
-    only permuted ones are copied as well. A tile larger than `max-bytes` is left alone and reported as a missed remark.
+    only permuted ones are copied as well. A tile larger than `max-bytes` is left alone and reported as a missed remark. With
+    `path = normalize` a `gptq.rms_norm` of what the activations are the norm of (`norm_of`) writes them there.
   }];
   let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "gpu::GPUDialect"];
   let options = [Option<"maxBytes", "max-bytes", "int64_t", "1048576", "Workgroup memory the copy may use, in bytes">];

@@ -36,9 +36,16 @@ void planOps(ModuleOp module, bool withReasons,
              function_ref<SmallVector<int64_t>(Operation *)> ends,
              function_ref<ReasonedPlan(Operation *, int64_t, int64_t)> choose);
 
+/// Takes from norms the plans for ranges of M in which every kernel that wants
+/// the norm computes it itself (`path = normalize`).
+void dropUnreadPlans(ModuleOp module);
+
 /// A layout of `bits`-bit elements as an attribute.
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
                   int64_t bits);
+
+/// Whether `buffer` is a weight of the kernel it is used in, or a part of one.
+bool isWeight(Value buffer);
 
 /// Whether `plan` multiplies with a matrix unit.
 bool usesMatrixUnit(PlanAttr plan);

@@ -24,6 +24,7 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
     Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
+    Option<"normalize", "normalize", "bool", "true", "Let plans normalize one row in every workgroup">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
@@ -45,8 +46,9 @@ def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mli
   let summary = "Lets a kernel start before the one in front of it has ended";
   let description = [{
     Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
-    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights, whose loads at its beginning
-    go ahead. `gptq.overlap` says so on the kernel; sm_90 and later.
+    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight`). Loads of weights
+    outside of loops (gptq-prefetch-operands puts some there) go ahead. `gptq.overlap` says so on the kernel;
+    sm_90 and later.
   }];
   let dependentDialects = ["NVVM::NVVMDialect"];
 }

@@ -317,7 +317,8 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
     return emitError() << "expects " << field << " to be one of "
                        << llvm::join(allowed, ", ") << ", but found " << value;
   };
-  if (failed(oneOf("path", path, {"direct", "promote", "split"})) ||
+  if (failed(
+          oneOf("path", path, {"direct", "promote", "split", "normalize"})) ||
       failed(oneOf("partials", partials, {"global", "shared"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))

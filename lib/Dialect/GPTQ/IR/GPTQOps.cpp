@@ -246,8 +246,23 @@ static LogicalResult checkSplit(Operation *op, Value bytes, Value units,
                   "ceil(K / group_size)");
 }
 
+/// Checks what the activations of `op` are the norm of.
+template <typename OpTy> static LogicalResult checkNormOf(OpTy op) {
+  if (bool(op.getSource()) != bool(op.getNorm()) ||
+      bool(op.getSource()) != bool(op.getEpsilon()))
+    return op.emitOpError("expects norm_of together with epsilon");
+  if (!op.getSource())
+    return success();
+  for (int64_t dim = 0; dim < 2; ++dim)
+    if (failed(checkDim(op, "norm_of", op.getSource(), dim,
+                        shaped(op.getLhs()).getDimSize(dim), "as in lhs")))
+      return failure();
+  return checkDim(op, "the weight of norm_of", op.getNorm(), 0, op.getK(),
+                  "K, as in lhs");
+}
+
 LogicalResult DequantMatmulOp::verify() {
-  if (failed(checkInits(*this, 1)))
+  if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
   int64_t k = getK();
   Operation *op = *this;
@@ -351,7 +366,7 @@ LogicalResult DequantizeOp::verify() {
 }
 
 LogicalResult MatmulOp::verify() {
-  if (failed(checkInits(*this, 1)))
+  if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
   Operation *op = *this;
   int64_t rank = shaped(getWeight()).getRank();
@@ -606,6 +621,9 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   for (size_t i = 1; i < getMMax().size(); ++i)
     if (getMMax()[i] <= getMMax()[i - 1])
       return emitOpError("expects m_max to increase");
+  if (int64_t(getMMin()) < 1 || int64_t(getMMin()) > getMMax().front())
+    return emitOpError("expects m_min to be 1 to the first m_max, ")
+           << getMMax().front() << ", but found " << getMMin();
   for (Attribute kernel : getKernels()) {
     auto fn = symbolTable.lookupNearestSymbolFrom<FunctionOpInterface>(
         *this, cast<SymbolRefAttr>(kernel));

@@ -191,8 +191,9 @@ static FailureOr<TilingMap> mapOf(DequantMatmulOp op) {
   OpOperand *zeros = optional(op.getZerosMutable());
   OpOperand *offsets = optional(op.getOffsetsMutable());
   OpOperand *bias = optional(op.getBiasMutable());
-  for (MutableOperandRange split : {op.getBytesMutable(), op.getUnitsMutable()})
-    if (OpOperand *operand = optional(split))
+  for (MutableOperandRange more :
+       {op.getBytesMutable(), op.getUnitsMutable(), op.getSourceMutable()})
+    if (OpOperand *operand = optional(more))
       map.operands.push_back({operand, {kRows, kWhole}});
   if (LayoutAttr layout = op.getLayoutAttr()) {
     map.loops.push_back({op.getCodes(), 0});
@@ -234,6 +235,8 @@ static FailureOr<TilingMap> mapOf(MatmulOp op) {
   map.loops.push_back({op.getLhs(), 0});
   OpOperand *init = &op.getInitsMutable()[0];
   OpOperand *bias = op.getBias() ? &op.getBiasMutable()[0] : nullptr;
+  if (op.getSource())
+    map.operands.push_back({&op.getSourceMutable()[0], {kRows, kWhole}});
   if (LayoutAttr layout = op.getLayoutAttr()) {
     map.loops.push_back({op.getWeight(), 0});
     map.operands.push_back({&op.getWeightMutable(), {{1, 1}, kWhole, kWhole}});

@@ -19,6 +19,8 @@ namespace mlir::gptq {
 #define GEN_PASS_DEF_FUSERESIDUALNORMPASS
 #define GEN_PASS_DEF_FUSEPARALLELMATMULSPASS
 #define GEN_PASS_DEF_FUSEACTIVATIONPASS
+#define GEN_PASS_DEF_FUSERESIDUALADDPASS
+#define GEN_PASS_DEF_FUSENORMMATMULPASS
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h.inc"
 } // namespace mlir::gptq
 
@@ -465,6 +467,148 @@ struct FuseActivationPass final
       for (Operation *old : llvm::reverse(replaced))
         old->erase();
     }
+  }
+};
+
+/// Whether all that reads `value`, but `except`, comes before `op`; what reads
+/// a slice of it reads it.
+static bool isReadBefore(Value value, Operation *op, Operation *except) {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) {
+    if (user == except || isa<tensor::DimOp>(user))
+      return true;
+    if (auto slice = dyn_cast<tensor::ExtractSliceOp>(user))
+      return isReadBefore(slice.getResult(), op, except);
+    return user->getBlock() == op->getBlock() && user->isBeforeInBlock(op);
+  });
+}
+
+struct FuseResidualAddPass final
+    : mlir::gptq::impl::FuseResidualAddPassBase<FuseResidualAddPass> {
+  using Base::Base;
+
+  /// What `value` is, or is a slice of.
+  static Value whole(Value value) {
+    auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
+    return slice ? slice.getSource() : value;
+  }
+
+  /// Makes `matmul`, which computes one summand of `add`, add to the other,
+  /// `residual`; says why not where it may not.
+  template <typename OpTy>
+  static StringRef addTo(OpTy matmul, Value residual, Operation *add) {
+    Value product = matmul->getResult(0);
+    auto type = cast<RankedTensorType>(residual.getType());
+    bool isReadElsewhere = llvm::any_of(product.getUses(), [&](OpOperand &use) {
+      auto slice = dyn_cast<tensor::ExtractSliceOp>(use.getOwner());
+      return use.getOwner() != add && !isa<tensor::DimOp>(use.getOwner()) &&
+             !(slice && slice->hasOneUse() && *slice->user_begin() == add);
+    });
+    if (isReadElsewhere || matmul.getAccumulate() ||
+        matmul.getEpilogue() != Epilogue::None)
+      return "its result is read by itself";
+    if (!type.getElementType().isF32() || type != product.getType())
+      return "the residual is not what sums are kept in";
+    auto producer = residual.getDefiningOp<DestinationStyleOpInterface>();
+    if (!producer || !isa<GPTQDialect>(producer->getDialect()) ||
+        producer->getBlock() != matmul->getBlock() ||
+        !producer->isBeforeInBlock(matmul))
+      return "the residual is not computed before it";
+    if (!isReadBefore(residual, matmul, add))
+      return "the residual is read later";
+    matmul.getInitsMutable().assign(residual);
+    matmul.setAccumulate(true);
+    return "";
+  }
+
+  /// Replaces `add`, the sum of `lhs` and `rhs`, if a matmul computes one.
+  /// Returns the sum, or null.
+  static Value fuse(Operation *add, Value lhs, Value rhs) {
+    auto options = remark::RemarkOpts::name("FuseResidualAdd").category("gptq");
+    for (auto [summand, other] : {std::pair(rhs, lhs), {lhs, rhs}}) {
+      Value product = whole(summand), residual = whole(other);
+      auto slice = summand.getDefiningOp<tensor::ExtractSliceOp>();
+      auto otherSlice = other.getDefiningOp<tensor::ExtractSliceOp>();
+      // The same rows of both.
+      if (bool(slice) != bool(otherSlice) ||
+          (slice && (slice.getMixedOffsets() != otherSlice.getMixedOffsets() ||
+                     slice.getMixedSizes() != otherSlice.getMixedSizes() ||
+                     slice.getMixedStrides() != otherSlice.getMixedStrides())))
+        continue;
+      StringRef why;
+      if (auto matmul = product.getDefiningOp<DequantMatmulOp>())
+        why = addTo(matmul, residual, add);
+      else if (auto matmul = product.getDefiningOp<MatmulOp>())
+        why = addTo(matmul, residual, add);
+      else
+        continue;
+      if (why.empty()) {
+        remark::passed(add->getLoc(), options)
+            << remark::reason("the matmul adds its result to the residual");
+        return summand;
+      }
+      remark::missed(add->getLoc(), options) << remark::reason(
+          "the matmul does not add its result to the residual: {0}", why);
+    }
+    return nullptr;
+  }
+
+  void runOnOperation() override {
+    SmallVector<Operation *> adds;
+    getOperation().walk([&](Operation *op) {
+      if (isa<AddOp, AddRMSNormOp>(op))
+        adds.push_back(op);
+    });
+    for (Operation *op : adds) {
+      if (auto add = dyn_cast<AddOp>(op)) {
+        if (Value sum = fuse(add, add.getLhs(), add.getRhs())) {
+          add->getResult(0).replaceAllUsesWith(sum);
+          add.erase();
+        }
+        continue;
+      }
+      auto add = cast<AddRMSNormOp>(op);
+      Value sum = fuse(add, add.getLhs(), add.getRhs());
+      if (!sum)
+        continue;
+      OpBuilder b(add);
+      Value init = add.getInits()[1];
+      auto norm = RMSNormOp::create(b, add.getLoc(), TypeRange{init.getType()},
+                                    sum, add.getWeight(), ValueRange{init},
+                                    add.getEpsilonAttr());
+      if (Attribute label = add->getAttr(kLabelAttr))
+        norm->setAttr(kLabelAttr, label);
+      add->getResult(0).replaceAllUsesWith(sum);
+      add->getResult(1).replaceAllUsesWith(norm->getResult(0));
+      add.erase();
+    }
+  }
+};
+
+struct FuseNormMatmulPass final
+    : mlir::gptq::impl::FuseNormMatmulPassBase<FuseNormMatmulPass> {
+  using Base::Base;
+
+  template <typename OpTy> static void fuse(OpTy matmul) {
+    auto norm = matmul.getLhs().template getDefiningOp<RMSNormOp>();
+    if (!norm || matmul.getSource())
+      return;
+    auto options = remark::RemarkOpts::name("FuseNormMatmul").category("gptq");
+    if constexpr (std::is_same_v<OpTy, DequantMatmulOp>)
+      if (matmul.getPerm() || matmul.getGIdx()) {
+        remark::missed(matmul.getLoc(), options) << remark::reason(
+            "does not normalize its rows: they are read through a permutation");
+        return;
+      }
+    matmul.getSourceMutable().assign(norm.getInput());
+    matmul.getNormMutable().assign(norm.getWeight());
+    matmul.setEpsilonAttr(norm.getEpsilonAttr());
+    remark::passed(matmul.getLoc(), options)
+        << remark::reason("may normalize its rows itself");
+  }
+
+  void runOnOperation() override {
+    getOperation().walk([](DequantMatmulOp op) { fuse(op); });
+    getOperation().walk([](MatmulOp op) { fuse(op); });
   }
 };
 } // namespace

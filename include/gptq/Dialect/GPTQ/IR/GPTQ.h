@@ -72,6 +72,10 @@ inline constexpr llvm::StringLiteral kTargetAttr = "gptq.target";
 inline constexpr llvm::StringLiteral kGridAttr = "gptq.grid";
 inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 
+/// On an argument of a kernel, as a unit attribute: it is a weight, which no
+/// kernel writes.
+inline constexpr llvm::StringLiteral kWeightAttr = "gptq.weight";
+
 /// On a kernel: threads of one workgroup; 1 where there is none.
 inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 

@@ -298,7 +298,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
     | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul) | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];

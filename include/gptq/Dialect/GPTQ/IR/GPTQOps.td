@@ -126,7 +126,8 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
 
     With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales, zeros and offsets come in the same panels:
     [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
-    those instead.
+    those instead. So are `source` and `norm`: `lhs` is `gptq.rms_norm` of them with `epsilon`, and a kernel whose plan says
+    `path = normalize` computes it itself and leaves `lhs` unread.
 
     An epilogue is an activation of the sums (`gptq.activation`). Those that end in `_mul`: the columns are pairs of runs of h = blockN / 2
     (packed; N / 2 otherwise), gate then up; the result, N / 2 columns, is the activation of gate times up.
@@ -140,16 +141,19 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
                        Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[GPTQ_Float], [2, 3]>>:$offsets,
                        Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
                        Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
-                       Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Variadic<GPTQ_Matrix>:$inits,
+                       Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Optional<GPTQ_Matrix>:$source,
+                       Optional<GPTQ_Vector>:$norm, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
                        DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
                        OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate,
+                       OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
     `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`offsets` $offsets^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
-      (`split` $bytes^ `,` $units)? `:` type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)?
-      (`offsets` type($offsets)^)? (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)? (`split` type($bytes)^ `,` type($units))? `)`
+      (`split` $bytes^ `,` $units)? (`norm_of` $source^ `,` $norm)? `:` type($lhs) `,` type($codes) `,` type($scales)
+      (`zeros` type($zeros)^)? (`offsets` type($offsets)^)? (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)?
+      (`split` type($bytes)^ `,` type($units))? (`norm_of` type($source)^ `,` type($norm))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -180,13 +184,17 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let summary = "Multiplies activations by a dense weight, as linear layers store it";
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
-    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`.
+    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`. `source`,
+    `norm` and `epsilon` are as in `gptq.dequant_matmul`.
   }];
   let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
+                       Optional<GPTQ_Matrix>:$source, Optional<GPTQ_Vector>:$norm,
                        Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate,
+                       OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $weight (`bias` $bias^)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)? `)`
+    `ins` `(` $lhs `,` $weight (`bias` $bias^)? (`norm_of` $source^ `,` $norm)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)?
+      (`norm_of` type($source)^ `,` type($norm))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -369,7 +377,7 @@ def GPTQ_DispatchOp : GPTQ_Op<"dispatch", [
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
   let summary = "Runs a kernel over a grid of workgroups";
   let description = [{
-    Runs the first of `kernels` whose `m_max` is at least M, the number of rows of this call. Every kernel takes one memref per input, then one per
+    Runs the first of `kernels` whose `m_max` is at least M, the number of rows of this call; nothing where M is below `m_min`. Every kernel takes one memref per input, then one per
     init, then M and the position, all of the static parts of their shapes known to it. Kernels live in the nested
     module `@kernels`, and say on themselves how many workgroups they want (`gptq.grid`).
 
@@ -379,7 +387,8 @@ def GPTQ_DispatchOp : GPTQ_Op<"dispatch", [
     ```
   }];
   let arguments = (ins Variadic<AnyType>:$inputs, Variadic<AnyRankedTensor>:$inits, Index:$rows, Index:$position,
-                       SymbolRefArrayAttr:$kernels, DenseI64ArrayAttr:$m_max, StrAttr:$label);
+                       SymbolRefArrayAttr:$kernels, DenseI64ArrayAttr:$m_max, StrAttr:$label,
+                       DefaultValuedAttr<I64Attr, "1">:$m_min);
   let results = (outs Variadic<AnyRankedTensor>:$results);
   let assemblyFormat = [{
     $label $kernels `up_to` $m_max `rows` $rows `at` $position `ins` `(` ($inputs^ `:` type($inputs))? `)`
