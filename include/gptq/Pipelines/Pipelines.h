@@ -41,6 +41,10 @@ struct PipelineOptions {
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
   int64_t loadBits = 128;
+  /// GPUs: the arithmetic unit that multiplies, by its name in Target (empty:
+  /// the target's first), and whether it may multiply packed halves.
+  std::string unit;
+  bool halfMath = true;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

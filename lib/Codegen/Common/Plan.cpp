@@ -42,9 +42,18 @@ const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
   return nullptr;
 }
 
+const ::gptq::UnitInfo *mlir::gptq::unitOf(PlanAttr plan) {
+  return findUnit(plan.getUnit(), plan.getLanes());
+}
+
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
-  const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
+  const ::gptq::UnitInfo *unit = unitOf(plan);
   return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
+}
+
+bool mlir::gptq::usesLanes(PlanAttr plan) {
+  const ::gptq::UnitInfo *unit = unitOf(plan);
+  return unit && unit->kind == ::gptq::UnitInfo::Kind::Lanes;
 }
 
 void mlir::gptq::planOps(

@@ -25,9 +25,9 @@ struct ReasonedPlan {
   DictionaryAttr reasons;
 };
 
-/// Plans every op of the entries of `module` that has no plans yet: one for each
-/// range of M, which ends where `ends` says (ascending; the largest M of the
-/// entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
+/// Plans every op of the entries of `module` that has no plans yet: one for
+/// each range of M, which ends where `ends` says (ascending; the largest M of
+/// the entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
 /// fixed number of rows is planned for these only.
 void planOps(ModuleOp module, bool withReasons,
              function_ref<SmallVector<int64_t>(Operation *)> ends,
@@ -37,8 +37,16 @@ void planOps(ModuleOp module, bool withReasons,
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
                   int64_t bits);
 
-/// Whether `plan` multiplies with a matrix unit.
+/// On a load that stays where its value is used: the cache has it, and
+/// registers for it are few.
+inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
+
+/// The unit that `plan` multiplies with; null if there is none.
+const ::gptq::UnitInfo *unitOf(PlanAttr plan);
+/// Whether that is a matrix unit, and whether it is one that the threads of a
+/// warp with a column each are.
 bool usesMatrixUnit(PlanAttr plan);
+bool usesLanes(PlanAttr plan);
 
 /// Finds the unit of this name among all targets' units with `lanes` lanes;
 /// null if there is none.
