@@ -94,6 +94,7 @@ static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
     plan.prefetch = options.prefetch;
     plan.normalize = options.normalize;
     plan.loadBits = options.loadBits;
+    plan.unit = options.unit;
     plan.reasons = options.reasons;
     pm.addPass(createNVVMPlanPass(plan));
     return;
@@ -156,8 +157,18 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   const bool nvvm = isForNVVM(options);
   OpPassManager &kernels = pm.nest<ModuleOp>();
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
-  kernel.addPass(nvvm ? createNVVMLowerGroupDotPass()
-                      : createCPULowerGroupDotPass());
+  if (nvvm) {
+    // Each lowers what is for its kind of unit.
+    if (options.halfMath) {
+      NVVMSelectHalfMathPassOptions select;
+      select.bf16 = ::gptq::findTarget(options.target)->hasBF16;
+      kernel.addPass(createNVVMSelectHalfMathPass(select));
+    }
+    kernel.addPass(createNVVMLowerVectorDotPass());
+    kernel.addPass(createNVVMLowerGroupDotPass());
+  } else {
+    kernel.addPass(createCPULowerGroupDotPass());
+  }
   // Acts where the plan asks for it.
   kernel.addPass(createPrefetchOperandsPass());
   kernel.addPass(createAssignWorkgroupMemoryPass());
@@ -261,6 +272,13 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<int64_t> loadBits{
       *this, "load-bits", llvm::cl::init(128),
       llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
+  Option<std::string> unit{
+      *this, "unit", llvm::cl::init(""),
+      llvm::cl::desc("GPUs: the arithmetic unit: mma_m16n8k16, fma_f16x2, "
+                     "fma_f32; empty: the matrix unit")};
+  Option<bool> halfMath{
+      *this, "half-math", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: multiply packed halves where the unit does")};
 
   Option<std::string> planFile{
       *this, "plan-file",
@@ -281,6 +299,8 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.normalize = normalize;
     options.loadBits = loadBits;
     options.planFile = planFile;
+    options.unit = unit;
+    options.halfMath = halfMath;
     return options;
   }
 };

@@ -134,6 +134,17 @@ static cl::opt<std::string>
                    "none (default: $CUDA_HOME/bin/ptxas, or the one in PATH, "
                    "if there is one)"),
           cl::cat(category));
+static cl::opt<std::string>
+    unit("unit", cl::value_desc("name"),
+         cl::desc("GPUs: the arithmetic unit that multiplies: mma_m16n8k16 "
+                  "(sm_75: mma_m16n8k8), fma_f16x2, fma_f32 (default: the "
+                  "matrix unit)"),
+         cl::cat(category));
+static cl::opt<bool> noHalfMath(
+    "no-half-math",
+    cl::desc("GPUs: with --unit=fma_f16x2, convert and multiply each weight "
+             "by itself, in f32"),
+    cl::cat(category));
 
 /// The options MLIR brings that belong in this tool's help.
 static constexpr StringRef kShownOptions[] = {
@@ -449,6 +460,15 @@ int main(int argc, char **argv) {
       findAssembler(isGpu ? StringRef(ptxas) : StringRef("none"));
   if (!assembler)
     return failClean("--ptxas: " + assembler.status().message());
+  if (!unit.empty() && !isGpu)
+    return failClean("--unit is for GPUs, but the target is " + info->name);
+  if (!unit.empty() && !info->findUnit(unit)) {
+    std::vector<std::string> names;
+    for (const ::gptq::UnitInfo &known : info->units)
+      names.push_back(known.name);
+    return failClean("--unit takes " + llvm::join(names, ", ") + " for " +
+                     info->name + ", but found '" + unit + "'");
+  }
   progress.step("reading " + input);
   TimingScope importTimer = timer.nest("Import");
   OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
@@ -475,6 +495,8 @@ int main(int argc, char **argv) {
     options.hoistScales = !noHoistScales;
     options.foldZeros = !noFoldZeros;
     options.planFile = plan;
+    options.unit = unit;
+    options.halfMath = !noHalfMath;
     options.reasons = explain;
     if (explain)
       explanation = std::make_unique<Explanation>(context, *info,

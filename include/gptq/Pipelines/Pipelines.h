@@ -45,6 +45,10 @@ struct PipelineOptions {
   int64_t loadBits = 128;
   /// A file of plans that replace the planner's, or empty.
   std::string planFile;
+  /// GPUs: the arithmetic unit that multiplies, by its name in Target (empty:
+  /// the target's first), and whether it may multiply packed halves.
+  std::string unit;
+  bool halfMath = true;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

@@ -121,7 +121,7 @@ private:
 };
 
 /// The unit that all plans of `op` name; null and an error if they disagree.
-const ::gptq::UnitInfo *unitOf(Operation *op) {
+const ::gptq::UnitInfo *commonUnit(Operation *op) {
   SmallVector<PlanAttr> plans = getPlans(op);
   for (PlanAttr plan : plans)
     if (plan.getUnit() != plans.front().getUnit() ||
@@ -130,8 +130,7 @@ const ::gptq::UnitInfo *unitOf(Operation *op) {
           << plans.front().getUnit() << " and " << plan.getUnit();
       return nullptr;
     }
-  const ::gptq::UnitInfo *unit =
-      findUnit(plans.front().getUnit().getValue(), plans.front().getLanes());
+  const ::gptq::UnitInfo *unit = unitOf(plans.front());
   if (!unit)
     op->emitError("expects a known unit in its plan, but found ")
         << plans.front().getUnit() << " with " << plans.front().getLanes()
@@ -140,7 +139,7 @@ const ::gptq::UnitInfo *unitOf(Operation *op) {
 }
 
 LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
-  const ::gptq::UnitInfo *unit = unitOf(op);
+  const ::gptq::UnitInfo *unit = commonUnit(op);
   if (!unit)
     return failure();
   OpBuilder b(op);
@@ -202,7 +201,7 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
 }
 
 LogicalResult packMatmul(MatmulOp op, Packer &packer) {
-  const ::gptq::UnitInfo *unit = unitOf(op);
+  const ::gptq::UnitInfo *unit = commonUnit(op);
   if (!unit)
     return failure();
   if (!packer.weightOf(op.getWeight()))

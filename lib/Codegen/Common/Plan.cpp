@@ -69,9 +69,18 @@ bool mlir::gptq::isWeight(Value buffer) {
          kernel.getArgAttr(arg.getArgNumber(), kWeightAttr);
 }
 
+const ::gptq::UnitInfo *mlir::gptq::unitOf(PlanAttr plan) {
+  return findUnit(plan.getUnit(), plan.getLanes());
+}
+
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
-  const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
+  const ::gptq::UnitInfo *unit = unitOf(plan);
   return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
+}
+
+bool mlir::gptq::usesLanes(PlanAttr plan) {
+  const ::gptq::UnitInfo *unit = unitOf(plan);
+  return unit && unit->kind == ::gptq::UnitInfo::Kind::Lanes;
 }
 
 void mlir::gptq::planOps(

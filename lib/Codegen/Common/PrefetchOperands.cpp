@@ -1,5 +1,4 @@
-//===- PrefetchOperands.cpp - Operands on their way
-//------------------------===//
+//===- PrefetchOperands.cpp - Operands on their way -----------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -61,7 +61,7 @@ static bool isPrefetchable(vector::LoadOp load, scf::ForOp loop) {
 static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
   SmallVector<vector::LoadOp> loads;
   for (auto load : loop.getBody()->getOps<vector::LoadOp>())
-    if (isPrefetchable(load, loop))
+    if (!load->hasAttr(kInPlaceAttr) && isPrefetchable(load, loop))
       loads.push_back(load);
   if (loads.empty())
     return;

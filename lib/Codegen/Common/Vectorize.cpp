@@ -305,8 +305,9 @@ void MatmulVectorizer::run() {
 }
 
 static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
-  if (usesMatrixUnit(tile.plan))
-    return vectorizeOnWarps(tile, b);
+  const ::gptq::UnitInfo *unit = unitOf(tile.plan);
+  if (unit && unit->isWarps())
+    return vectorizeOnWarps(tile, *unit, b);
   MatmulVectorizer(b, tile).run();
   return success();
 }

@@ -10,6 +10,7 @@
 
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Target/Target.h"
 
 namespace mlir::gptq {
 
@@ -36,7 +37,8 @@ Value activate(VectorBuilder &b, Activation activation, Value v);
 Value softcap(VectorBuilder &b, double cap, Value v);
 
 /// Lowers a matmul whose plan's unit multiplies with whole warps.
-LogicalResult vectorizeOnWarps(const MatmulTile &op, VectorBuilder &b);
+LogicalResult vectorizeOnWarps(const MatmulTile &op,
+                               const ::gptq::UnitInfo &unit, VectorBuilder &b);
 
 /// Lowers attention where a workgroup has several threads.
 LogicalResult vectorizeOnWarps(AttentionOp op, VectorBuilder &b);

@@ -35,23 +35,23 @@ static Value exp(VectorBuilder &b, Value x) {
 
 namespace {
 
-/// Where the sums of a tile of 16 columns by 8 rows lie: thread 4 g + t holds
-/// rows 2 t + i and columns g + 8 h, for i, h < 2.
-constexpr int64_t kTileColumns = 16, kTileRows = 8;
-constexpr int64_t kRowsPerThread = 2, kColumnsPerThread = 2;
-
 /// The warps of a workgroup share its panels, and those of one share take parts
 /// of K in turn; what they summed is added up at the end, in the order of the
 /// warps.
+///
+/// Of a tile with C columns, c and r of its columns and rows for a thread and T
+/// threads for a column, thread T g + t holds columns g + C / c * h and rows
+/// r * t + i, for h < c and i < r.
 class WarpMatmul {
 public:
-  WarpMatmul(const MatmulTile &op, VectorBuilder &b)
-      : op(op), b(b),
+  WarpMatmul(const MatmulTile &op, const ::gptq::UnitInfo &unit,
+             VectorBuilder &b)
+      : op(op), unit(unit), b(b),
         shares(llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns())),
         warps(b.threads / b.lanes / shares),
-        rowTiles(op.plan.getRows() / kTileRows),
-        maxRows(std::min(rowTiles * kTileRows, knownRows(op.lhs))),
-        maxPanels(op.plan.getColumns() / kTileColumns) {}
+        rowTiles(op.plan.getRows() / unit.tileRows()),
+        maxRows(std::min(rowTiles * unit.tileRows(), knownRows(op.lhs))),
+        maxPanels(op.plan.getColumns() / unit.tileColumns()) {}
 
   LogicalResult run();
 
@@ -70,14 +70,20 @@ private:
                                 : type.getDimSize(0);
   }
   /// The first of the rows that threads have as their row `i`.
-  static int64_t leastRow(int64_t i) {
-    return i / kRowsPerThread * kTileRows + i % kRowsPerThread;
+  int64_t leastRow(int64_t i) const {
+    return i / unit.rowsPerThread() * unit.tileRows() +
+           i % unit.rowsPerThread();
   }
 
   /// Rows of one thread in all row tiles.
-  int64_t threadRows() const { return rowTiles * kRowsPerThread; }
+  int64_t threadRows() const { return rowTiles * unit.rowsPerThread(); }
+  /// Columns that lie between two of one thread.
+  int64_t columnStride() const {
+    return unit.tileColumns() / unit.columnsPerThread();
+  }
 
   const MatmulTile &op;
+  const ::gptq::UnitInfo &unit;
   VectorBuilder &b;
   /// Shares of panels; warps of each; tiles of rows, and how many of their rows
   /// there may be; panels of a share.
@@ -91,16 +97,17 @@ private:
 
 } // namespace
 
-/// The two scales, zero points or offsets this thread needs of a panel.
+/// The scales, zero points or offsets this thread needs of a panel.
 Value WarpMatmul::perColumn(Value buffer, Value panel, Value g) {
   auto type = cast<MemRefType>(buffer.getType());
-  Value at = b.mul(divide(b, lane, 4), kColumnsPerThread);
-  const int64_t bytes = kColumnsPerThread * type.getElementTypeBitWidth() / 8;
+  const int64_t columns = unit.columnsPerThread();
+  Value at = b.mul(divide(b, lane, unit.threadsPerColumn()), columns);
+  const int64_t bytes = columns * type.getElementTypeBitWidth() / 8;
   Value run = vector::LoadOp::create(
-      b, VectorType::get({kColumnsPerThread}, type.getElementType()), buffer,
+      b, VectorType::get({columns}, type.getElementType()), buffer,
       ValueRange{panel, g, at}, /*nontemporal=*/false, llvm::Align(bytes));
   if (type.getElementType().isIntOrIndex())
-    return arith::UIToFPOp::create(b, b.vectorType(kColumnsPerThread), run);
+    return arith::UIToFPOp::create(b, b.vectorType(columns), run);
   return b.toF32(run);
 }
 
@@ -122,7 +129,7 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
     if (op.zeros)
       zero = perColumn(op.zeros, panel, g);
     else if (op.zeroPoint != 0)
-      zero = b.splat(b.f32(op.zeroPoint), kColumnsPerThread);
+      zero = b.splat(b.f32(op.zeroPoint), unit.columnsPerThread());
     if (op.offsets)
       offset = perColumn(op.offsets, panel, g);
     result.push_back(GroupDotOp::create(
@@ -136,7 +143,7 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
 
 SmallVector<Value> WarpMatmul::sumOverChunks() {
   auto type =
-      VectorType::get({threadRows(), kColumnsPerThread}, b.getF32Type());
+      VectorType::get({threadRows(), unit.columnsPerThread()}, b.getF32Type());
   const int64_t whole = op.k / chunkRows, rest = op.k % chunkRows;
   SmallVector<Value> sums(maxPanels, b.zeros(type));
   if (whole) {
@@ -195,18 +202,18 @@ void WarpMatmul::store(Value value, Value row, Value column) {
 /// Every warp sets its sums down in workgroup memory, then each element of the
 /// result is added up and written by one thread.
 void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
-  const int64_t perPanel = threadRows() * kColumnsPerThread;
+  const int64_t perThread = unit.columnsPerThread();
+  const int64_t perPanel = threadRows() * perThread;
   Value room =
       b.workgroupBuffer({warps, shares * maxPanels * perPanel, b.lanes});
   Value ownRoom = b.mul(firstPanel, perPanel);
   for (int64_t p = 0; p < maxPanels; ++p)
     for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
-      for (int64_t h = 0; h < kColumnsPerThread; ++h)
+      for (int64_t h = 0; h < perThread; ++h)
         memref::StoreOp::create(
             b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
             room,
-            ValueRange{warp,
-                       b.add(ownRoom, p * perPanel + i * kColumnsPerThread + h),
+            ValueRange{warp, b.add(ownRoom, p * perPanel + i * perThread + h),
                        lane});
   gpu::BarrierOp::create(b);
 
@@ -223,14 +230,17 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
     Value column = remainder(b, e, columns), row = divide(b, e, columns);
     Value panel = divide(b, column, width),
           inPanel = remainder(b, column, width);
-    Value g = remainder(b, inPanel, 8);
-    Value holder = b.add(
-        b.mul(g, 4), divide(b, remainder(b, row, kTileRows), kRowsPerThread));
-    // Row of the thread: two of every tile.
-    Value i = b.add(b.mul(divide(b, row, kTileRows), kRowsPerThread),
-                    remainder(b, row, kRowsPerThread));
-    Value first = b.add(b.mul(panel, perPanel), b.mul(i, kColumnsPerThread));
-    auto sumOf = [&](Value at) {
+    const int64_t tileRows = unit.tileRows(), own = unit.rowsPerThread();
+    Value t = divide(b, remainder(b, row, tileRows), own);
+    // Row of the thread, which has as many of every tile.
+    Value i =
+        b.add(b.mul(divide(b, row, tileRows), own), remainder(b, row, own));
+    Value first = b.add(b.mul(panel, perPanel), b.mul(i, perThread));
+    auto sumOf = [&](Value inPanel) {
+      Value holder = b.add(
+          b.mul(remainder(b, inPanel, columnStride()), unit.threadsPerColumn()),
+          t);
+      Value at = b.add(first, divide(b, inPanel, columnStride()));
       Value sum;
       for (int64_t w = 0; w < warps; ++w) {
         Value part =
@@ -241,7 +251,8 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
     };
     Value value;
     if (isGated(op.epilogue)) {
-      Value gate = sumOf(first), up = sumOf(b.add(first, 1));
+      Value gate = sumOf(inPanel),
+            up = sumOf(b.add(inPanel, op.layout.getBlockN() / 2));
       if (op.bias) {
         gate = arith::AddFOp::create(b, gate, biasOf(panel, 0, inPanel));
         up = arith::AddFOp::create(
@@ -249,7 +260,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       }
       value = arith::MulFOp::create(b, activated(gate), up);
     } else {
-      value = sumOf(b.add(first, divide(b, inPanel, 8)));
+      value = sumOf(inPanel);
       if (op.bias)
         value = arith::AddFOp::create(b, value, biasOf(panel, 0, inPanel));
       value = activated(value);
@@ -265,12 +276,13 @@ void WarpMatmul::addToResult(ValueRange sums) {
   auto forOwn = [&](function_ref<void(Value, Value, Value)> body) {
     for (int64_t p = 0; p < maxPanels; ++p)
       for (int64_t i = 0; i < threadRows(); ++i)
-        for (int64_t h = 0; h < kColumnsPerThread; ++h) {
-          Value inPanel = b.add(divide(b, lane, 4), 8 * h);
+        for (int64_t h = 0; h < unit.columnsPerThread(); ++h) {
+          const int64_t threads = unit.threadsPerColumn(),
+                        own = unit.rowsPerThread();
+          Value inPanel = b.add(divide(b, lane, threads), columnStride() * h);
           Value column = b.add(b.mul(b.add(firstPanel, p), width), inPanel);
-          Value row =
-              b.add(b.mul(remainder(b, lane, 4), kRowsPerThread),
-                    i / kRowsPerThread * kTileRows + i % kRowsPerThread);
+          Value row = b.add(b.mul(remainder(b, lane, threads), own),
+                            i / own * unit.tileRows() + i % own);
           Value size = columnsOf(op.out) == ShapedType::kDynamic
                            ? Value(memref::DimOp::create(b, op.out, 1))
                            : b.index(columnsOf(op.out));
@@ -353,8 +365,9 @@ LogicalResult WarpMatmul::run() {
 }
 
 LogicalResult mlir::gptq::vectorizeOnWarps(const MatmulTile &op,
+                                           const ::gptq::UnitInfo &unit,
                                            VectorBuilder &b) {
-  return WarpMatmul(op, b).run();
+  return WarpMatmul(op, unit, b).run();
 }
 
 //===----------------------------------------------------------------------===//

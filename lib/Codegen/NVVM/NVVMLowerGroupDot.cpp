@@ -18,6 +18,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NVVMOperands.h"
 #include "gptq/Codegen/Common/Layout.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/Common/VectorBuilder.h"
@@ -79,8 +80,6 @@ private:
         b, vector, ArrayRef<int64_t>{at}, ArrayRef<int64_t>{2},
         ArrayRef<int64_t>{1});
   }
-  Value unpack(Value word, int64_t shift, int64_t place, int64_t bits,
-               FloatType type);
   Value constantPair(FloatType type, double value) {
     return arith::ConstantOp::create(
         b, DenseElementsAttr::get(VectorType::get({2}, type),
@@ -92,32 +91,6 @@ private:
 };
 
 } // namespace
-
-/// The largest number known to divide `value`, at most 64.
-static int64_t knownDivisor(Value value) {
-  if (std::optional<int64_t> constant = getConstantIntValue(value))
-    return *constant == 0 ? 64 : std::gcd<int64_t>(*constant, 64);
-  if (auto mul = value.getDefiningOp<arith::MulIOp>())
-    return std::min<int64_t>(64, knownDivisor(mul.getLhs()) *
-                                     knownDivisor(mul.getRhs()));
-  if (auto add = value.getDefiningOp<arith::AddIOp>())
-    return std::gcd(knownDivisor(add.getLhs()), knownDivisor(add.getRhs()));
-  return 1;
-}
-
-/// Bytes that a run of elements of `buffer` at column `column` is aligned to:
-/// rows of the buffer start at multiples of their length.
-static llvm::Align alignmentOf(Value buffer, Value column) {
-  auto type = cast<MemRefType>(buffer.getType());
-  const int64_t bytes = type.getElementTypeBitWidth() / 8;
-  int64_t divisor = knownDivisor(column);
-  auto [strides, offset] = type.getStridesAndOffset();
-  (void)offset;
-  int64_t row = strides[0];
-  divisor = ShapedType::isDynamic(row) ? 1 : std::gcd(divisor, row);
-  return llvm::Align(std::min<int64_t>(
-      16, int64_t(1) << llvm::countr_zero<uint64_t>(divisor * bytes)));
-}
 
 Activations MatrixLowering::load(Value x, Value row, Value k0, int64_t depth,
                                  int64_t rowTiles) {
@@ -217,29 +190,6 @@ void MatrixLowering::multiply(ArrayRef<Value> a, const Pairs &pairs,
     return once(a, pairs, kStepRows);
   once(a.take_front(2), pairs[0], kStepRows / 2);
   once(a.drop_front(2), pairs[1], kStepRows / 2);
-}
-
-/// Bits of the fraction, and the pattern of 2^bits, whose last place is 1.
-static int64_t fractionBits(FloatType type) { return type.isBF16() ? 7 : 10; }
-static int64_t patternOf(FloatType type, int64_t exponent) {
-  return type.isBF16() ? (127 + exponent) << 7 : (15 + exponent) << 10;
-}
-
-/// Two codes of a word, which lie `place` + `shift` bits up in each half of it,
-/// as floating-point numbers 2^(fraction bits - place) larger than the codes.
-Value MatrixLowering::unpack(Value word, int64_t shift, int64_t place,
-                             int64_t bits, FloatType type) {
-  auto constant = [&](uint32_t v) -> Value {
-    return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(v)));
-  };
-  auto twice = [](int64_t half) { return uint32_t(half) * 0x10001u; };
-  if (shift)
-    word = arith::ShRUIOp::create(b, word, constant(shift));
-  word = arith::AndIOp::create(
-      b, word, constant(twice(((int64_t(1) << bits) - 1) << place)));
-  word = arith::OrIOp::create(
-      b, word, constant(twice(patternOf(type, fractionBits(type) - place))));
-  return LLVM::BitcastOp::create(b, VectorType::get({2}, type), word);
 }
 
 LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
@@ -384,8 +334,8 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
           return refuse("pairs of codes in the halves of a word");
         Value word = words[wordAt(low)];
         if (!converts) {
-          a.push_back(unpack(word, low % 32 - places[i % 2], places[i % 2],
-                             bits, type));
+          a.push_back(unpackPair(b, word, low % 32 - places[i % 2],
+                                 places[i % 2], bits, type));
           continue;
         }
         // More bits than the fraction has: each by itself.

@@ -104,10 +104,10 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
 }
 
 namespace {
-/// Loads that stream (`nontemporal`) or that were moved ahead as instructions
-/// of their own: the first with hints that suit what is read once, the others
-/// because LLVM would move a load whose value goes around a loop back to its
-/// use.
+/// Loads that stream (`nontemporal`), that were moved ahead or that stay in
+/// place as instructions of their own: the first with hints that suit what is
+/// read once, the others because LLVM would move a load whose value goes around
+/// a loop back to its use, or join neighbours that the plan wants apart.
 struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
   LowerPlacedLoad(const LLVMTypeConverter &converter, int64_t streamBytes)
       : ConvertOpToLLVMPattern(converter, /*benefit=*/2),
@@ -121,7 +121,8 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     const int64_t words =
         type.getNumElements() * type.getElementTypeBitWidth() / 32;
     const int64_t alignment = op.getAlignment().value_or(1);
-    if ((!op.getNontemporal() && !op->hasAttr(kPrefetchedAttr)) ||
+    if ((!op.getNontemporal() && !op->hasAttr(kPrefetchedAttr) &&
+         !op->hasAttr(kInPlaceAttr)) ||
         memref.getMemorySpace() || type.getRank() != 1 ||
         (words != 1 && words != 2 && words != 4) || alignment < 4 * words ||
         type.getNumElements() * type.getElementTypeBitWidth() != 32 * words)

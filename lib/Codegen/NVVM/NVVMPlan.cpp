@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NVVMPlanLanes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
@@ -203,6 +204,20 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             why.getDictionary(&getContext())};
   }
 
+  /// The same on any unit.
+  ReasonedPlan planOn(const ::gptq::TargetInfo &target,
+                      const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
+                      bool isQuantized, bool isNormalized, int64_t mMin,
+                      int64_t mMax) {
+    if (unit.kind != ::gptq::UnitInfo::Kind::Lanes)
+      return planMatmul(target, unit, n, k, isQuantized, isNormalized, mMin,
+                        mMax);
+    return planOnLanes(
+        &getContext(), target, unit,
+        {bufferPartials, hoistScales, foldZeros, prefetch, loadBits}, n, k,
+        isQuantized, mMin, mMax);
+  }
+
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
   /// f32 for a thread at a time.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax,
@@ -225,7 +240,16 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           << chip << "'";
       return signalPassFailure();
     }
-    // The unit multiplies what the activations are.
+    const ::gptq::UnitInfo *chosen = this->unit.empty()
+                                         ? &target->units.front()
+                                         : target->findUnit(this->unit);
+    if (!chosen) {
+      getOperation().emitError("expects a unit of ")
+          << chip << ", but found '" << this->unit << "'";
+      return signalPassFailure();
+    }
+    const ::gptq::UnitInfo &unit = *chosen;
+    // A matrix unit multiplies what the activations are; others can widen.
     bool isRefused = false;
     getOperation().walk([&](Operation *op) {
       Value lhs;
@@ -234,7 +258,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       else if (auto matmul = dyn_cast<MatmulOp>(op))
         lhs = matmul.getLhs();
       if (!lhs || !getElementTypeOrSelf(lhs).isBF16() || target->hasBF16 ||
-          isRefused)
+          unit.kind != ::gptq::UnitInfo::Kind::Matrix || isRefused)
         return;
       op->emitError("expects activations of f16 on ")
           << chip << ", whose matrix units have no bf16";
@@ -242,23 +266,24 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     });
     if (isRefused)
       return signalPassFailure();
-    const ::gptq::UnitInfo &unit = target->units.front();
     planOps(
         getOperation(), reasons,
-        [](Operation *op) -> SmallVector<int64_t> {
-          if (isa<DequantMatmulOp, MatmulOp>(op))
-            return {1, kTileRows, 2 * kTileRows};
-          return {1};
+        [&](Operation *op) -> SmallVector<int64_t> {
+          if (!isa<DequantMatmulOp, MatmulOp>(op))
+            return {1};
+          if (unit.kind == ::gptq::UnitInfo::Kind::Lanes)
+            return lanesRowEnds();
+          return {1, kTileRows, 2 * kTileRows};
         },
         [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
-            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/true, bool(matmul.getSource()),
-                              mMin, mMax);
+            return planOn(*target, unit, matmul.getN(), matmul.getK(),
+                          /*isQuantized=*/true, bool(matmul.getSource()), mMin,
+                          mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
-            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/false, bool(matmul.getSource()),
-                              mMin, mMax);
+            return planOn(*target, unit, matmul.getN(), matmul.getK(),
+                          /*isQuantized=*/false, bool(matmul.getSource()), mMin,
+                          mMax);
           // Attention reads each cache once for every query head: the second
           // time from the level-2 cache, and on other multiprocessors.
           return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),

@@ -1,6 +1,8 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics -gptq-nvvm-plan | FileCheck %s
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan="buffer-partials=false hoist-scales=false fold-zeros=false prefetch=false load-bits=32" 2>/dev/null | FileCheck %s --check-prefix=OFF
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=reasons=true 2>/dev/null | FileCheck %s --check-prefix=WHY
+// RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f16x2 2>/dev/null | FileCheck %s --check-prefix=LANES
+// RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f32 2>/dev/null | FileCheck %s --check-prefix=SCALAR
 
 // 8192 columns are 512 tiles of 16: four for each of 132 multiprocessors, their sums in 16 registers, and room for two
 // parts of K. 32 rows leave no room for a sum of activations of their own: zero points are subtracted from codes.
@@ -51,4 +53,21 @@ func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<
   %0 = gptq.rms_norm ins(%x, %w : tensor<?x32xf32>, tensor<32xf16>) outs(%e : tensor<?x32xf32>) {epsilon = 1.0e-5} -> tensor<?x32xf32>
   %1 = gptq.attention ins(%0 at %p : tensor<?x32xf32>) state(%c, %c : memref<2x16x8xf16>, memref<2x16x8xf16>) outs(%e : tensor<?x32xf32>) {heads = 4, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<?x32xf32>
   return %1 : tensor<?x32xf32>
+}
+
+// A warp multiplies with all 32 columns that its threads hold; 128 tiles of them are one for each of 128 workgroups. Zero
+// points cost nothing where unpacked pairs have something subtracted anyway.
+// LANES-LABEL: func @lanes
+//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2>,
+//  LANES-SAME:   #gptq.plan<mMin = 2, mMax = 2, {{.*}} rows = 2,
+//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{.*}} rows = 4,
+//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{.*}} rows = 8,
+//  LANES-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, {{.*}} stepK = 64, stages = 2>,
+//  LANES-SAME:   #gptq.plan<mMin = 17, mMax = 512, {{.*}} tileM = 16, {{.*}} rows = 16,
+// One weight at a time: a zero point is worth folding.
+// SCALAR-LABEL: func @lanes
+//       SCALAR:   unit = "fma_f32", {{.*}} scale = "accumulator", zero = "accumulator"
+func.func @lanes(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %e: tensor<?x4096xf32>) -> tensor<?x4096xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf32>
+  return %0 : tensor<?x4096xf32>
 }

@@ -47,8 +47,16 @@ LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
 /// Whether `buffer` is a weight of the kernel it is used in, or a part of one.
 bool isWeight(Value buffer);
 
-/// Whether `plan` multiplies with a matrix unit.
+/// On a load that stays where its value is used: the cache has it, and
+/// registers for it are few.
+inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
+
+/// The unit that `plan` multiplies with; null if there is none.
+const ::gptq::UnitInfo *unitOf(PlanAttr plan);
+/// Whether that is a matrix unit, and whether it is one that the threads of a
+/// warp with a column each are.
 bool usesMatrixUnit(PlanAttr plan);
+bool usesLanes(PlanAttr plan);
 
 /// Finds the unit of this name among all targets' units with `lanes` lanes;
 /// null if there is none.
