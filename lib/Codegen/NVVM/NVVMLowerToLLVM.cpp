@@ -40,19 +40,26 @@ using namespace mlir::gptq;
 static constexpr StringRef kSharedMemory = "workgroup_memory";
 static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
 
-/// Whether `kernel` reads P, its second index argument.
-static bool usesPosition(func::FuncOp kernel) {
+/// Whether `kernel` reads M or P, its first and second index argument.
+static bool usesDim(func::FuncOp kernel, unsigned dim) {
   unsigned indices = 0;
-  for (BlockArgument arg : kernel.getArguments())
-    if (arg.getType().isIndex() && indices++ == 1)
+  for (BlockArgument arg : kernel.getArguments()) {
+    if (arg.getType().isIndex() && indices++ == dim)
       return !arg.use_empty();
+    // A buffer that is open in its first dimension has M rows.
+    auto type = dyn_cast<MemRefType>(arg.getType());
+    if (dim == GPTQ_DIM_M && type && type.getRank() > 0 &&
+        type.isDynamicDim(0) && !type.getMemorySpace() && !arg.use_empty())
+      return true;
+  }
   return false;
 }
 
 /// Makes the grid function: one pointer per buffer, then one to the values of
 /// M and P in device memory.
 static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
-                      const KernelSignature &signature, bool usesPosition) {
+                      const KernelSignature &signature, bool usesM,
+                      bool usesPosition) {
   ImplicitLocOpBuilder b(body.getLoc(), body);
   MLIRContext *ctx = b.getContext();
   auto global = LLVM::LLVMPointerType::get(ctx, kGlobalSpace);
@@ -72,30 +79,61 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
       b.getDenseI32ArrayAttr({int32_t(attribute(kThreadsAttr)), 1, 1}));
   entry->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
                  b.getI32IntegerAttr(attribute(kOccupancyAttr)));
+  const bool overlaps = bool(signature.attributes.get(kOverlapAttr));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
                      b.getI64IntegerAttr(GPTQ_ALIGNMENT));
-    entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
-                     b.getUnitAttr());
+    // What has no other name and is only read counts as constant
+    // (`ld.global.nc`): its loads would be moved in front of the wait for the
+    // kernel that writes it.
+    if (!overlaps)
+      entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
+                       b.getUnitAttr());
   }
-  // What the kernel in front leaves may be read from here on, the position too.
-  if (signature.attributes.get(kOverlapAttr) && usesPosition)
-    NVVM::GriddepcontrolOp::create(b, NVVM::GridDepActionKind::wait);
-  auto loadDim = [&](int64_t i) -> Value {
-    Value at = LLVM::GEPOp::create(b, global, b.getI64Type(),
-                                   entry.getArgument(buffers),
-                                   ArrayRef<LLVM::GEPArg>{int32_t(i)});
-    return LLVM::LoadOp::create(b, b.getI64Type(), at);
+  // Nothing of the same call writes M and P but its last kernel: they may be
+  // read before the kernel in front has ended. Volatile: until that wait, the
+  // level-1 cache may hold what they were in the call before.
+  auto placeOf = [&](int64_t i) -> Value {
+    return LLVM::GEPOp::create(b, global, b.getI64Type(),
+                               entry.getArgument(buffers),
+                               ArrayRef<LLVM::GEPArg>{int32_t(i)});
   };
+  const bool advances = bool(signature.attributes.get(kAdvancesAttr));
+  auto loadDim = [&](int64_t i, bool isUsed) -> Value {
+    if (!isUsed)
+      return LLVM::ConstantOp::create(b, b.getI64Type(),
+                                      b.getI64IntegerAttr(0));
+    return LLVM::LoadOp::create(b, b.getI64Type(), placeOf(i), /*alignment=*/8,
+                                /*isVolatile=*/true);
+  };
+  Value position = loadDim(GPTQ_DIM_P, usesPosition || advances);
   Value workgroup = LLVM::ZExtOp::create(
       b, b.getI64Type(), NVVM::BlockIdXOp::create(b, b.getI32Type()));
   callBody(b, body, entry, signature,
-           {loadDim(GPTQ_DIM_M), loadDim(GPTQ_DIM_P), workgroup,
+           {loadDim(GPTQ_DIM_M, usesM), position, workgroup,
             LLVM::AddressOfOp::create(b, shared), [&](int64_t i) -> Value {
               return LLVM::AddrSpaceCastOp::create(b, generic,
                                                    entry.getArgument(i));
             }});
+  if (!advances)
+    return;
+  // The first thread alone: the others may not have read it yet.
+  Block *last = b.getInsertionBlock();
+  Operation *end = last->getTerminator();
+  Block *done = last->splitBlock(end);
+  Block *advance = b.createBlock(done);
+  auto constant = [&](Type type, int64_t value) -> Value {
+    return LLVM::ConstantOp::create(b, type, b.getIntegerAttr(type, value));
+  };
+  Value next = LLVM::AddOp::create(b, position, constant(b.getI64Type(), 1));
+  LLVM::StoreOp::create(b, next, placeOf(GPTQ_DIM_P));
+  LLVM::BrOp::create(b, ValueRange(), done);
+  b.setInsertionPointToEnd(last);
+  Value isFirst = LLVM::ICmpOp::create(
+      b, LLVM::ICmpPredicate::eq, NVVM::ThreadIdXOp::create(b, b.getI32Type()),
+      constant(b.getI32Type(), 0));
+  LLVM::CondBrOp::create(b, isFirst, advance, done);
 }
 
 namespace {
@@ -133,10 +171,13 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     }
     if (words > 1)
       results = "{" + results + "}";
+    // What an earlier call has written may be old in the level-1 cache until
+    // the kernel waits for the one in front.
     std::string code = op.getNontemporal()
                            ? "ld.global.nc.L1::no_allocate.L2::" +
                                  std::to_string(streamBytes) + "B"
-                           : "ld.global";
+                       : op->hasAttr(kSettledAttr) ? "ld.relaxed.gpu.global"
+                                                   : "ld.global";
     if (words > 1)
       code += ".v" + std::to_string(words);
     code += ".b32 " + results + ",[$" + std::to_string(words) + "];";
@@ -169,13 +210,20 @@ struct NVVMOverlapLaunchesPass final
   using Base::Base;
 
   /// Whether `op` touches memory that the kernel in front may have written, or
-  /// may still read: anything but loads of weights and workgroup memory.
-  static bool mustWait(Operation *op) {
-    if (op->getNumRegions() > 0)
-      return true;
-    if (auto load = dyn_cast<vector::LoadOp>(op))
-      return load.getMemRefType().getRank() != 3;
-    return !isMemoryEffectFree(op);
+  /// may still read: anything but loads of weights, of what is settled, and of
+  /// workgroup memory. Kernels that read P may have the caches among their
+  /// buffers of three dimensions, not weights alone.
+  static bool mustWait(Operation *op, bool hasCaches) {
+    return op
+        ->walk([&](Operation *inner) {
+          if (inner->getNumRegions() > 0 || inner->hasAttr(kSettledAttr))
+            return WalkResult::advance();
+          auto load = dyn_cast<vector::LoadOp>(inner);
+          bool waits = load ? hasCaches || load.getMemRefType().getRank() != 3
+                            : !isMemoryEffectFree(inner);
+          return waits ? WalkResult::interrupt() : WalkResult::advance();
+        })
+        .wasInterrupted();
   }
 
   void runOnOperation() override {
@@ -188,11 +236,9 @@ struct NVVMOverlapLaunchesPass final
     b.setInsertionPointToStart(&body);
     NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
                                    NVVM::GridDepActionKind::launch_dependents);
-    // The entry waits before it reads P.
-    if (usesPosition(kernel))
-      return;
+    const bool hasCaches = usesDim(kernel, GPTQ_DIM_P);
     for (Operation &op : llvm::make_early_inc_range(body)) {
-      if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
+      if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op, hasCaches))
         continue;
       b.setInsertionPoint(&op);
       NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
@@ -209,10 +255,11 @@ struct NVVMLowerToLLVMPass final
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto kernels = collectKernels(module);
-    llvm::DenseSet<StringAttr> readsPosition;
+
+    llvm::DenseMap<StringAttr, std::pair<bool, bool>> reads;
     for (auto kernel : module.getOps<func::FuncOp>())
-      if (usesPosition(kernel))
-        readsPosition.insert(kernel.getSymNameAttr());
+      reads[kernel.getSymNameAttr()] = {usesDim(kernel, GPTQ_DIM_M),
+                                        usesDim(kernel, GPTQ_DIM_P)};
 
     LowerToLLVMOptions options(&getContext());
     LLVMTypeConverter converter(&getContext(), options);
@@ -244,7 +291,7 @@ struct NVVMLowerToLLVMPass final
         Attribute(), /*alignment=*/16, kSharedSpace);
     for (auto &[name, signature] : kernels)
       makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
-                readsPosition.contains(name));
+                reads[name].first, reads[name].second);
   }
 };
 } // namespace

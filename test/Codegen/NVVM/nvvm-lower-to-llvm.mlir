@@ -40,3 +40,21 @@ func.func @kernel(%w: memref<1x1x128xi32>, %x: memref<1x64xf16>, %y: memref<?x4x
   vector.store %s, %y[%group, %c0] : memref<?x4xf32>, vector<4xf32>
   return
 }
+
+// A kernel that leaves P + 1: the first thread of its only workgroup does, at the end.
+// It overlaps the one in front: its buffers change while it runs, so nothing is said that makes loads of them constant.
+// CHECK-LABEL: llvm.func @advance(
+//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64})
+//       CHECK:   %[[P:.+]] = llvm.load
+//       CHECK:   llvm.call @advance.body
+//       CHECK:   %[[IS:.+]] = llvm.icmp "eq" %{{.+}}, %{{.+}} : i32
+//       CHECK:   llvm.cond_br %[[IS]], ^bb1, ^bb2
+//       CHECK: ^bb1:
+//       CHECK:   %[[NEXT:.+]] = llvm.add %[[P]], %{{.+}} : i64
+//       CHECK:   llvm.store %[[NEXT]]
+//       CHECK: ^bb2:
+//       CHECK:   llvm.return
+func.func @advance(%y: memref<1xi32>, %m: index, %p: index, %group: index)
+    attributes {gptq.kernel, gptq.advances, gptq.overlap, gptq.threads = 64 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>]} {
+  return
+}
