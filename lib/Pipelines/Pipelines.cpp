@@ -76,10 +76,25 @@ static bool isForNVVM(const PipelineOptions &options) {
 
 static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   if (isForNVVM(options)) {
+    const int64_t multiprocessors =
+        ::gptq::findTarget(options.target)->multiprocessors;
+    if (options.next) {
+      AddNextPassOptions next;
+      next.parts = multiprocessors;
+      pm.addPass(createAddNextPass(next));
+    }
     pm.addPass(createStagePermutationsPass());
+    if (options.fuse && options.fuseRotary)
+      pm.addPass(createFuseRotaryPass());
     NarrowActivationsPassOptions narrow;
     narrow.type = options.activations;
     pm.addPass(createNarrowActivationsPass(narrow));
+    if (options.splitContext) {
+      SplitContextPassOptions split;
+      // One loads while the other sums.
+      split.workgroups = 2 * multiprocessors;
+      pm.addPass(createSplitContextPass(split));
+    }
     addCleanup(pm);
     NVVMPlanPassOptions plan;
     plan.chip = options.target;
@@ -235,6 +250,14 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
           "GPUs: what matmuls read activations as: f16, bf16, auto")};
   Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
                         llvm::cl::desc("GPUs: load weights ahead of time")};
+  Option<bool> next{*this, "next", llvm::cl::init(true),
+                    llvm::cl::desc("GPUs: add the entry that chooses tokens")};
+  Option<bool> fuseRotary{
+      *this, "fuse-rotary", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: rotate and append where attention reads")};
+  Option<bool> splitContext{
+      *this, "split-context", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: split attention over parts of the context")};
   Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
                        llvm::cl::desc("GPUs: let kernels start early")};
   Option<int64_t> loadBits{
@@ -253,6 +276,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.activations = activations;
     options.prefetch = prefetch;
     options.overlap = overlap;
+    options.next = next;
+    options.fuseRotary = fuseRotary;
+    options.splitContext = splitContext;
     options.loadBits = loadBits;
     return options;
   }

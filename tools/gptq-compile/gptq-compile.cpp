@@ -105,6 +105,19 @@ static cl::opt<bool>
               cl::desc("GPUs: start a kernel when the one in front has ended"),
               cl::cat(category));
 static cl::opt<bool>
+    noNext("no-next",
+           cl::desc("GPUs: leave out the entry that chooses tokens"),
+           cl::cat(category));
+static cl::opt<bool>
+    noFuseRotary("no-fuse-rotary",
+                 cl::desc("GPUs: rotate and append in a kernel of its own"),
+                 cl::cat(category));
+static cl::opt<bool>
+    noSplitContext("no-split-context",
+                   cl::desc("GPUs: attend to all of the context in one "
+                            "workgroup a head"),
+                   cl::cat(category));
+static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
@@ -422,6 +435,9 @@ int main(int argc, char **argv) {
     options.activations = activations;
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
+    options.next = !noNext;
+    options.fuseRotary = !noFuseRotary;
+    options.splitContext = !noSplitContext;
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

@@ -40,6 +40,12 @@ struct PipelineOptions {
   bool prefetch = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
+  /// The device chooses tokens: the model gets the entry `next`. In it, and
+  /// wherever there is one row, attention rotates and appends by itself, and is
+  /// split over parts of the context.
+  bool next = true;
+  bool fuseRotary = true;
+  bool splitContext = true;
   int64_t loadBits = 128;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
