@@ -388,9 +388,14 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
         return error(dispatch, "expects no tensor to be both input and "
                                "destination");
       buffers[place.index].holds = value;
+    } else if (place.kind == Place::Input) {
+      // Left for the next call.
+      if (llvm::is_contained(dispatch.getInputs(), init))
+        return error(dispatch, "expects no tensor to be both input and "
+                               "destination");
     } else {
-      return error(dispatch, "expects its destinations to be tensor.empty or "
-                             "results of dispatches");
+      return error(dispatch, "expects its destinations to be tensor.empty, "
+                             "results of dispatches or inputs of the entry");
     }
     places[value] = place;
     args.push_back(place);

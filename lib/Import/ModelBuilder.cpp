@@ -544,13 +544,17 @@ Value ModelBuilder::emitAttention(const ModelConfig &config,
   const std::string label = attention.label + ".attention";
   loc = at(label);
   init = empty(x, width, loc);
-  Value mixed =
-      labeled(AttentionOp::create(b, loc, init.getType(), rotated, position,
-                                  keys, values, init, heads, kvHeads, headDim,
-                                  b.getF64FloatAttr(config.attentionScale),
-                                  b.getI64IntegerAttr(attention.window),
-                                  b.getF64FloatAttr(config.attentionCap)),
-              label);
+  Value mixed = labeled(
+      AttentionOp::create(
+          b, loc, init.getType(), rotated, /*k=*/Value(), /*v=*/Value(),
+          /*table=*/Value(), /*q_norm=*/Value(), /*k_norm=*/Value(), position,
+          /*part=*/Value(), keys, values, init, heads, kvHeads, headDim,
+          b.getF64FloatAttr(config.attentionScale),
+          b.getI64IntegerAttr(attention.window),
+          b.getF64FloatAttr(config.attentionCap),
+          /*epsilon=*/b.getF64FloatAttr(0.0),
+          /*parts=*/b.getI64IntegerAttr(1)),
+      label);
   return emitLinear(attention.o, mixed);
 }
 

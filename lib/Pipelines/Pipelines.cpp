@@ -76,15 +76,29 @@ static bool isForNVVM(const PipelineOptions &options) {
 
 static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
   const ::gptq::TargetInfo *target = ::gptq::findTarget(options.target);
+  const bool isGpu = isForNVVM(options);
+  if (isGpu && options.next) {
+    AddNextPassOptions next;
+    next.parts = target->multiprocessors;
+    pm.addPass(createAddNextPass(next));
+  }
   if (options.fuse && target && target->avoidsSmallKernels) {
     pm.addPass(createFuseResidualAddPass());
     pm.addPass(createFuseNormMatmulPass());
   }
-  if (isForNVVM(options)) {
+  if (isGpu) {
     pm.addPass(createStagePermutationsPass());
+    if (options.fuse && options.fuseRotary)
+      pm.addPass(createFuseRotaryPass());
     NarrowActivationsPassOptions narrow;
     narrow.type = options.activations;
     pm.addPass(createNarrowActivationsPass(narrow));
+    if (options.splitContext) {
+      SplitContextPassOptions split;
+      // One loads while the other sums.
+      split.workgroups = 2 * target->multiprocessors;
+      pm.addPass(createSplitContextPass(split));
+    }
     addCleanup(pm);
     NVVMPlanPassOptions plan;
     plan.chip = options.target;
@@ -267,6 +281,14 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<bool> normalize{
       *this, "normalize", llvm::cl::init(true),
       llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
+  Option<bool> next{*this, "next", llvm::cl::init(true),
+                    llvm::cl::desc("GPUs: add the entry that chooses tokens")};
+  Option<bool> fuseRotary{
+      *this, "fuse-rotary", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: rotate and append where attention reads")};
+  Option<bool> splitContext{
+      *this, "split-context", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: split attention over parts of the context")};
   Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
                        llvm::cl::desc("GPUs: let kernels start early")};
   Option<int64_t> loadBits{
@@ -297,6 +319,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.prefetch = prefetch;
     options.overlap = overlap;
     options.normalize = normalize;
+    options.next = next;
+    options.fuseRotary = fuseRotary;
+    options.splitContext = splitContext;
     options.loadBits = loadBits;
     options.planFile = planFile;
     options.unit = unit;

@@ -166,6 +166,41 @@ func.func @heads_divide(%q: tensor<?x24xf32>, %p: index, %c: memref<2x16x8xf32>,
 }
 
 // -----
+func.func @parts_know_the_first(%q: tensor<1x16xf32>, %p: index, %c: memref<2x16x8xf32>, %s: tensor<3x16xf32>, %t: tensor<3x4xf32>) {
+  // expected-error @+1 {{expects the number of its first part where there are several, but found 3 parts without it}}
+  %0:2 = gptq.attention ins(%q at %p : tensor<1x16xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%s, %t : tensor<3x16xf32>, tensor<3x4xf32>) {heads = 2, kv_heads = 2, head_dim = 8, scale = 1.0, parts = 3} -> tensor<3x16xf32>, tensor<3x4xf32>
+  return
+}
+
+// -----
+func.func @norms_go_with_rotations(%q: tensor<1x16xf32>, %p: index, %n: tensor<8xf32>, %c: memref<2x16x8xf32>, %e: tensor<1x16xf32>) {
+  // expected-error @+1 {{expects k, v and table where it rotates, and norms only there}}
+  %0 = gptq.attention ins(%q q_norm %n at %p : tensor<1x16xf32> q_norm tensor<8xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<1x16xf32>) {heads = 2, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<1x16xf32>
+  return
+}
+
+// -----
+func.func @pairs_for_each_head(%s: tensor<3x16xf32>, %t: tensor<3x2xf32>, %e: tensor<1x16xf32>) {
+  // expected-error @+1 {{expects dimension 1 of stats to be 4 (a pair a head), but found 2}}
+  %0 = gptq.join_attention ins(%s, %t : tensor<3x16xf32>, tensor<3x2xf32>) outs(%e : tensor<1x16xf32>) {heads = 2, head_dim = 8} -> tensor<1x16xf32>
+  return
+}
+
+// -----
+func.func @values_then_indices(%x: tensor<1x16xf32>, %p: index, %v: tensor<3x1xf32>, %n: tensor<3x1xi32>) {
+  // expected-error @+1 {{expects values of f32, then indices of i32, but found}}
+  %0:2 = gptq.argmax ins(%x part %p : tensor<1x16xf32>) outs(%n, %v : tensor<3x1xi32>, tensor<3x1xf32>) {columns = 8} -> tensor<3x1xi32>, tensor<3x1xf32>
+  return
+}
+
+// -----
+func.func @fragments_have_one_type(%a: vector<4x2xf16>, %b: vector<2x2xbf16>, %c: vector<2x2xf32>) {
+  // expected-error @+1 {{expects a and b of one element type}}
+  %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xf16>, vector<2x2xbf16>, vector<2x2xf32>
+  return
+}
+
+// -----
 func.func @weight_exists() {
   // expected-error @+1 {{expects a gptq.weight named @nowhere}}
   %0 = gptq.load_weight @nowhere : tensor<2xf16>

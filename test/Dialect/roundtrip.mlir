@@ -83,6 +83,31 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
   return
 }
 
+// CHECK-LABEL: func @decode_ops
+func.func @decode_ops(%token: tensor<1xi32>, %q: tensor<1x64xf32>, %k: tensor<1x16xf32>, %rotary: tensor<16x8xf32>, %norm: tensor<8xf32>, %p: index,
+                      %keys: memref<2x16x8xf32>, %s: tensor<3x64xf32>, %t: tensor<3x16xf32>, %v: tensor<2x1xf32>, %n: tensor<2x1xi32>) {
+  %c0 = arith.constant 0 : index
+  // CHECK: gptq.attention ins({{.*}} rotary {{.*}} q_norm {{.*}} k_norm {{.*}} at {{.*}} part
+  %0:2 = gptq.attention ins(%q rotary %k, %k, %rotary q_norm %norm k_norm %norm at %p part %c0 :
+      tensor<1x64xf32> rotary tensor<1x16xf32>, tensor<1x16xf32>, tensor<16x8xf32> q_norm tensor<8xf32> k_norm tensor<8xf32>)
+      state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%s, %t : tensor<3x64xf32>, tensor<3x16xf32>)
+      {heads = 8, kv_heads = 2, head_dim = 8, scale = 0.35, epsilon = 1.0e-6, parts = 3} -> tensor<3x64xf32>, tensor<3x16xf32>
+  // CHECK: gptq.join_attention
+  %1 = gptq.join_attention ins(%0#0, %0#1 : tensor<3x64xf32>, tensor<3x16xf32>) outs(%q : tensor<1x64xf32>) {heads = 8, head_dim = 8} -> tensor<1x64xf32>
+  // CHECK: gptq.argmax
+  %2:2 = gptq.argmax ins(%1 part %c0 : tensor<1x64xf32>) outs(%v, %n : tensor<2x1xf32>, tensor<2x1xi32>) {columns = 32} -> tensor<2x1xf32>, tensor<2x1xi32>
+  // CHECK: gptq.choose_token
+  %3:2 = gptq.choose_token ins(%2#0, %2#1 : tensor<2x1xf32>, tensor<2x1xi32>) outs(%token, %token : tensor<1xi32>, tensor<1xi32>) -> tensor<1xi32>, tensor<1xi32>
+  return
+}
+
+// CHECK-LABEL: func @fragments
+func.func @fragments(%a: vector<4x2xf16>, %b: vector<2x2xf16>, %c: vector<2x2xf32>) {
+  // CHECK: gptq.fragment_dot
+  %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xf16>, vector<2x2xf16>, vector<2x2xf32>
+  return
+}
+
 // CHECK-LABEL: func @matmuls
 func.func @matmuls(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %z: tensor<2x32xi4>, %perm: tensor<64xi32>,
                    %bias: tensor<32xf16>, %w: tensor<32x64xbf16>, %e: tensor<?x32xf32>) {

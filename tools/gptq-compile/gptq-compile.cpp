@@ -40,9 +40,10 @@ namespace cl = llvm::cl;
 
 static cl::OptionCategory category("gptq-compile options");
 
-static cl::opt<std::string> input(cl::Positional, cl::Required,
-                                  cl::desc("<checkpoint folder, file.gguf or file.mlir>"),
-                                  cl::cat(category));
+static cl::opt<std::string>
+    input(cl::Positional, cl::Required,
+          cl::desc("<checkpoint folder, file.gguf or file.mlir>"),
+          cl::cat(category));
 static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
                                    cl::cat(category));
@@ -118,6 +119,18 @@ static cl::opt<bool>
     noNormalize("no-normalize",
                 cl::desc("GPUs: normalize rows in kernels of their own"),
                 cl::cat(category));
+static cl::opt<bool>
+    noNext("no-next", cl::desc("GPUs: leave out the entry that chooses tokens"),
+           cl::cat(category));
+static cl::opt<bool>
+    noFuseRotary("no-fuse-rotary",
+                 cl::desc("GPUs: rotate and append in a kernel of its own"),
+                 cl::cat(category));
+static cl::opt<bool>
+    noSplitContext("no-split-context",
+                   cl::desc("GPUs: attend to all of the context in one "
+                            "workgroup a head"),
+                   cl::cat(category));
 static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
@@ -489,6 +502,9 @@ int main(int argc, char **argv) {
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
     options.normalize = !noNormalize;
+    options.next = !noNext;
+    options.fuseRotary = !noFuseRotary;
+    options.splitContext = !noSplitContext;
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

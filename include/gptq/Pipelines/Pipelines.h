@@ -42,6 +42,12 @@ struct PipelineOptions {
   bool overlap = true;
   /// Every workgroup of a matmul of one row normalizes the row itself.
   bool normalize = true;
+  /// The device chooses tokens: the model gets the entry `next`. In it, and
+  /// wherever there is one row, attention rotates and appends by itself, and is
+  /// split over parts of the context.
+  bool next = true;
+  bool fuseRotary = true;
+  bool splitContext = true;
   int64_t loadBits = 128;
   /// A file of plans that replace the planner's, or empty.
   std::string planFile;

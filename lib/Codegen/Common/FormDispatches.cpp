@@ -106,6 +106,8 @@ private:
   func::FuncOp entry;
   Kernels &kernels;
   Value rows, position;
+  /// The entry is for one row.
+  bool isForOneRow = false;
 };
 
 } // namespace
@@ -302,10 +304,13 @@ LogicalResult DispatchFormer::form(Operation *op) {
       copy->erase();
   });
   SmallVector<Value> inits(dps.getDpsInits());
+  // What an entry is called with may be left for its next call.
   for (Value init : inits)
-    if (!isEmpty(init) && !(readsInits(op) && init.getDefiningOp<DispatchOp>()))
-      return op->emitError("expects destinations that are tensor.empty, or "
-                           "results of dispatches to add to");
+    if (!isEmpty(init) && !isa<BlockArgument>(init) &&
+        !(readsInits(op) && init.getDefiningOp<DispatchOp>()))
+      return op->emitError("expects destinations that are tensor.empty, "
+                           "arguments of the entry, or results of dispatches "
+                           "to add to");
 
   // An op on a fixed number of rows has one kernel, whatever M is.
   auto outType = cast<RankedTensorType>(inits.front().getType());
@@ -319,8 +324,9 @@ LogicalResult DispatchFormer::form(Operation *op) {
     int64_t bound = fixedRows ? maxRows : std::min(plan.getMMax(), maxRows);
     if (!bounds.empty() && bound <= bounds.back())
       continue;
-    func::FuncOp kernel = outline(copy, plan, !fixedRows && bound == 1,
-                                  inputs.getArrayRef(), inits);
+    func::FuncOp kernel =
+        outline(copy, plan, isForOneRow || (!fixedRows && bound == 1),
+                inputs.getArrayRef(), inits);
     if (!kernel)
       return failure();
     StringAttr name = kernels.add(kernel, op->getName().stripDialect(), bound);
@@ -351,12 +357,18 @@ LogicalResult DispatchFormer::run() {
     auto type = dyn_cast<RankedTensorType>(arg.getType());
     if (!rows && type && type.getRank() > 0 && type.isDynamicDim(0))
       rows = tensor::DimOp::create(b, entry.getLoc(), arg, 0);
+    else if (!rows && type && type.getRank() > 0 && type.getDimSize(0) == 1)
+      isForOneRow = true;
     else if (arg.getType().isIndex())
       position = arg;
   }
-  if (!rows)
+  if (rows)
+    isForOneRow = false;
+  else if (isForOneRow)
+    rows = arith::ConstantIndexOp::create(b, entry.getLoc(), 1);
+  else
     return entry.emitError(
-        "expects an argument with a dynamic first dimension, M");
+        "expects an argument with a first dimension that is dynamic, M, or 1");
   if (!position)
     position = arith::ConstantIndexOp::create(b, entry.getLoc(), 0);
 

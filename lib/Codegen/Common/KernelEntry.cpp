@@ -12,9 +12,9 @@
 using namespace mlir;
 using namespace mlir::gptq;
 
-static constexpr StringRef kKeptAttrs[] = {kKernelAttr,    kGridAttr,
-                                           kScratchAttr,   kThreadsAttr,
-                                           kOccupancyAttr, kOverlapAttr};
+static constexpr StringRef kKeptAttrs[] = {
+    kKernelAttr,    kGridAttr,    kScratchAttr, kThreadsAttr,
+    kOccupancyAttr, kOverlapAttr, kAdvancesAttr};
 
 static bool isScratch(Type type) {
   auto memref = dyn_cast<MemRefType>(type);

@@ -39,8 +39,12 @@ static SmallVector<int64_t> workgroupTile(Operation *op, PlanAttr plan) {
       return {plan.getTileM()};
     return {plan.getTileM(), int64_t(panels(matmul.getLayoutAttr()))};
   }
-  if (isa<AttentionOp>(op))
-    return {plan.getTileM(), 1, plan.getTileN()};
+  if (auto attention = dyn_cast<AttentionOp>(op)) {
+    SmallVector<int64_t> tile{plan.getTileM(), 1, plan.getTileN()};
+    if (attention.getPart())
+      tile.push_back(1);
+    return tile;
+  }
   return {plan.getTileM()};
 }
 

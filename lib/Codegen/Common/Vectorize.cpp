@@ -389,9 +389,8 @@ static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
-/// 1 / sqrt(mean square + epsilon) for a sum of squares over `size` elements.
-static Value inverseRms(VectorBuilder &b, Value squares, int64_t size,
-                        double epsilon) {
+Value mlir::gptq::inverseRms(VectorBuilder &b, Value squares, int64_t size,
+                             double epsilon) {
   Value mean = arith::DivFOp::create(b, squares, b.f32(double(size)));
   Value root = math::SqrtOp::create(
       b, Value(arith::AddFOp::create(b, mean, b.f32(epsilon))));
@@ -749,9 +748,13 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
 /// latency of an FMA, few enough to stay in registers.
 static constexpr int64_t kHeadVectors = 8;
 
-static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
+static LogicalResult vectorize(AttentionOp op, VectorBuilder &b,
+                               PlanAttr plan) {
   if (b.threads > 1)
-    return vectorizeOnWarps(op, b);
+    return vectorizeOnWarps(op, b, plan);
+  if (op.getK() || op.getPart())
+    return op.emitOpError("expects workgroups of several threads where it "
+                          "rotates or is in parts");
   int64_t d = op.getHeadDim(), groups = op.getHeads() / op.getKvHeads();
   int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
   if (ShapedType::isDynamic(context))
@@ -878,6 +881,138 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
+static LogicalResult vectorize(JoinAttentionOp op, VectorBuilder &b, PlanAttr) {
+  if (b.threads == 1)
+    return op.emitOpError("expects workgroups of several threads");
+  return vectorizeOnWarps(op, b);
+}
+
+//===----------------------------------------------------------------------===//
+// The next token
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// An element and where it is.
+struct Largest {
+  Value value, index;
+};
+} // namespace
+
+/// The larger of two elements, of equal ones that in front. NaNs are never
+/// larger.
+static Largest larger(VectorBuilder &b, Largest x, Largest y) {
+  Value more =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, y.value, x.value);
+  Value same =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, y.value, x.value);
+  Value before =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, y.index, x.index);
+  Value wins = arith::OrIOp::create(b, more, both(b, same, before));
+  return {select(b, wins, y.value, x.value), select(b, wins, y.index, x.index)};
+}
+
+/// The largest of `from(i)` for i in [begin, end), which the threads share, on
+/// all of the first warp's threads.
+static Largest largestOf(VectorBuilder &b, Value begin, Value end,
+                         function_ref<Largest(Value)> from) {
+  constexpr int64_t lanes = VectorBuilder::kWarpThreads;
+  const int64_t warps = b.threads / lanes;
+  Type i32 = b.getI32Type();
+  Value lowest = b.f32(-std::numeric_limits<float>::infinity());
+  Value nowhere = arith::ConstantOp::create(
+      b, b.getI32IntegerAttr(std::numeric_limits<int32_t>::max()));
+  auto loop =
+      scf::ForOp::create(b, b.threads > 1 ? b.add(begin, b.thread) : begin, end,
+                         b.index(b.threads), ValueRange{lowest, nowhere});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Largest next =
+        larger(b, {loop.getRegionIterArg(0), loop.getRegionIterArg(1)},
+               from(loop.getInductionVar()));
+    scf::YieldOp::create(b, ValueRange{next.value, next.index});
+  }
+  Largest result{loop.getResult(0), loop.getResult(1)};
+  if (b.threads == 1)
+    return result;
+  auto inWarp = [&](Largest own) {
+    for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
+      own = larger(b, own,
+                   {b.shuffle(own.value, mask), b.shuffle(own.index, mask)});
+    return own;
+  };
+  result = inWarp(result);
+  if (warps == 1)
+    return result;
+  Value values = b.workgroupBuffer({warps});
+  Value indices = memref::AllocOp::create(
+      b, MemRefType::get({warps}, i32, MemRefLayoutAttrInterface(),
+                         cast<MemRefType>(values.getType()).getMemorySpace()));
+  Value lane = remainder(b, b.thread, lanes), warp = divide(b, b.thread, lanes);
+  auto store = scf::IfOp::create(b, equal(b, lane, b.index(0)));
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(store.thenBlock());
+    memref::StoreOp::create(b, result.value, values, ValueRange{warp});
+    memref::StoreOp::create(b, result.index, indices, ValueRange{warp});
+  }
+  gpu::BarrierOp::create(b);
+  // Past the last warp the last is read again.
+  Value at = arith::MinSIOp::create(b, lane, b.index(warps - 1));
+  return inWarp({memref::LoadOp::create(b, values, ValueRange{at}),
+                 memref::LoadOp::create(b, indices, ValueRange{at})});
+}
+
+static LogicalResult vectorize(ArgmaxOp op, VectorBuilder &b, PlanAttr) {
+  Value values = op.getInits()[0], indices = op.getInits()[1];
+  Value n = b.index(columnsOf(op.getInput()));
+  if (cast<MemRefType>(values.getType()).getDimSize(0) != 1)
+    return op.emitOpError("expects a part for each workgroup");
+  Value begin = b.mul(op.getPart(), op.getColumns());
+  Value end = arith::MinSIOp::create(b, n, b.add(begin, op.getColumns()));
+  Value zero = b.index(0);
+  Largest largest = largestOf(b, begin, end, [&](Value column) -> Largest {
+    return {b.loadScalar(op.getInput(), {zero, column}),
+            arith::IndexCastOp::create(b, b.getI32Type(), column)};
+  });
+  auto write = [&] {
+    memref::StoreOp::create(b, largest.value, values, ValueRange{zero, zero});
+    memref::StoreOp::create(b, largest.index, indices, ValueRange{zero, zero});
+  };
+  if (b.threads > 1)
+    b.onFirstThread(write);
+  else
+    write();
+  return success();
+}
+
+static LogicalResult vectorize(ChooseTokenOp op, VectorBuilder &b, PlanAttr) {
+  auto kernel = op->getParentOfType<FunctionOpInterface>();
+  kernel->setAttr(kAdvancesAttr, b.getUnitAttr());
+  Value zero = b.index(0);
+  Largest largest =
+      largestOf(b, zero, rowsOf(b, op.getValues()), [&](Value part) -> Largest {
+        return {
+            memref::LoadOp::create(b, op.getValues(), ValueRange{part, zero}),
+            memref::LoadOp::create(b, op.getIndices(), ValueRange{part, zero})};
+      });
+  Value nowhere = arith::ConstantOp::create(
+      b, b.getI32IntegerAttr(std::numeric_limits<int32_t>::max()));
+  Value isNowhere = equal(b, largest.index, nowhere);
+  Value token =
+      select(b, isNowhere, arith::ConstantOp::create(b, b.getI32IntegerAttr(0)),
+             largest.index);
+  auto write = [&] {
+    for (Value init : op.getInits())
+      memref::StoreOp::create(b, token, init, ValueRange{zero});
+  };
+  if (b.threads > 1)
+    b.onFirstThread(write);
+  else
+    write();
+  return success();
+}
+
 namespace {
 struct VectorizePass final
     : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
@@ -923,7 +1058,8 @@ struct VectorizePass final
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               LayerNormOp, SoftcapOp, AddOp, AddRMSNormOp,
                               ActivationOp, StageOp, StageSplitOp,
-                              RotaryAppendOp, AttentionOp>(op, b, plan)))
+                              RotaryAppendOp, AttentionOp, JoinAttentionOp,
+                              ArgmaxOp, ChooseTokenOp>(op, b, plan)))
         return signalPassFailure();
       // What one thread has left in workgroup memory others may read.
       if (plan.getThreads() > 1 && writesWorkgroupMemory(op))

@@ -386,12 +386,38 @@ void MatrixLowering::sum(GroupSumOp op, const Activations &x) {
   op.erase();
 }
 
+/// One instruction.
+static void lower(FragmentDotOp op) {
+  VectorBuilder b(op, /*lanes=*/1);
+  auto pairsOf = [&](Value fragment) {
+    SmallVector<Value> pairs;
+    for (int64_t i = 0; i < cast<VectorType>(fragment.getType()).getDimSize(0);
+         ++i)
+      pairs.push_back(vector::ExtractOp::create(b, fragment, i));
+    return pairs;
+  };
+  SmallVector<Value> sums;
+  for (int64_t i = 0; i < 4; ++i)
+    sums.push_back(vector::ExtractOp::create(b, op.getAcc(),
+                                             ArrayRef<int64_t>{i / 2, i % 2}));
+  SmallVector<Value> right = pairsOf(op.getB());
+  MatrixLowering(b, /*isHalfStep=*/false)
+      .multiply(pairsOf(op.getA()), {right[0], right[1]}, sums);
+  Value result = b.zeros(op.getResult().getType());
+  for (int64_t i = 0; i < 4; ++i)
+    result = vector::InsertOp::create(b, sums[i], result,
+                                      ArrayRef<int64_t>{i / 2, i % 2});
+  op.getResult().replaceAllUsesWith(result);
+  op.erase();
+}
+
 namespace {
 struct NVVMLowerGroupDotPass final
     : mlir::gptq::impl::NVVMLowerGroupDotPassBase<NVVMLowerGroupDotPass> {
   using Base::Base;
 
   void runOnOperation() override {
+    getOperation()->walk([](FragmentDotOp op) { lower(op); });
     SmallVector<Operation *> ops;
     getOperation()->walk([&](Operation *op) {
       if (isa<GroupDotOp, GroupSumOp>(op))

@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/KernelEntry.h"
-#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -31,6 +30,7 @@
 namespace mlir::gptq {
 #define GEN_PASS_DEF_NVVMLOWERTOLLVMPASS
 #define GEN_PASS_DEF_NVVMOVERLAPLAUNCHESPASS
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h.inc"
 } // namespace mlir::gptq
 
@@ -41,19 +41,26 @@ using namespace mlir::gptq;
 static constexpr StringRef kSharedMemory = "workgroup_memory";
 static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
 
-/// Whether `kernel` reads P, its second index argument.
-static bool usesPosition(func::FuncOp kernel) {
+/// Whether `kernel` reads M or P, its first and second index argument.
+static bool usesDim(func::FuncOp kernel, unsigned dim) {
   unsigned indices = 0;
-  for (BlockArgument arg : kernel.getArguments())
-    if (arg.getType().isIndex() && indices++ == 1)
+  for (BlockArgument arg : kernel.getArguments()) {
+    if (arg.getType().isIndex() && indices++ == dim)
       return !arg.use_empty();
+    // A buffer that is open in its first dimension has M rows.
+    auto type = dyn_cast<MemRefType>(arg.getType());
+    if (dim == GPTQ_DIM_M && type && type.getRank() > 0 &&
+        type.isDynamicDim(0) && !type.getMemorySpace() && !arg.use_empty())
+      return true;
+  }
   return false;
 }
 
 /// Makes the grid function: one pointer per buffer, then one to the values of
 /// M and P in device memory.
 static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
-                      const KernelSignature &signature, bool usesPosition) {
+                      const KernelSignature &signature, bool usesM,
+                      bool usesPosition) {
   ImplicitLocOpBuilder b(body.getLoc(), body);
   MLIRContext *ctx = b.getContext();
   auto global = LLVM::LLVMPointerType::get(ctx, kGlobalSpace);
@@ -84,23 +91,49 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
       entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
                        b.getUnitAttr());
   }
-  // What the kernel in front leaves may be read from here on, the position too.
-  if (signature.attributes.get(kOverlapAttr) && usesPosition)
-    NVVM::GriddepcontrolOp::create(b, NVVM::GridDepActionKind::wait);
-  auto loadDim = [&](int64_t i) -> Value {
-    Value at = LLVM::GEPOp::create(b, global, b.getI64Type(),
-                                   entry.getArgument(buffers),
-                                   ArrayRef<LLVM::GEPArg>{int32_t(i)});
-    return LLVM::LoadOp::create(b, b.getI64Type(), at);
+  // Nothing of the same call writes M and P but its last kernel: they may be
+  // read before the kernel in front has ended. Volatile: until that wait, the
+  // level-1 cache may hold what they were in the call before.
+  auto placeOf = [&](int64_t i) -> Value {
+    return LLVM::GEPOp::create(b, global, b.getI64Type(),
+                               entry.getArgument(buffers),
+                               ArrayRef<LLVM::GEPArg>{int32_t(i)});
   };
+  const bool advances = bool(signature.attributes.get(kAdvancesAttr));
+  auto loadDim = [&](int64_t i, bool isUsed) -> Value {
+    if (!isUsed)
+      return LLVM::ConstantOp::create(b, b.getI64Type(),
+                                      b.getI64IntegerAttr(0));
+    return LLVM::LoadOp::create(b, b.getI64Type(), placeOf(i), /*alignment=*/8,
+                                /*isVolatile=*/true);
+  };
+  Value position = loadDim(GPTQ_DIM_P, usesPosition || advances);
   Value workgroup = LLVM::ZExtOp::create(
       b, b.getI64Type(), NVVM::BlockIdXOp::create(b, b.getI32Type()));
   callBody(b, body, entry, signature,
-           {loadDim(GPTQ_DIM_M), loadDim(GPTQ_DIM_P), workgroup,
+           {loadDim(GPTQ_DIM_M, usesM), position, workgroup,
             LLVM::AddressOfOp::create(b, shared), [&](int64_t i) -> Value {
               return LLVM::AddrSpaceCastOp::create(b, generic,
                                                    entry.getArgument(i));
             }});
+  if (!advances)
+    return;
+  // The first thread alone: the others may not have read it yet.
+  Block *last = b.getInsertionBlock();
+  Operation *end = last->getTerminator();
+  Block *done = last->splitBlock(end);
+  Block *advance = b.createBlock(done);
+  auto constant = [&](Type type, int64_t value) -> Value {
+    return LLVM::ConstantOp::create(b, type, b.getIntegerAttr(type, value));
+  };
+  Value next = LLVM::AddOp::create(b, position, constant(b.getI64Type(), 1));
+  LLVM::StoreOp::create(b, next, placeOf(GPTQ_DIM_P));
+  LLVM::BrOp::create(b, ValueRange(), done);
+  b.setInsertionPointToEnd(last);
+  Value isFirst = LLVM::ICmpOp::create(
+      b, LLVM::ICmpPredicate::eq, NVVM::ThreadIdXOp::create(b, b.getI32Type()),
+      constant(b.getI32Type(), 0));
+  LLVM::CondBrOp::create(b, isFirst, advance, done);
 }
 
 namespace {
@@ -139,10 +172,13 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     }
     if (words > 1)
       results = "{" + results + "}";
+    // What an earlier call has written may be old in the level-1 cache until
+    // the kernel waits for the one in front.
     std::string code = op.getNontemporal()
                            ? "ld.global.nc.L1::no_allocate.L2::" +
                                  std::to_string(streamBytes) + "B"
-                           : "ld.global";
+                       : op->hasAttr(kSettledAttr) ? "ld.relaxed.gpu.global"
+                                                   : "ld.global";
     if (words > 1)
       code += ".v" + std::to_string(words);
     code += ".b32 " + results + ",[$" + std::to_string(words) + "];";
@@ -175,18 +211,16 @@ struct NVVMOverlapLaunchesPass final
   using Base::Base;
 
   /// Whether `op` touches memory that the kernel in front may have written, or
-  /// may still read: anything but loads of weights.
+  /// may still read: anything but loads of weights and of what is settled.
   static bool mustWait(Operation *op) {
-    auto touches = [](Operation *inner) {
-      if (auto load = dyn_cast<vector::LoadOp>(inner))
-        return !isWeight(load.getBase());
-      return !inner->hasTrait<OpTrait::HasRecursiveMemoryEffects>() &&
-             !isMemoryEffectFree(inner);
-    };
     return op
         ->walk([&](Operation *inner) {
-          return touches(inner) ? WalkResult::interrupt()
-                                : WalkResult::advance();
+          if (inner->getNumRegions() > 0 || inner->hasAttr(kSettledAttr))
+            return WalkResult::advance();
+          auto load = dyn_cast<vector::LoadOp>(inner);
+          bool waits =
+              load ? !isWeight(load.getBase()) : !isMemoryEffectFree(inner);
+          return waits ? WalkResult::interrupt() : WalkResult::advance();
         })
         .wasInterrupted();
   }
@@ -231,9 +265,6 @@ struct NVVMOverlapLaunchesPass final
     b.setInsertionPointToStart(&body);
     NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
                                    NVVM::GridDepActionKind::launch_dependents);
-    // The entry waits before it reads P.
-    if (usesPosition(kernel))
-      return;
     for (Operation &op : llvm::make_early_inc_range(body)) {
       if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
         continue;
@@ -253,10 +284,11 @@ struct NVVMLowerToLLVMPass final
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto kernels = collectKernels(module);
-    llvm::DenseSet<StringAttr> readsPosition;
+
+    llvm::DenseMap<StringAttr, std::pair<bool, bool>> reads;
     for (auto kernel : module.getOps<func::FuncOp>())
-      if (usesPosition(kernel))
-        readsPosition.insert(kernel.getSymNameAttr());
+      reads[kernel.getSymNameAttr()] = {usesDim(kernel, GPTQ_DIM_M),
+                                        usesDim(kernel, GPTQ_DIM_P)};
 
     LowerToLLVMOptions options(&getContext());
     LLVMTypeConverter converter(&getContext(), options);
@@ -288,7 +320,7 @@ struct NVVMLowerToLLVMPass final
         Attribute(), /*alignment=*/16, kSharedSpace);
     for (auto &[name, signature] : kernels)
       makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
-                readsPosition.contains(name));
+                reads[name].first, reads[name].second);
     // LLVM says of the intrinsic that it has nothing to do with memory, and may
     // move loads across it.
     module.walk([](NVVM::GriddepcontrolOp op) {

@@ -43,6 +43,13 @@ static constexpr int64_t kNormalizedShare = 2;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
 
+/// Query heads that share what is loaded of a cache, at most: a thread keeps
+/// its elements of each, and of their sums.
+static constexpr int64_t kMaxQueries = 8;
+/// Tiles of rows that share what is loaded of a cache, at least; and the most
+/// elements of a head that a warp's result can have.
+static constexpr int64_t kLeastTiles = 4, kMostHeadDim = 128;
+
 namespace {
 /// How the work on a matmul is divided.
 struct MatmulTiles {
@@ -221,15 +228,66 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
   /// f32 for a thread at a time.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax,
-                    int64_t threads, int64_t tileN) {
+                    int64_t threads, int64_t tileN, int64_t occupancy = 1) {
     OpBuilder b(&getContext());
     return PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
                          /*tileM=*/1, tileN, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
                          b.getStringAttr("weight"), threads, /*stepK=*/0,
-                         /*occupancy=*/1,
+                         occupancy,
                          /*stages=*/1, loadBits);
+  }
+
+  /// Whether several rows of attention are products of tiles. Results of larger
+  /// heads do not fit a thread's registers.
+  static bool fitsMatrixUnit(const ::gptq::UnitInfo &unit, AttentionOp op) {
+    Type cache = cast<MemRefType>(op.getKeys().getType()).getElementType();
+    return unit.name == "mma_m16n8k16" && (cache.isF16() || cache.isBF16()) &&
+           op.getHeadDim() % kTileRows == 0 &&
+           int64_t(op.getHeadDim()) <= kMostHeadDim;
+  }
+
+  ReasonedPlan planAttention(const ::gptq::UnitInfo &unit, AttentionOp op,
+                             int64_t mMin, int64_t mMax) {
+    int64_t queries = std::min(op.getQueries(), kMaxQueries);
+    while (op.getQueries() % queries != 0)
+      --queries;
+    OpBuilder b(&getContext());
+    NamedAttrList why;
+    if (!op.getPart() && mMax > 1 && fitsMatrixUnit(unit, op)) {
+      const int64_t tiles = llvm::divideCeil(kLeastTiles, queries);
+      why.set("rows", b.getStringAttr("queries and keys are multiplied by the "
+                                      "matrix unit, then exponentials and "
+                                      "values"));
+      why.set("tileM",
+              b.getStringAttr(llvm::formatv(
+                  "{0} tiles of {1} rows for {2} query heads, one a warp",
+                  tiles, kTileColumns, queries)));
+      return {PlanAttr::get(
+                  &getContext(), mMin, mMax, b.getStringAttr(unit.name),
+                  /*tileM=*/tiles * kTileColumns, /*tileN=*/queries,
+                  /*tileK=*/0, /*rows=*/kTileColumns, /*columns=*/1,
+                  /*lanes=*/4, b.getStringAttr("direct"),
+                  b.getStringAttr("global"), b.getStringAttr("weight"),
+                  b.getStringAttr("weight"), tiles * queries * kWarpThreads,
+                  /*stepK=*/0, /*occupancy=*/1, /*stages=*/1, loadBits),
+              why.getDictionary(&getContext())};
+    }
+    if (!op.getPart())
+      // Each cache is read once for every query head: the second time from the
+      // level-2 cache, and on other multiprocessors.
+      return {planRows(unit, mMin, mMax, kMaxWarps * kWarpThreads, 1),
+              DictionaryAttr::get(&getContext())};
+    why.set("tileN", b.getStringAttr(llvm::formatv(
+                         "{0} of the {1} query heads that read one head of the "
+                         "caches share what is loaded",
+                         queries, op.getQueries())));
+    why.set("occupancy", b.getStringAttr("one workgroup loads while the other "
+                                         "sums"));
+    return {planRows(unit, mMin, mMax, kMaxWarps / 2 * kWarpThreads, queries,
+                     /*occupancy=*/2),
+            why.getDictionary(&getContext())};
   }
 
   void runOnOperation() override {
@@ -284,9 +342,13 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             return planOn(*target, unit, matmul.getN(), matmul.getK(),
                           /*isQuantized=*/false, bool(matmul.getSource()), mMin,
                           mMax);
-          // Attention reads each cache once for every query head: the second
-          // time from the level-2 cache, and on other multiprocessors.
-          return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),
+          if (auto attention = dyn_cast<AttentionOp>(op))
+            return planAttention(unit, attention, mMin, mMax);
+          const int64_t threads = isa<JoinAttentionOp, ChooseTokenOp>(op)
+                                      ? kMaxWarps / 4
+                                  : isa<ArgmaxOp>(op) ? kMaxWarps / 2
+                                                      : kMaxWarps;
+          return {planRows(unit, mMin, mMax, threads * kWarpThreads, 0),
                   DictionaryAttr::get(&getContext())};
         });
     dropUnreadPlans(getOperation());

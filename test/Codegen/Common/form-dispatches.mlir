@@ -89,6 +89,20 @@ func.func @unread(%x: tensor<1x64xf32>, %y: tensor<?x64xf32>) -> tensor<1x64xf32
 }
 
 // -----
+// An entry for one row has kernels for one row, and may leave its input for the next call.
+#one = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+// CHECK-LABEL: func @one_row(
+//  CHECK-SAME:   %[[T:.+]]: tensor<1xi32>, %[[P:.+]]: index, %{{.+}}: tensor<2x1xf32>, %{{.+}}: tensor<2x1xi32>)
+//       CHECK:   %[[ONE:.+]] = arith.constant 1 : index
+//       CHECK:   gptq.dispatch "choose_token" [@kernels::@choose_token_0_m1] up_to [1] rows %[[ONE]] at %[[P]] ins({{.*}}) outs(%{{.+}}, %[[T]] : tensor<1xi32>, tensor<1xi32>)
+//       CHECK:   func.func @choose_token_0_m1(%{{.+}}: memref<2x1xf32>, %{{.+}}: memref<2x1xi32>, %{{.+}}: memref<1xi32>, %{{.+}}: memref<1xi32>, %{{.+}}: index, %{{.+}}: index)
+func.func @one_row(%t: tensor<1xi32>, %p: index, %v: tensor<2x1xf32>, %n: tensor<2x1xi32>) -> tensor<1xi32> attributes {gptq.max_m = 1 : i64} {
+  %e = tensor.empty() : tensor<1xi32>
+  %0:2 = gptq.choose_token ins(%v, %n : tensor<2x1xf32>, tensor<2x1xi32>) outs(%e, %t : tensor<1xi32>, tensor<1xi32>) {gptq.plans = [#one]} -> tensor<1xi32>, tensor<1xi32>
+  return %0#0 : tensor<1xi32>
+}
+
+// -----
 #one = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
 func.func @plans_reach_max_m(%x: tensor<?x64xf32>, %w: tensor<64xf16>) -> tensor<?x64xf32> attributes {gptq.max_m = 64 : i64} {
   %c0 = arith.constant 0 : index

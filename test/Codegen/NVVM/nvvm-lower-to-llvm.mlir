@@ -55,3 +55,21 @@ func.func @waits(%x: memref<1x64xf16>, %y: memref<1x64xf16>, %m: index, %p: inde
   memref.store %a, %y[%c0, %c0] : memref<1x64xf16>
   return
 }
+
+// A kernel that leaves P + 1: the first thread of its only workgroup does, at the end.
+// It overlaps the one in front: its buffers change while it runs, so nothing is said that makes loads of them constant.
+// CHECK-LABEL: llvm.func @advance(
+//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64})
+//       CHECK:   %[[P:.+]] = llvm.load
+//       CHECK:   llvm.call @advance.body
+//       CHECK:   %[[IS:.+]] = llvm.icmp "eq" %{{.+}}, %{{.+}} : i32
+//       CHECK:   llvm.cond_br %[[IS]], ^bb1, ^bb2
+//       CHECK: ^bb1:
+//       CHECK:   %[[NEXT:.+]] = llvm.add %[[P]], %{{.+}} : i64
+//       CHECK:   llvm.store %[[NEXT]]
+//       CHECK: ^bb2:
+//       CHECK:   llvm.return
+func.func @advance(%y: memref<1xi32>, %m: index, %p: index, %group: index)
+    attributes {gptq.kernel, gptq.advances, gptq.overlap, gptq.threads = 64 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>]} {
+  return
+}

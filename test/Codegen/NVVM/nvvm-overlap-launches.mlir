@@ -38,13 +38,41 @@ func.func @prologue(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight},
   return
 }
 
-// The position is read from memory that the kernel in front may write: the entry waits before, so the body need not.
+// A kernel that knows the position waits before it reads a cache, but not for what is said to be settled.
 // CHECK-LABEL: func @positioned
-//   CHECK-NOT:   griddepcontrol wait
-func.func @positioned(%x: memref<8x64xf16>, %m: index, %p: index, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+//       CHECK:   launch_dependents
+//       CHECK:   vector.load {{.*}} {gptq.settled}
+//  CHECK-NEXT:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   vector.load
+func.func @positioned(%x: memref<1x8x64xf16>, %m: index, %p: index, %y: memref<1x8xf16>) attributes {gptq.kernel} {
   %c0 = arith.constant 0 : index
-  %b = vector.load %x[%p, %c0] : memref<8x64xf16>, vector<8xf16>
-  vector.store %b, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  %a = vector.load %x[%c0, %c0, %c0] {gptq.settled} : memref<1x8x64xf16>, vector<8xf16>
+  %b = vector.load %x[%c0, %p, %c0] : memref<1x8x64xf16>, vector<8xf16>
+  %c = arith.addf %a, %b : vector<8xf16>
+  vector.store %c, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  return
+}
+
+// What is nested counts as well, loads of weights not.
+// CHECK-LABEL: func @nested
+//       CHECK:   launch_dependents
+//       CHECK:   scf.if
+//       CHECK:     vector.load %arg1
+//       CHECK:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   scf.if
+func.func @nested(%x: memref<1x8xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m: index, %p: index, %c: i1, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant dense<0> : vector<4xi32>
+  %a = scf.if %c -> vector<4xi32> {
+    %l = vector.load %w[%c0, %c0, %c0] : memref<1x1x128xi32>, vector<4xi32>
+    scf.yield %l : vector<4xi32>
+  } else {
+    scf.yield %zero : vector<4xi32>
+  }
+  scf.if %c {
+    %b = vector.load %x[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+    vector.store %b, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  }
   return
 }
 

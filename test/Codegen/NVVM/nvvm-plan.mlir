@@ -45,10 +45,11 @@ func.func @normalized(%x: tensor<?x64xf32>, %y: tensor<1x64xf32>, %w: tensor<64x
   return %0, %1 : tensor<?x64xf16>, tensor<1x64xf16>
 }
 
-// A workgroup a row; for attention one for each query head as well.
+// A workgroup a row; for attention of one row one for each query head as well, of several tiles on the matrix unit.
 // CHECK-LABEL: func @rows
 //       CHECK:   gptq.rms_norm {{.*}} tileM = 1, tileN = 0, {{.*}} threads = 512>
-//       CHECK:   gptq.attention {{.*}} tileM = 1, tileN = 1, {{.*}} threads = 512>
+//       CHECK:   gptq.attention {{.*}} mMax = 1, {{.*}} tileM = 1, tileN = 1, {{.*}} rows = 1, {{.*}} threads = 512>
+//  CHECK-SAME:     mMin = 2, mMax = 64, {{.*}} tileM = 32, tileN = 2, {{.*}} rows = 16, {{.*}} threads = 128>
 func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<2x16x8xf16>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> attributes {gptq.max_m = 64 : i64} {
   %0 = gptq.rms_norm ins(%x, %w : tensor<?x32xf32>, tensor<32xf16>) outs(%e : tensor<?x32xf32>) {epsilon = 1.0e-5} -> tensor<?x32xf32>
   %1 = gptq.attention ins(%0 at %p : tensor<?x32xf32>) state(%c, %c : memref<2x16x8xf16>, memref<2x16x8xf16>) outs(%e : tensor<?x32xf32>) {heads = 4, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<?x32xf32>
@@ -70,4 +71,23 @@ func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<
 func.func @lanes(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %e: tensor<?x4096xf32>) -> tensor<?x4096xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf32>
   return %0 : tensor<?x4096xf32>
+}
+
+// Query heads of one cache share what is loaded, eight at most; parts are workgroups of their own.
+// CHECK-LABEL: func @parts
+//       CHECK:   gptq.attention {{.*}} tileM = 1, tileN = 6, {{.*}} threads = 256, occupancy = 2>
+//       CHECK:   gptq.join_attention {{.*}} tileM = 1, {{.*}} threads = 128>
+func.func @parts(%q: tensor<1x96xf32>, %p: index, %c: memref<1x16x8xf16>, %s: tensor<5x96xf32>, %t: tensor<5x24xf32>, %e: tensor<1x96xf32>) -> tensor<1x96xf32> attributes {gptq.max_m = 1 : i64} {
+  %c0 = arith.constant 0 : index
+  %0:2 = gptq.attention ins(%q at %p part %c0 : tensor<1x96xf32>) state(%c, %c : memref<1x16x8xf16>, memref<1x16x8xf16>) outs(%s, %t : tensor<5x96xf32>, tensor<5x24xf32>) {heads = 12, kv_heads = 1, head_dim = 8, scale = 1.0, parts = 5} -> tensor<5x96xf32>, tensor<5x24xf32>
+  %1 = gptq.join_attention ins(%0#0, %0#1 : tensor<5x96xf32>, tensor<5x24xf32>) outs(%e : tensor<1x96xf32>) {heads = 12, head_dim = 8} -> tensor<1x96xf32>
+  return %1 : tensor<1x96xf32>
+}
+
+// Large heads go row by row.
+// CHECK-LABEL: func @large_heads
+//       CHECK:   mMin = 2, mMax = 64, {{.*}} tileM = 1, tileN = 1, {{.*}} rows = 1,
+func.func @large_heads(%x: tensor<?x256xf32>, %p: index, %c: memref<1x16x256xf16>, %e: tensor<?x256xf32>) -> tensor<?x256xf32> attributes {gptq.max_m = 64 : i64} {
+  %1 = gptq.attention ins(%x at %p : tensor<?x256xf32>) state(%c, %c : memref<1x16x256xf16>, memref<1x16x256xf16>) outs(%e : tensor<?x256xf32>) {heads = 1, kv_heads = 1, head_dim = 256, scale = 1.0} -> tensor<?x256xf32>
+  return %1 : tensor<?x256xf32>
 }

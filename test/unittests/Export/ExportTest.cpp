@@ -493,6 +493,39 @@ TEST_F(ExportTest, DispatchesStartAtSomeRows) {
   EXPECT_EQ(none[0].workgroups(2, 0), 0);
 }
 
+// What a call is made with may be a destination: the next call finds it there.
+TEST_F(ExportTest, InputsAreDestinations) {
+  auto body = [](const char *input) {
+    return std::string(R"(
+    func.func @f(%x: tensor<1x4xf32>, %y: tensor<1x4xf32>) -> tensor<1x4xf32> attributes {gptq.max_m = 1} {
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %e = tensor.empty() : tensor<1x4xf32>
+      %a = gptq.dispatch "a" [@kernels::@double_row] up_to [64] rows %c1 at %c0
+          ins()") +
+           input +
+           R"( : tensor<1x4xf32>) outs(%x : tensor<1x4xf32>) -> tensor<1x4xf32>
+      %b = gptq.dispatch "b" [@kernels::@double_row] up_to [64] rows %c1 at %c0
+          ins(%y : tensor<1x4xf32>) outs(%e : tensor<1x4xf32>) -> tensor<1x4xf32>
+      return %b : tensor<1x4xf32>
+    })" + kKernels;
+  };
+  OwningOpRef<ModuleOp> module = parse(body("%y"));
+  model::Expected<Program> program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const model::ManifestArgument &left =
+      program->manifest.entries[0].dispatches[0].args[1];
+  EXPECT_EQ(left.kind, model::ManifestArgument::Kind::Input);
+  EXPECT_EQ(left.index, 0);
+
+  module = parse(body("%x"));
+  program = buildProgram(*module);
+  ASSERT_FALSE(program.ok());
+  EXPECT_EQ(program.status().message(),
+            "entry 'f', dispatch 'a': expects no tensor to be both input and "
+            "destination");
+}
+
 // Buffers that live at the same time never overlap, and the arena is no larger
 // than it must be for a chain.
 TEST(PlanArena, NeverOverlaps) {

@@ -49,6 +49,37 @@ def ApplyPlanFilePass : Pass<"gptq-apply-plan-file", "::mlir::ModuleOp"> {
                  Option<"target", "target", "std::string", "\"x86-64-v3\"", "Name of the target">];
 }
 
+def AddNextPass : Pass<"gptq-add-next", "::mlir::ModuleOp"> {
+  let summary = "Adds the entry that chooses the next token";
+  let description = [{
+    Before: an entry `generate`, tokens to the last row's logits. After: beside it an entry `next`, the same for one token, all shapes static, which
+    also finds the most likely token (`gptq.argmax` over `parts` parts of the vocabulary, then `gptq.choose_token`) and leaves it where
+    the next call reads it. Its results are the token and the logits. For devices that repeat an entry by themselves.
+  }];
+  let dependentDialects = ["GPTQDialect", "arith::ArithDialect", "func::FuncDialect", "tensor::TensorDialect"];
+  let options = [Option<"parts", "parts", "int64_t", "132", "Parts of the vocabulary, at most">];
+}
+
+def SplitContextPass : Pass<"gptq-split-context", "::mlir::ModuleOp"> {
+  let summary = "Splits the attention of one row over parts of the context";
+  let description = [{
+    Before: `gptq.attention` of one row, all of its context at once. After: attention in `parts`, as many as give each of `workgroups` a head of
+    the caches and a part, but 64 at most and none for less than 64 positions of the context, and a `gptq.join_attention` of what they found. Attention over a varying number of rows is left alone.
+  }];
+  let dependentDialects = ["GPTQDialect", "arith::ArithDialect", "tensor::TensorDialect"];
+  let options = [Option<"workgroups", "workgroups", "int64_t", "264", "Workgroups that can run at a time">];
+}
+
+def FuseRotaryPass : Pass<"gptq-fuse-rotary", "::mlir::ModuleOp"> {
+  let summary = "Rotates and appends where attention reads";
+  let description = [{
+    Before: `gptq.rotary_append` of one row, whose queries one `gptq.attention` reads. After: that attention rotates them, and the key, by itself and
+    appends to the caches. With several rows every workgroup would need keys that others rotate: these are left alone, as is
+    attention with other readers of the rotated queries, and rotations of a part of each head.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
 def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Gives every weight the layout its plan's unit reads";
   let description = [{

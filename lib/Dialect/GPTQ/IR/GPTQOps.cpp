@@ -556,10 +556,10 @@ LogicalResult RotaryAppendOp::verify() {
 
 LogicalResult AttentionOp::verify() {
   Operation *op = *this;
-  int64_t width = getHeads() * getHeadDim();
-  if (failed(checkInits(op, 1)) ||
-      failed(checkCaches(op, getKeys(), getValues(), getHeads(), getKvHeads(),
-                         getHeadDim())) ||
+  const int64_t heads = getHeads(), kvHeads = getKvHeads(), d = getHeadDim();
+  const int64_t width = heads * d, parts = getParts();
+  if (failed(checkInits(op, parts > 1 ? 2 : 1)) ||
+      failed(checkCaches(op, getKeys(), getValues(), heads, kvHeads, d)) ||
       failed(checkDim(op, "q", getQ(), 1, width, "heads * head_dim")) ||
       failed(checkDim(op, "init", getInits()[0], 1, width, "heads * head_dim")))
     return failure();
@@ -569,6 +569,100 @@ LogicalResult AttentionOp::verify() {
   if (!(getSoftcap().convertToDouble() >= 0))
     return emitOpError("expects softcap to be at least 0, but found ")
            << getSoftcapAttr();
+  if (bool(getPart()) != (parts > 1))
+    return emitOpError("expects the number of its first part where there are "
+                       "several, but found ")
+           << parts << (parts > 1 ? " parts without it" : " part with it");
+  if (parts > 1 && failed(checkDim(op, "init", getInits()[1], 1, 2 * heads,
+                                   "a pair for each head")))
+    return failure();
+  if ((parts > 1 || getK()) &&
+      failed(
+          checkDim(op, "q", getQ(), 0, 1, "M where it is in parts or rotates")))
+    return failure();
+  if (bool(getK()) != bool(getV()) || bool(getK()) != bool(getTable()) ||
+      (!getK() && (getQNorm() || getKNorm())))
+    return emitOpError("expects k, v and table where it rotates, and norms "
+                       "only there");
+  if (!getK())
+    return success();
+  if (d % 2 != 0)
+    return emitOpError("expects an even head_dim, but found ") << d;
+  if (failed(
+          checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(
+          checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(checkDim(op, "table", getTable(), 1, d, "head_dim")) ||
+      failed(checkDim(op, "q_norm", getQNorm(), 0, d, "head_dim")) ||
+      failed(checkDim(op, "k_norm", getKNorm(), 0, d, "head_dim")))
+    return failure();
+  return success();
+}
+
+LogicalResult JoinAttentionOp::verify() {
+  Operation *op = *this;
+  const int64_t heads = getHeads(), width = heads * getHeadDim();
+  if (failed(checkInits(op, 1)) ||
+      failed(checkDim(op, "init", getInits()[0], 0, 1, "M")) ||
+      failed(
+          checkDim(op, "init", getInits()[0], 1, width, "heads * head_dim")) ||
+      failed(checkDim(op, "sums", getSums(), 1, width, "heads * head_dim")) ||
+      failed(
+          checkDim(op, "stats", getStats(), 1, 2 * heads, "a pair a head")) ||
+      failed(checkDim(op, "stats", getStats(), 0,
+                      shaped(getSums()).getDimSize(0), "parts, as in sums")))
+    return failure();
+  return success();
+}
+
+/// Checks that `values` are f32 and `indices` i32, both [parts, 1].
+static LogicalResult checkLargest(Operation *op, Value values, Value indices) {
+  if (!shaped(values).getElementType().isF32() ||
+      !shaped(indices).getElementType().isInteger(32))
+    return op->emitOpError("expects values of f32, then indices of i32, but "
+                           "found ")
+           << values.getType() << " and " << indices.getType();
+  for (auto [name, value] :
+       {std::pair<StringRef, Value>("values", values), {"indices", indices}})
+    if (failed(checkDim(op, name, value, 1, 1, "one for each part")))
+      return failure();
+  return checkDim(op, "indices", indices, 0, shaped(values).getDimSize(0),
+                  "parts, as in values");
+}
+
+LogicalResult ArgmaxOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkDim(*this, "input", getInput(), 0, 1, "M")))
+    return failure();
+  return checkLargest(*this, getInits()[0], getInits()[1]);
+}
+
+LogicalResult ChooseTokenOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkLargest(*this, getValues(), getIndices())))
+    return failure();
+  for (Value init : getInits())
+    if (failed(checkDim(*this, "init", init, 0, 1, "one token")))
+      return failure();
+  return success();
+}
+
+LogicalResult FragmentDotOp::verify() {
+  auto expects = [&](StringRef name, Value value,
+                     ArrayRef<int64_t> shape) -> LogicalResult {
+    if (cast<VectorType>(value.getType()).getShape() == shape)
+      return success();
+    return emitOpError("expects ")
+           << name << " of " << shape[0] << "x" << shape[1]
+           << " elements, but found " << value.getType();
+  };
+  if (failed(expects("a", getA(), {4, 2})) ||
+      failed(expects("b", getB(), {2, 2})) ||
+      failed(expects("acc", getAcc(), {2, 2})))
+    return failure();
+  if (getElementTypeOrSelf(getA()) != getElementTypeOrSelf(getB()))
+    return emitOpError("expects a and b of one element type, but found ")
+           << getA().getType() << " and " << getB().getType();
   return success();
 }
 
@@ -586,6 +680,9 @@ GPTQ_ROW_OP_METHODS(AddRMSNormOp)
 GPTQ_ROW_OP_METHODS(ActivationOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
+GPTQ_ROW_OP_METHODS(JoinAttentionOp)
+GPTQ_ROW_OP_METHODS(ArgmaxOp)
+GPTQ_ROW_OP_METHODS(ChooseTokenOp)
 GPTQ_ROW_OP_METHODS(StageOp)
 GPTQ_ROW_OP_METHODS(StageSplitOp)
 #undef GPTQ_ROW_OP_METHODS
@@ -599,14 +696,26 @@ void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void ActivationOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
-void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
-void RotaryAppendOp::getEffects(Effects &e) {
+void JoinAttentionOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
-  // The caches are written, too.
-  for (OpOperand *cache : {&getKeysMutable(), &getValuesMutable()})
+}
+void ArgmaxOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void ChooseTokenOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+/// The caches are written, too.
+template <typename OpTy> static void appendEffects(OpTy op, Effects &e) {
+  for (OpOperand *cache : {&op.getKeysMutable(), &op.getValuesMutable()})
     e.emplace_back(MemoryEffects::Write::get(), cache, /*stage=*/0,
                    /*effectOnFullRegion=*/true,
                    SideEffects::DefaultResource::get());
+}
+void AttentionOp::getEffects(Effects &e) {
+  modelOpEffects(*this, e, false);
+  if (getK())
+    appendEffects(*this, e);
+}
+void RotaryAppendOp::getEffects(Effects &e) {
+  modelOpEffects(*this, e, false);
+  appendEffects(*this, e);
 }
 
 //===----------------------------------------------------------------------===//

@@ -40,10 +40,11 @@ constexpr DimMap kWhole{};
 constexpr DimMap kRows{0, 1};
 
 /// The tiling of one op: the operand map of each sliced operand. Operands not
-/// listed are passed on; `positions` are moved by the offset along loop 0.
+/// listed are passed on; each of `counts` is moved by the offset along its
+/// loop.
 struct TilingMap {
   SmallVector<std::pair<OpOperand *, OperandMap>> operands;
-  OpOperand *position = nullptr;
+  SmallVector<std::pair<OpOperand *, int>> counts;
   /// Operand and dimension that give the trip count of each loop, or no operand
   /// and the count itself.
   SmallVector<std::pair<Value, int64_t>> loops;
@@ -134,15 +135,12 @@ static FailureOr<TilingResult> tile(Operation *op, OpBuilder &b,
     slices.push_back(slice);
     operands[operand->getOperandNumber()] = slice->getResult(0);
   }
-  if (map.position) {
-    Value offset = getValueOrCreateConstantIndexOp(b, loc, offsets[0]);
-    operands[map.position->getOperandNumber()] =
-        getValueOrCreateConstantIndexOp(
-            b, loc,
-            affine::makeComposedFoldedAffineApply(
-                b, loc, b.getAffineSymbolExpr(0) + b.getAffineSymbolExpr(1),
-                {map.position->get(), offset}));
-  }
+  for (auto [count, loop] : map.counts)
+    operands[count->getOperandNumber()] = getValueOrCreateConstantIndexOp(
+        b, loc,
+        affine::makeComposedFoldedAffineApply(
+            b, loc, b.getAffineSymbolExpr(0) + b.getAffineSymbolExpr(1),
+            {OpFoldResult(count->get()), offsets[loop]}));
   SmallVector<Type> resultTypes;
   for (OpOperand &init :
        cast<DestinationStyleOpInterface>(op).getDpsInitsMutable())
@@ -277,7 +275,7 @@ static TilingMap rowMap(Operation *op, ArrayRef<OpOperand *> rows) {
 static FailureOr<TilingMap> mapOf(EmbeddingOp op) {
   TilingMap map = rowMap(op, {&op.getTokensMutable()});
   if (op.getPosition())
-    map.position = &op.getPositionMutable()[0];
+    map.counts.push_back({&op.getPositionMutable()[0], 0});
   return map;
 }
 static FailureOr<TilingMap> mapOf(RMSNormOp op) {
@@ -310,22 +308,63 @@ static FailureOr<TilingMap> mapOf(ActivationOp op) {
 static FailureOr<TilingMap> mapOf(RotaryAppendOp op) {
   TilingMap map =
       rowMap(op, {&op.getQMutable(), &op.getKMutable(), &op.getVMutable()});
-  map.position = &op.getPositionMutable();
+  map.counts.push_back({&op.getPositionMutable(), 0});
   return map;
 }
 
-/// Rows, then heads of the caches, then the queries that share one.
+/// Rows, then heads of the caches, then the queries that share one, then parts
+/// of the context.
 static FailureOr<TilingMap> mapOf(AttentionOp op) {
   TilingMap map;
-  const int64_t queries = op.getHeads() / op.getKvHeads();
-  const int64_t d = op.getHeadDim();
+  const int64_t queries = op.getQueries(), d = op.getHeadDim();
   DimMap columns{1, queries * d, 2, d};
   map.loops = {{op.getQ(), 0}, {op.getKeys(), 0}, {Value(), queries}};
   map.operands.push_back({&op.getQMutable(), {kRows, columns}});
+  for (MutableOperandRange range : {op.getKMutable(), op.getVMutable()})
+    if (!range.empty())
+      map.operands.push_back({&range[0], {kRows, {1, d}}});
   map.operands.push_back({&op.getKeysMutable(), {{1, 1}, kWhole, kWhole}});
   map.operands.push_back({&op.getValuesMutable(), {{1, 1}, kWhole, kWhole}});
-  map.operands.push_back({&op.getInitsMutable()[0], {kRows, columns}});
-  map.position = &op.getPositionMutable();
+  map.counts.push_back({&op.getPositionMutable(), 0});
+  if (!op.getPart()) {
+    map.operands.push_back({&op.getInitsMutable()[0], {kRows, columns}});
+    return map;
+  }
+  map.loops.push_back({op.getInits()[0], 0});
+  map.operands.push_back({&op.getInitsMutable()[0], {{3, 1}, columns}});
+  map.operands.push_back(
+      {&op.getInitsMutable()[1], {{3, 1}, {1, queries * 2, 2, 2}}});
+  map.counts.push_back({&op.getPartMutable()[0], 3});
+  return map;
+}
+
+/// Heads.
+static FailureOr<TilingMap> mapOf(JoinAttentionOp op) {
+  TilingMap map;
+  map.loops = {{Value(), op.getHeads()}};
+  const DimMap columns{0, int64_t(op.getHeadDim())};
+  map.operands.push_back({&op.getSumsMutable(), {kWhole, columns}});
+  map.operands.push_back({&op.getStatsMutable(), {kWhole, {0, 2}}});
+  map.operands.push_back({&op.getInitsMutable()[0], {kWhole, columns}});
+  return map;
+}
+
+/// Parts.
+static FailureOr<TilingMap> mapOf(ArgmaxOp op) {
+  TilingMap map;
+  map.loops = {{op.getInits()[0], 0}};
+  for (OpOperand &init : op.getInitsMutable())
+    map.operands.push_back({&init, {kRows, kWhole}});
+  map.counts.push_back({&op.getPartMutable(), 0});
+  return map;
+}
+
+/// There is nothing to share.
+static FailureOr<TilingMap> mapOf(ChooseTokenOp op) {
+  TilingMap map;
+  map.loops = {{Value(), 1}};
+  for (OpOperand &init : op.getInitsMutable())
+    map.operands.push_back({&init, {kRows}});
   return map;
 }
 
@@ -375,6 +414,9 @@ GPTQ_TILING_METHODS(AddRMSNormOp)
 GPTQ_TILING_METHODS(ActivationOp)
 GPTQ_TILING_METHODS(RotaryAppendOp)
 GPTQ_TILING_METHODS(AttentionOp)
+GPTQ_TILING_METHODS(JoinAttentionOp)
+GPTQ_TILING_METHODS(ArgmaxOp)
+GPTQ_TILING_METHODS(ChooseTokenOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(DequantMatmulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(MatmulOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(EmbeddingOp)
@@ -387,6 +429,8 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(AddOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(AddRMSNormOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(ActivationOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RotaryAppendOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(ArgmaxOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(ChooseTokenOp)
 
 FailureOr<TilingResult>
 AttentionOp::getTiledImplementation(OpBuilder &b,
@@ -397,7 +441,7 @@ AttentionOp::getTiledImplementation(OpBuilder &b,
   std::optional<int64_t> queries = getConstantIntValue(sizes[2]);
   if (!kvHeads || !queries)
     return emitOpError("cannot be tiled to a varying number of heads");
-  if (*queries != getHeads() / getKvHeads() && *kvHeads != 1)
+  if (*queries != getQueries() && *kvHeads != 1)
     return emitOpError("expects tiles of some queries to have one cache head");
   FailureOr<TilingResult> result =
       tile(*this, b, *mapOf(*this), offsets, sizes);
@@ -406,5 +450,19 @@ AttentionOp::getTiledImplementation(OpBuilder &b,
     tiled.setHeads(*queries * *kvHeads);
     tiled.setKvHeads(*kvHeads);
   }
+  return result;
+}
+
+FailureOr<TilingResult>
+JoinAttentionOp::getTiledImplementation(OpBuilder &b,
+                                        ArrayRef<OpFoldResult> offsets,
+                                        ArrayRef<OpFoldResult> sizes) {
+  std::optional<int64_t> heads = getConstantIntValue(sizes[0]);
+  if (!heads)
+    return emitOpError("cannot be tiled to a varying number of heads");
+  FailureOr<TilingResult> result =
+      tile(*this, b, *mapOf(*this), offsets, sizes);
+  if (succeeded(result))
+    cast<JoinAttentionOp>(result->tiledOps.front()).setHeads(*heads);
   return result;
 }

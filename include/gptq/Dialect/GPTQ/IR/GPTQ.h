@@ -91,6 +91,13 @@ inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
 /// not moved back.
 inline constexpr llvm::StringLiteral kPrefetchedAttr = "gptq.prefetched";
 
+/// On a load of what no kernel of the same call writes: it need not wait for
+/// those in front.
+inline constexpr llvm::StringLiteral kSettledAttr = "gptq.settled";
+
+/// On a kernel of a GPU: it leaves P + 1 for the next call.
+inline constexpr llvm::StringLiteral kAdvancesAttr = "gptq.advances";
+
 /// On arguments and results of an entry function: their name for users.
 inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
 

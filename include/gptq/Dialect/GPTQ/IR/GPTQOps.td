@@ -350,20 +350,79 @@ def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegment
   }];
 }
 
-def GPTQ_AttentionOp : GPTQ_ModelOp<"attention"> {
+def GPTQ_AttentionOp : GPTQ_ModelOp<"attention", [AttrSizedOperandSegments]> {
   let summary = "Causal attention over the caches";
   let description = [{
     For row m at position p = position + m and head h, with g = h / (heads / kv_heads) and t over 0 … p (with `window` w > 0 over
     max(0, p − w + 1) … p): init[m, h*D + d] = sum_t a_t * values[g, t, d], a = softmax_t(s_t), s_t = scale * sum_d q[m, h*D + d] * keys[g, t, d].
     With `softcap` c > 0 it is c * tanh(s_t / c) instead of s_t.
     q and init [M, heads*D]; keys and values [kv_heads, context, D].
+
+    With `k`, `v` and `table` (one row only) it is the `gptq.rotary_append` in front as well, which `q_norm`, `k_norm` and `epsilon` belong to: q and k
+    are not rotated yet, and key and value of position p are appended to the caches.
+
+    With `parts` n > 1 (one row only) the positions are dealt out to n parts, in which order is the lowering's choice; every part has
+    exponentials relative to the highest score s of its own, and leaves their sum and that of the values they weigh, not
+    divided by it, for `gptq.join_attention`. The inits are then sums f32 [n, heads*D] and stats f32 [n, 2*heads], the pairs (s, sum of
+    exponentials); a part without positions leaves zeros and (−∞, 0). `part` is the number of the first row of the inits.
   }];
-  let arguments = (ins GPTQ_Matrix:$q, Index:$position, GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
+  let arguments = (ins GPTQ_Matrix:$q, Optional<GPTQ_Matrix>:$k, Optional<GPTQ_Matrix>:$v, Optional<GPTQ_Matrix>:$table,
+                       Optional<GPTQ_Vector>:$q_norm, Optional<GPTQ_Vector>:$k_norm, Index:$position, Optional<Index>:$part,
+                       GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads,
                        ConfinedAttr<I64Attr, [IntPositive]>:$head_dim, F64Attr:$scale,
-                       DefaultValuedAttr<I64Attr, "0">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap);
+                       DefaultValuedAttr<I64Attr, "0">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
+                       DefaultValuedAttr<F64Attr, "0.0">:$epsilon,
+                       DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts);
   let assemblyFormat = [{
-    `ins` `(` $q `at` $position `:` type($q) `)` `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `ins` `(` $q (`rotary` $k^ `,` $v `,` $table)? (`q_norm` $q_norm^)? (`k_norm` $k_norm^)? `at` $position (`part` $part^)? `:`
+      type($q) (`rotary` type($k)^ `,` type($v) `,` type($table))? (`q_norm` type($q_norm)^)? (`k_norm` type($k_norm)^)? `)`
+    `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = modelOpDeclaration # [{
+    /// Query heads that read one head of the caches.
+    int64_t getQueries() { return getHeads() / getKvHeads(); }
+  }];
+}
+
+def GPTQ_JoinAttentionOp : GPTQ_ModelOp<"join_attention"> {
+  let summary = "The attention of one row from its parts";
+  let description = [{
+    With (s_i, e_i) = stats[i, 2h], stats[i, 2h + 1] as `gptq.attention` leaves them for part i, and w_i = exp(s_i − max s):
+    init[0, h*D + d] = sum_i w_i * sums[i, h*D + d] / sum_i w_i * e_i, added up in the order of the parts. sums [parts, heads*D], stats
+    [parts, 2*heads], init [1, heads*D].
+  }];
+  let arguments = (ins GPTQ_Matrix:$sums, GPTQ_Matrix:$stats, Variadic<GPTQ_Matrix>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$head_dim);
+  let assemblyFormat = [{
+    `ins` `(` $sums `,` $stats `:` type($sums) `,` type($stats) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_ArgmaxOp : GPTQ_ModelOp<"argmax"> {
+  let summary = "The largest elements of the parts of a row";
+  let description = [{
+    Row i of the inits, values f32 [parts, 1] and indices i32 [parts, 1], is the largest of input[0, c] over the columns c of part i, `columns` of
+    them from (part + i) * columns on, and the lowest such c; −∞ and 2^31 − 1 where there are none but NaNs. input [1, N].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, Index:$part, Variadic<GPTQ_Shaped<[F32, I32], [2]>>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$columns);
+  let assemblyFormat = [{
+    `ins` `(` $input `part` $part `:` type($input) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_ChooseTokenOp : GPTQ_ModelOp<"choose_token"> {
+  let summary = "The most likely token, where the next call finds it";
+  let description = [{
+    The index that goes with the largest of values [parts, 1], the lowest among equals and 0 if all are NaNs, is written to both inits, i32 [1]:
+    the result of an entry, and its input, which a device reads when it repeats the entry. The kernel also adds 1 to P.
+  }];
+  let arguments = (ins GPTQ_Matrix:$values, GPTQ_Shaped<[I32], [2]>:$indices, Variadic<GPTQ_Shaped<[I32], [1]>>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $values `,` $indices `:` type($values) `,` type($indices) `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -448,6 +507,20 @@ def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)
   }];
+}
+
+def GPTQ_FragmentDotOp : GPTQ_Op<"fragment_dot", [Pure, AllTypesMatch<["acc", "result"]>]> {
+  let summary = "A warp's product of two small tiles in registers";
+  let description = [{
+    result = acc + a * b with a [16, 16], b [16, 8] and acc [16, 8], dealt out to the 32 threads of a warp, which all execute it. Thread
+    4 g + t holds, with i, e < 2: of acc the elements (row g + 8 i, column 2 t + e) as [i, e]; of a, with j < 2, (row g + 8 i, step k(t, j, e)) as
+    [i + 2 j, e]; of b (step k(t, j, e), column g) as [j, e]. The unit asks only that a and b agree on k.
+  }];
+  let arguments = (ins VectorOfRankAndType<[2], [F16, BF16]>:$a, VectorOfRankAndType<[2], [F16, BF16]>:$b,
+                       VectorOfRankAndType<[2], [F32]>:$acc);
+  let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
+  let assemblyFormat = "$a `,` $b `,` $acc attr-dict `:` type($a) `,` type($b) `,` type($acc)";
+  let hasVerifier = 1;
 }
 
 #endif // GPTQ_OPS_TD
