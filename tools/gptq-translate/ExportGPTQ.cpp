@@ -94,11 +94,10 @@ static Status addOthers(ModuleOp module, WeightReader &reader,
         !seen.insert(name).second)
       return;
     if (auto rotary = dyn_cast<RotaryAttr>(weight.getInit())) {
-      if (rotary.getDivisors())
+      if (rotary.getFactors())
         status = Status(StatusCode::Unsupported,
-                        "the divisors of rotary frequencies, tensor '" +
-                            rotary.getDivisors().getTensor().str() +
-                            "', have no place in a folder of format GPTQ");
+                        "the factors that divide rotary frequencies have no "
+                        "place in a folder of format GPTQ");
       return;
     }
     RankedTensorType type = weight.getTensorType();

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/KernelEntry.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -30,7 +31,6 @@
 namespace mlir::gptq {
 #define GEN_PASS_DEF_NVVMLOWERTOLLVMPASS
 #define GEN_PASS_DEF_NVVMOVERLAPLAUNCHESPASS
-#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h.inc"
 } // namespace mlir::gptq
 
