@@ -26,7 +26,7 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 static constexpr StringRef kOp = "op", kTarget = "target", kPlans = "plans",
-                           kLayer = "layer";
+                           kLayer = "layer", kNormalize = "normalize";
 
 //===----------------------------------------------------------------------===//
 // Describing ops
@@ -267,15 +267,19 @@ public:
     const bool isGpu = target.kind == ::gptq::TargetInfo::Kind::NVVM;
     // What nothing reads stays as it was planned.
     SmallVector<StringRef> free;
-    if (!isMatmul)
-      free = {isGpu ? "threads" : "tileM"};
-    else if (unit->kind == ::gptq::UnitInfo::Kind::Matrix)
-      free = {"unit",      "tileM",  "tileN",   "rows",    "columns",
-              "partials",  "scale",  "zero",    "threads", "stepK",
-              "occupancy", "stages", "loadBits"};
-    else
+    if (!isMatmul) {
+      // Attention's fields depend on each other and on its heads.
+      if (!isGpu)
+        free = {"tileM"};
+      else if (!isa<AttentionOp>(op))
+        free = {"threads"};
+    } else if (unit->kind == ::gptq::UnitInfo::Kind::Matrix) {
+      free = {"tileM", "tileN",   "rows",  "columns",   "partials", "scale",
+              "zero",  "threads", "stepK", "occupancy", "stages",   "loadBits"};
+    } else if (unit->kind == ::gptq::UnitInfo::Kind::Vector) {
       free = {"tileM", "tileN",    "tileK", "rows", "columns",
               "path",  "partials", "scale", "zero"};
+    }
     for (auto [mine, theirs] : llvm::zip(fieldsOf(plan), fieldsOf(planned)))
       if (mine.second != theirs.second && !llvm::is_contained(free, mine.first))
         return mismatch(mine.first, mine.second, theirs.second);
@@ -284,7 +288,7 @@ public:
       between("threads", plan.getThreads(), kWarp, 1024, kWarp);
     if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Matrix)
       checkWarps(*unit);
-    else if (isMatmul)
+    else if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Vector)
       checkVectors(*unit);
     return error;
   }
@@ -311,7 +315,9 @@ private:
     std::string multiple =
         step > 1 ? "a multiple of " + std::to_string(step) + " from " : "";
     refuse(field, value,
-           multiple + std::to_string(least) + " to " + std::to_string(most));
+           least == most ? std::to_string(least)
+                         : multiple + std::to_string(least) + " to " +
+                               std::to_string(most));
   }
 
   /// Warps that hold tiles together.
@@ -358,6 +364,9 @@ private:
              "at most " + Twine(kMaxSums * unit.lanes / columns) + " beside " +
                  Twine(columns) + " columns");
     between("tileN", plan.getTileN(), panel, 1 << 16, panel);
+    // Partial sums of a kernel for one row come out wrong.
+    if (plan.getMMax() == 1)
+      between("tileK", plan.getTileK(), 0, 0, 1);
     auto quantized = dyn_cast<DequantMatmulOp>(op);
     if (plan.getTileK() != 0 &&
         (!quantized || quantized.getEpilogue() != Epilogue::None))
@@ -404,12 +413,12 @@ struct ApplyPlanFilePass final
             kTarget, !d.contains(kTarget) || bool(d.getAs<StringAttr>(kTarget)),
             "a target's name")))
       return failure();
-    int64_t from = 1;
+    int64_t from = cast<PlanAttr>(plans[0]).getMMin();
     for (auto plan : plans.getAsRange<PlanAttr>()) {
       if (plan.getMMin() != from)
         return emitError(entry.loc)
-               << "expects plans for all rows from 1 up, the next from mMin = "
-               << from << ", but found " << plan.getMMin();
+               << "expects plans without gaps, the next from mMin = " << from
+               << ", but found " << plan.getMMin();
       from = plan.getMMax() + 1;
     }
     return success();
@@ -449,33 +458,46 @@ struct ApplyPlanFilePass final
   LogicalResult apply(const PlanFileEntry &entry, Operation *op,
                       const ::gptq::TargetInfo &info) {
     SmallVector<PlanAttr> planned = getPlans(op);
-    const int64_t maxRows = planned.back().getMMax();
+    const int64_t minRows = planned.front().getMMin(),
+                  maxRows = planned.back().getMMax();
+    auto refuse = [&](PlanAttr plan, const Twine &why) {
+      return emitError(entry.loc)
+             << "cannot be honoured for M = " << plan.getMMin() << " to "
+             << plan.getMMax() << " of " << nameOf(op) << ": " << why;
+    };
     SmallVector<Attribute> plans;
+    int64_t covered = minRows;
     for (auto plan :
          entry.description.getAs<ArrayAttr>(kPlans).getAsRange<PlanAttr>()) {
-      if (plan.getMMin() > maxRows)
+      const int64_t from = std::max(plan.getMMin(), minRows),
+                    to = std::min(plan.getMMax(), maxRows);
+      if (from > to)
+        continue;
+      if (from != covered)
         break;
-      if (plan.getMMax() > maxRows)
-        plan = withRows(plan, plan.getMMin(), maxRows);
+      plan = withRows(plan, from, to);
+      // What is planned for other ops relies on who normalizes.
+      for (PlanAttr other : planned)
+        if (other.getMMin() <= to && from <= other.getMMax() &&
+            (other.getPath() == kNormalize) != (plan.getPath() == kNormalize))
+          return refuse(plan, "expects path = " + other.getPath().getValue() +
+                                  " from M = " + Twine(other.getMMin()) +
+                                  " to " + Twine(other.getMMax()) +
+                                  ", but found " + plan.getPath().getValue());
       // What was planned for the last of these rows.
       PlanAttr there = *llvm::find_if(
-          planned, [&](PlanAttr p) { return p.getMMax() >= plan.getMMax(); });
+          planned, [&](PlanAttr p) { return p.getMMax() >= to; });
       std::string why = PlanCheck(op, info, plan, there).run();
-      if (!why.empty()) {
-        emitError(entry.loc)
-            << "cannot be honoured for M = " << plan.getMMin() << " to "
-            << plan.getMMax() << " of " << nameOf(op) << ": " << why;
-        return failure();
-      }
+      if (!why.empty())
+        return refuse(plan, why);
       plans.push_back(plan);
+      covered = to + 1;
     }
-    if (cast<PlanAttr>(plans.back()).getMMax() < maxRows) {
-      emitError(entry.loc) << "expects plans up to mMax = " << maxRows
-                           << ", the most rows of " << nameOf(op)
-                           << ", but found "
-                           << cast<PlanAttr>(plans.back()).getMMax();
-      return failure();
-    }
+    if (covered <= maxRows)
+      return emitError(entry.loc)
+             << "expects plans for M = " << minRows << " to " << maxRows
+             << ", all rows of " << nameOf(op) << ", but found none for "
+             << covered;
     OpBuilder b(op);
     op->setAttr(kPlansAttr, b.getArrayAttr(plans));
     if (op->hasAttr(kReasonsAttr)) {
