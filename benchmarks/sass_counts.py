@@ -5,7 +5,7 @@
 
 DUMP is what `gptq-compile --dump-ir` wrote for an NVIDIA GPU. Its PTX goes through ptxas, which also
 tells registers and spills, and nvdisasm; both are looked for on PATH, in CUDA_HOME/bin and
-/usr/local/cuda/bin. The inner loop is the largest loop that has no other inside. A word is 32 bits of packed
+/usr/local/cuda/bin. The inner loop is the one that multiplies most and has no other inside. A word is 32 bits of packed
 weights in one thread; how many an iteration takes is what the kernel's plan says. Instructions are counted
 as they are issued, by a whole warp; one on a pair of halves counts once.
 """
@@ -35,6 +35,7 @@ KINDS = (
     ("LDS", ("LDS", "STS", "LDSM")),
     ("RED", ("RED", "ATOM")),
 )
+MULTIPLIES = ("HMMA", "HGMMA", "QGMMA", "IMMA", "HFMA2", "FFMA")
 COLUMNS = [name for name, _ in KINDS] + ["other"]
 
 
@@ -77,7 +78,7 @@ def listing(cubin):
 
 
 def inner_loop(lines):
-    """The instructions of the largest loop with no other inside."""
+    """The instructions of the loop that multiplies most, with no other inside; none where K is so short that there is no loop."""
     at = {line: i for i, line in enumerate(lines) if isinstance(line, str)}
     loops = []
     for i, line in enumerate(lines):
@@ -86,10 +87,10 @@ def inner_loop(lines):
             if target and at.get(target.group(0), i) < i:
                 loops.append((at[target.group(0)], i))
     inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    if not inner:
-        return []
-    first, last = max(inner, key=lambda loop: loop[1] - loop[0])
-    return [line[0] for line in lines[first:last + 1] if isinstance(line, tuple)]
+    bodies = [[line[0] for line in lines[first:last + 1] if isinstance(line, tuple)] for first, last in inner]
+    multiplications = lambda body: sum(op.startswith(MULTIPLIES) for op in body)
+    body = max(bodies, key=multiplications, default=[])
+    return body if multiplications(body) else []
 
 
 def plans(path):
@@ -118,7 +119,10 @@ def count(folder):
         if not plan:
             continue
         words = int(plan["columns"]) * int(plan["stepK"]) * plan["bits"] / 32 / int(plan["lanes"])
-        kinds = collections.Counter(next((kind for kind, starts in KINDS if op.startswith(starts)), "other") for op in inner_loop(lines))
+        body = inner_loop(lines)
+        if not body:
+            continue
+        kinds = collections.Counter(next((kind for kind, starts in KINDS if op.startswith(starts)), "other") for op in body)
         rows.append({"dump": folder, "kernel": name, "unit": plan["unit"], "m": int(plan["mMax"]), "rows": int(plan["rows"]), "words": words,
                      "instructions": sum(kinds.values()), "per_word": {kind: kinds[kind] / words for kind in COLUMNS if kinds[kind]},
                      **usage[name]})

@@ -93,7 +93,7 @@ func.func @attention(%q: memref<1x32xf32>, %p: index, %c: memref<1x64x32xf16>, %
 //       CHECK:   vector.load {{.*}} {alignment = 16 : i64, gptq.settled} : memref<64x32xf32>, vector<8xf32>
 //       CHECK:   arith.select {{.*}} : vector<8xf16>
 //       CHECK:   scf.if
-//  CHECK-NEXT:     vector.store {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:     vector.store {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
 //       CHECK:   gpu.shuffle xor
 //       CHECK:   math.exp
 //       CHECK:   scf.for {{.*}} step %c5

@@ -1,5 +1,5 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-nvvm-select-half-math))" | FileCheck %s
-// RUN: gptq-opt %s -split-input-file -pass-pipeline="builtin.module(func.func(gptq-nvvm-select-half-math{bf16=false f16-rows=8}))" 2>/dev/null | FileCheck %s --check-prefix=SHORT
+// RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-nvvm-select-half-math{bf16=false f16-rows=8}))" | FileCheck %s --check-prefix=SHORT
 
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 32>
 #scalar = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 32>
