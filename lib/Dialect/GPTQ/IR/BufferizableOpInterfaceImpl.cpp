@@ -79,5 +79,9 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
     StageSplitOp::attachInterface<ModelOpBufferization<StageSplitOp>>(*ctx);
     RotaryAppendOp::attachInterface<ModelOpBufferization<RotaryAppendOp>>(*ctx);
     AttentionOp::attachInterface<ModelOpBufferization<AttentionOp>>(*ctx);
+    RouteOp::attachInterface<ModelOpBufferization<RouteOp>>(*ctx);
+    GroupRowsOp::attachInterface<ModelOpBufferization<GroupRowsOp>>(*ctx);
+    GatherRowsOp::attachInterface<ModelOpBufferization<GatherRowsOp>>(*ctx);
+    CombineRowsOp::attachInterface<ModelOpBufferization<CombineRowsOp>>(*ctx);
   });
 }
