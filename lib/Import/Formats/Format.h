@@ -38,10 +38,15 @@ struct LinearViews {
   /// Neither of these two: a dense layer. Exactly one: a quantized one.
   View zeros;
   std::optional<int64_t> zeroPoint;
+  /// Beside `zeroPoint`, where it was found in the checkpoint: what `zeros`
+  /// would be. Layers that are stacked have all of them or none.
+  View constantZeros;
   /// How it was found what the stored zero points mean; for people.
   std::string zeroEvidence;
   /// The group of each row, where it is not row / groupSize.
   View groupIndex;
+  /// What `groupIndex` would be where the checkpoint stores rows in order.
+  View orderedIndex;
   View bias;
   int64_t bits = 0;
   int64_t groupSize = 0;
