@@ -807,8 +807,8 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         return Result(std::make_unique<RotarySource>(m, rotary));
       })
       .Default([&](Attribute) -> Result {
-        return weightError(weight, "a packed weight cannot be the source of a "
-                                   "view");
+        return weightError(weight, "a packed weight or a stack cannot be the "
+                                   "source of a view");
       });
 }
 
@@ -904,7 +904,30 @@ Status WeightReader::readPacked(WeightOp weight, PackedAttr packed, Sink sink) {
   return {};
 }
 
+Status WeightReader::readStack(WeightOp weight, StackAttr stack, Sink sink) {
+  GPTQ_ASSIGN(int64_t left, storedBytes(weight));
+  for (auto part : stack.getParts().getAsRange<FlatSymbolRefAttr>()) {
+    auto it = weights.find(part.getValue());
+    if (it == weights.end() || isa<StackAttr>(it->second.getInit()))
+      return weightError(weight,
+                         "it stacks weight '%s', which is no weight of "
+                         "its own",
+                         part.getValue().str().c_str());
+    GPTQ_ASSIGN(int64_t bytes, storedBytes(it->second));
+    left -= bytes;
+    if (left < 0)
+      break;
+    GPTQ_TRY(read(it->second, sink));
+  }
+  if (left != 0)
+    return weightError(weight, "its parts do not add up to its type, %s",
+                       text(weight.getType()).c_str());
+  return {};
+}
+
 Status WeightReader::read(WeightOp weight, Sink sink) {
+  if (auto stack = dyn_cast<StackAttr>(weight.getInit()))
+    return readStack(weight, stack, sink);
   if (auto packed = dyn_cast<PackedAttr>(weight.getInit()))
     return readPacked(weight, packed, sink);
   GPTQ_ASSIGN(std::unique_ptr<RowSource> source, open(weight, 0));

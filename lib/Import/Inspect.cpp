@@ -49,6 +49,7 @@ private:
   llvm::StringMap<int64_t> moduleBytes;
   ModuleNames names;
   bool isTied = false;
+  ExpertConfig experts;
   bool addBos = true;
   std::vector<std::string> problems;
   Json result;
@@ -94,6 +95,13 @@ void Inspector::describeModel() {
                      {"vocab_size", config->vocabSize},
                      {"max_positions", config->maxPositions},
                      {"tied_embeddings", isTied}};
+  experts = config->experts;
+  if (experts.count == 0)
+    return;
+  result["model"]["experts"] = experts.count;
+  result["model"]["experts_per_token"] = experts.perRow;
+  result["model"]["expert_width"] = experts.width;
+  result["model"]["expert_layers"] = int64_t(llvm::count(experts.layers, true));
 }
 
 void Inspector::describeTokenizer() {
@@ -256,7 +264,7 @@ void Inspector::describeModules() {
     return StringRef(a).compare_numeric(b) < 0;
   });
   result["modules"] = Json::array();
-  int64_t perToken = 0;
+  int64_t perToken = 0, ofExperts = 0;
   for (const std::string &name : modules) {
     Json module = describeModule(name);
     // A token reads one row of a table, unless it is the head, too.
@@ -265,9 +273,14 @@ void Inspector::describeModules() {
     };
     if (!is(names.positions) &&
         (!is(names.embedding) || (isTied && !seen.contains(names.head))))
-      perToken += module["bytes"].get<int64_t>();
+      (experts.count && StringRef(name).contains(".experts.") ? ofExperts
+                                                              : perToken) +=
+          module["bytes"].get<int64_t>();
     result["modules"].push_back(std::move(module));
   }
+  // Of the experts of a layer a token reads some.
+  if (experts.count)
+    perToken += ofExperts / experts.count * experts.perRow;
   result["bytes"]["per_token"] = perToken;
 }
 

@@ -89,6 +89,11 @@ abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
   if (change)
     change(linear.views);
   linear.label = labelOf(module);
+  GPTQ_TRY(declareLinear(linear));
+  return linear;
+}
+
+Status ModelBuilder::declareLinear(Linear &linear) {
   LinearViews &views = linear.views;
   numParameters += views.n * views.k + (views.bias ? views.n : 0);
   linear.weight = declare(linear.label + ".weight", views.weight);
@@ -109,7 +114,7 @@ abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
     linear.groupIndex = known;
   }
   linear.bias = declare(linear.label + ".bias", views.bias);
-  return linear;
+  return Status::success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -280,7 +285,11 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
   GPTQ_ASSIGN(layer.attention, readAttention(config, context, index, name));
   GPTQ_ASSIGN(layer.outputNorm, readNorm(config, name, modules.outputNorm));
   GPTQ_ASSIGN(layer.mlpNorm, readNorm(config, name, modules.mlpNorm));
-  GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  if (config.experts.count && config.experts.layers[index]) {
+    GPTQ_ASSIGN(layer.experts, readExperts(config, name));
+  } else {
+    GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  }
   GPTQ_ASSIGN(layer.downNorm, readNorm(config, name, modules.downNorm));
   for (StringRef tensor : modules.ignored)
     checkpoint.ignore(name + tensor.str());
@@ -431,12 +440,12 @@ Value ModelBuilder::empty(Value like, int64_t columns, Location loc) {
   SmallVector<Value> dynamic;
   if (type.isDynamicDim(0))
     dynamic.push_back(rows);
-  return tensor::EmptyOp::create(b, loc,
-                                 ArrayRef<int64_t>{type.getDimSize(0), columns},
-                                 b.getF32Type(), dynamic);
+  SmallVector<int64_t> shape(type.getShape());
+  shape.back() = columns;
+  return tensor::EmptyOp::create(b, loc, shape, b.getF32Type(), dynamic);
 }
 
-Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
+Value ModelBuilder::emitLinear(const Linear &linear, Value x, Value runs) {
   Location loc = at(linear.label);
   const LinearViews &views = linear.views;
   Value bias = load(linear.bias, loc);
@@ -444,8 +453,8 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
     Value weight = load(linear.weight, loc);
     Value init = empty(x, views.n, loc);
     return labeled(MatmulOp::create(b, loc, init.getType(), x, weight, bias,
-                                    /*source=*/Value(), /*norm=*/Value(), init,
-                                    LayoutAttr(), Epilogue::None,
+                                    /*source=*/Value(), /*norm=*/Value(), runs,
+                                    init, LayoutAttr(), Epilogue::None,
                                     /*accumulate=*/false,
                                     /*epsilon=*/FloatAttr()),
                    linear.label);
@@ -462,7 +471,7 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
       DequantMatmulOp::create(
           b, loc, init.getType(), x, codes, scales, zeros, offsets, groupIndex,
           /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(),
-          /*source=*/Value(), /*norm=*/Value(), init,
+          /*source=*/Value(), /*norm=*/Value(), runs, init,
           b.getI64IntegerAttr(views.bits), b.getI64IntegerAttr(views.groupSize),
           /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),
           EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr(),
@@ -558,17 +567,17 @@ Value ModelBuilder::emitAttention(const ModelConfig &config,
   return emitLinear(attention.o, mixed);
 }
 
-Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
-                            Value x) {
-  const int64_t width = config.intermediateSize;
+Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp, Value x,
+                            Value runs) {
+  const int64_t width = mlp.down.views.k;
   Value input, up;
   if (mlp.gateUp) {
     Value both = emitLinear(mlp.gateUp, x);
     input = emitColumns(both, 0, width);
     up = emitColumns(both, width, width);
   } else if (mlp.gate) {
-    input = emitLinear(mlp.gate, x);
-    up = emitLinear(mlp.up, x);
+    input = emitLinear(mlp.gate, x, runs);
+    up = emitLinear(mlp.up, x, runs);
   } else {
     input = emitLinear(mlp.up, x);
   }
@@ -578,19 +587,21 @@ Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
   Value active = labeled(ActivationOp::create(b, loc, init.getType(), input, up,
                                               init, config.activation),
                          label);
-  return emitLinear(mlp.down, active);
+  return emitLinear(mlp.down, active, runs);
 }
 
 Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
                               Value x, Value position) {
   const std::string attentionLabel = layer.attention.label + ".residual";
-  const std::string mlpLabel = layer.mlp.label + ".residual";
+  const std::string mlpLabel =
+      (layer.experts ? layer.experts->mlp : layer.mlp).label + ".residual";
   Value normed = emitNorm(config, layer.inputNorm, x);
   Value mixed = emitAttention(config, layer.attention, normed, position);
   mixed = emitNorm(config, layer.outputNorm, mixed);
   Value between = emitAdd(attentionLabel, x, mixed);
   normed = emitNorm(config, layer.mlpNorm, config.isParallel ? x : between);
-  Value part = emitMlp(config, layer.mlp, normed);
+  Value part = layer.experts ? emitExperts(config, *layer.experts, normed)
+                             : emitMlp(config, layer.mlp, normed);
   part = emitNorm(config, layer.downNorm, part);
   return emitAdd(mlpLabel, between, part);
 }

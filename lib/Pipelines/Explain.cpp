@@ -220,13 +220,21 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
     return;
   std::string description;
   llvm::raw_string_ostream text(description);
-  int64_t bytes = 0;
+  int64_t bytes = 0, slots = 1, experts = 1;
+  // Of experts one row reads those of its slots.
+  auto ofRuns = [&](Value lhs, Value weight, Value runs) {
+    if (!runs)
+      return;
+    slots = cast<ShapedType>(lhs.getType()).getDimSize(1);
+    experts = cast<ShapedType>(weight.getType()).getDimSize(0);
+    text << ", " << slots << " of " << experts << " experts for a row";
+  };
   auto part = [&](StringRef name, Value value) {
     if (!value)
       return;
-    text << (bytes ? ", " : "; reads ") << name << " "
-         << sizeText(bytesOf(value));
-    bytes += bytesOf(value);
+    const int64_t size = bytesOf(value) / experts * slots;
+    text << (bytes ? ", " : "; reads ") << name << " " << sizeText(size);
+    bytes += size;
   };
   if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
     text << "N " << matmul.getN() << ", K " << matmul.getK() << ", "
@@ -242,6 +250,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
       text << ", rows permuted (act-order)";
     if (matmul.getEpilogue() != Epilogue::None)
       text << ", then " << stringifyEpilogue(matmul.getEpilogue());
+    ofRuns(matmul.getLhs(), matmul.getCodes(), matmul.getRuns());
     part("codes", matmul.getCodes());
     part("scales", matmul.getScales());
     part("zero points", matmul.getZeros());
@@ -253,6 +262,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
          << getElementTypeOrSelf(matmul.getWeight().getType());
     if (matmul.getEpilogue() != Epilogue::None)
       text << ", then " << stringifyEpilogue(matmul.getEpilogue());
+    ofRuns(matmul.getLhs(), matmul.getWeight(), matmul.getRuns());
     part("weight", matmul.getWeight());
     part("bias", matmul.getBias());
   } else {

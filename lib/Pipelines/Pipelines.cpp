@@ -31,6 +31,7 @@
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/SCF/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/SCF/Transforms/Passes.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Tensor/IR/TensorTilingInterfaceImpl.h"
 #include "mlir/Dialect/Tensor/Transforms/BufferizableOpInterfaceImpl.h"
@@ -145,6 +146,9 @@ static void buildTiled(OpPassManager &pm) {
   kernel.addPass(createPromoteActivationsPass());
   kernel.addPass(createSplitReductionPass());
   kernel.addPass(createBufferPartialsPass());
+  // Sizes inside a loop become those in front of it, so that what is cut out of
+  // a tensor and put back is seen to be the same part.
+  kernel.addPass(createSCFForLoopCanonicalizationPass());
   addCleanup(kernels);
 }
 

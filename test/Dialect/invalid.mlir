@@ -279,8 +279,75 @@ func.func @norms_have_an_epsilon(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x
 }
 
 // -----
+// expected-error @+1 {{expects a type whose first dimension counts the 2 weights it stacks, but found 'tensor<3x64xi32>'}}
+gptq.weight @stack_counts_its_parts : tensor<3x64xi32> = #gptq.stack<[@a, @b]>
+
+// -----
+func.func @slots_have_different_experts(%l: tensor<?x2xf32>, %e: tensor<?x3xi32>, %w: tensor<?x3xf32>) {
+  // expected-error @+1 {{expects at most as many slots as experts, 2, but found 3}}
+  %0:2 = gptq.route ins(%l : tensor<?x2xf32>) outs(%e, %w : tensor<?x3xi32>, tensor<?x3xf32>) -> tensor<?x3xi32>, tensor<?x3xf32>
+  return
+}
+
+// -----
 func.func @norms_have_the_shape_of_activations(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x: tensor<1x32xf32>, %w: tensor<64xf16>, %e: tensor<1x64xf32>) {
   // expected-error @+1 {{expects dimension 1 of norm_of to be 64 (as in lhs), but found 32}}
   %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x32xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) {epsilon = 1.0e-5} -> tensor<1x64xf32>
+  return
+}
+
+// -----
+func.func @experts_come_before_weights(%l: tensor<?x4xf32>, %e: tensor<?x2xi32>, %w: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects logits and weights of f32}}
+  %0:2 = gptq.route ins(%l : tensor<?x4xf32>) outs(%w, %e : tensor<?x2xf32>, tensor<?x2xi32>) -> tensor<?x2xf32>, tensor<?x2xi32>
+  return
+}
+
+// -----
+func.func @runs_are_pairs(%e: tensor<?x2xi32>, %r: tensor<5x3xi32>) {
+  // expected-error @+1 {{expects dimension 1 of runs to be 2 (expert and first row), but found 3}}
+  %0:3 = gptq.group_rows ins(%e : tensor<?x2xi32>) outs(%e, %e, %r : tensor<?x2xi32>, tensor<?x2xi32>, tensor<5x3xi32>) -> tensor<?x2xi32>, tensor<?x2xi32>, tensor<5x3xi32>
+  return
+}
+
+// -----
+func.func @gathered_rows_are_slots(%x: tensor<?x64xf32>, %o: tensor<?x2xi32>, %e: tensor<?x3x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of init to be 2 (S, as in order), but found 3}}
+  %0 = gptq.gather_rows ins(%x, %o : tensor<?x64xf32>, tensor<?x2xi32>) outs(%e : tensor<?x3x64xf32>) -> tensor<?x3x64xf32>
+  return
+}
+
+// -----
+func.func @shared_gate_is_a_column(%x: tensor<?x2x64xf32>, %p: tensor<?x2xi32>, %w: tensor<?x2xf32>, %y: tensor<?x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of gate to be 1 (one number a row), but found 64}}
+  %0 = gptq.combine_rows ins(%x, %p, %w shared %y, %y : tensor<?x2x64xf32>, tensor<?x2xi32>, tensor<?x2xf32> shared tensor<?x64xf32>, tensor<?x64xf32>) outs(%y : tensor<?x64xf32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+func.func @slots_have_runs(%x: tensor<?x2x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects runs with several slots a row, but found none with lhs of type 'tensor<?x2x64xf32>'}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x2x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @runs_have_experts(%x: tensor<?x2x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %r: tensor<3x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects codes of rank 3, but found 'tensor<64x32xi4>'}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s runs %r : tensor<?x2x64xf32>, tensor<64x32xi4>, tensor<2x32xf16> runs tensor<3x2xi32>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @every_expert_has_scales(%x: tensor<?x2x64xf32>, %q: tensor<2x64x32xi4>, %s: tensor<3x2x32xf16>, %r: tensor<3x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of scales to be 2 (one of each expert), but found 3}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s runs %r : tensor<?x2x64xf32>, tensor<2x64x32xi4>, tensor<3x2x32xf16> runs tensor<3x2xi32>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @runs_end_behind_the_last_expert(%x: tensor<?x2x64xf32>, %w: tensor<2x32x64xf16>, %r: tensor<2x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of runs to be 3 (experts + 1), but found 2}}
+  %0 = gptq.matmul ins(%x, %w runs %r : tensor<?x2x64xf32>, tensor<2x32x64xf16> runs tensor<2x2xi32>) outs(%e : tensor<?x2x32xf32>) -> tensor<?x2x32xf32>
   return
 }

@@ -108,6 +108,35 @@ func.func @fragments(%a: vector<4x2xf16>, %b: vector<2x2xf16>, %c: vector<2x2xf3
   return
 }
 
+// CHECK: gptq.weight @stack : tensor<2x64x32xi4> = #gptq.stack<[@codes, @sorted]>
+gptq.weight @stack : tensor<2x64x32xi4> = #gptq.stack<[@codes, @sorted]>
+
+// CHECK-LABEL: func @experts
+func.func @experts(%x: tensor<?x64xf32>, %logits: tensor<?x2xf32>, %q: tensor<2x64x32xi4>, %s: tensor<2x2x32xf16>, %perm: tensor<2x64xi32>,
+                   %w: tensor<2x32x64xf16>, %ids: tensor<?x2xi32>, %share: tensor<?x2xf32>, %runs: tensor<3x2xi32>, %xs: tensor<?x2x64xf32>,
+                   %ys: tensor<?x2x32xf32>, %y: tensor<?x32xf32>, %gate: tensor<?x1xf32>) {
+  // CHECK: gptq.route {{.*}} {normalize}
+  %r:2 = gptq.route ins(%logits : tensor<?x2xf32>) outs(%ids, %share : tensor<?x2xi32>, tensor<?x2xf32>) {normalize} -> tensor<?x2xi32>, tensor<?x2xf32>
+  // CHECK: gptq.group_rows
+  %g:3 = gptq.group_rows ins(%r#0 : tensor<?x2xi32>) outs(%ids, %ids, %runs : tensor<?x2xi32>, tensor<?x2xi32>, tensor<3x2xi32>)
+      -> tensor<?x2xi32>, tensor<?x2xi32>, tensor<3x2xi32>
+  // CHECK: gptq.gather_rows
+  %0 = gptq.gather_rows ins(%x, %g#1 : tensor<?x64xf32>, tensor<?x2xi32>) outs(%xs : tensor<?x2x64xf32>) -> tensor<?x2x64xf32>
+  // CHECK: gptq.stage {{.*}} perm {{.*}} runs
+  %1 = gptq.stage ins(%0 perm %perm runs %g#2 : tensor<?x2x64xf32> perm tensor<2x64xi32> runs tensor<3x2xi32>) outs(%xs : tensor<?x2x64xf32>) -> tensor<?x2x64xf32>
+  // CHECK: gptq.dequant_matmul {{.*}} perm {{.*}} runs
+  %2 = gptq.dequant_matmul ins(%1, %q, %s perm %perm runs %g#2 : tensor<?x2x64xf32>, tensor<2x64x32xi4>, tensor<2x2x32xf16> perm tensor<2x64xi32> runs tensor<3x2xi32>)
+      outs(%ys : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  // CHECK: gptq.matmul {{.*}} runs
+  %3 = gptq.matmul ins(%1, %w runs %g#2 : tensor<?x2x64xf32>, tensor<2x32x64xf16> runs tensor<3x2xi32>) outs(%ys : tensor<?x2x32xf32>) -> tensor<?x2x32xf32>
+  // CHECK: gptq.activation
+  %4 = gptq.activation ins(%2 times %3 : tensor<?x2x32xf32> times tensor<?x2x32xf32>) outs(%ys : tensor<?x2x32xf32>) {function = #gptq.function<silu>} -> tensor<?x2x32xf32>
+  // CHECK: gptq.combine_rows {{.*}} shared
+  %5 = gptq.combine_rows ins(%4, %g#0, %r#1 shared %y, %gate : tensor<?x2x32xf32>, tensor<?x2xi32>, tensor<?x2xf32> shared tensor<?x32xf32>, tensor<?x1xf32>)
+      outs(%y : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return
+}
+
 // CHECK-LABEL: func @matmuls
 func.func @matmuls(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %z: tensor<2x32xi4>, %perm: tensor<64xi32>,
                    %bias: tensor<32xf16>, %w: tensor<32x64xbf16>, %e: tensor<?x32xf32>) {

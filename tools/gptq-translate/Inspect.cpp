@@ -206,6 +206,11 @@ static void printText(const Json &report, llvm::raw_ostream &os) {
                            number(model, "heads") + " heads on " +
                            number(model, "kv_heads") + ", vocabulary " +
                            number(model, "vocab_size"));
+  if (!model.is_null() && model.contains("experts"))
+    lines.add("experts", number(model, "experts_per_token") + " of " +
+                             number(model, "experts") + " for a token, width " +
+                             number(model, "expert_width") + ", in " +
+                             number(model, "expert_layers") + " layers");
   if (!report["tokenizer"].is_null())
     lines.add("tokenizer", report["tokenizer"]["kind"].get<std::string>());
 

@@ -8,8 +8,10 @@
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -35,6 +37,13 @@ MemRefType bufferType(ShapedType type, bool singleRow) {
   if (singleRow && !shape.empty() && ShapedType::isDynamic(shape[0]))
     shape[0] = 1;
   return MemRefType::get(shape, type.getElementType());
+}
+
+/// Whether `value` holds activations with several slots a row: kernels see the
+/// slots of all rows as the rows of one matrix.
+bool hasSlots(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && type.getRank() == 3 && type.isDynamicDim(0);
 }
 
 /// Kernels made so far, shared by the entry functions.
@@ -169,29 +178,43 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   map.map(rows, m);
   map.map(position, body->getArgument(types.size() - 1));
 
-  auto tensorOf = [&](Value arg, bool isWritable) -> Value {
-    auto type = cast<MemRefType>(arg.getType());
+  auto tensorOf = [&](Value buffer, bool isWritable) -> Value {
+    auto type = cast<MemRefType>(buffer.getType());
     return bufferization::ToTensorOp::create(
         b, loc, RankedTensorType::get(type.getShape(), type.getElementType()),
-        arg, /*restrict=*/true, isWritable);
+        buffer, /*restrict=*/true, isWritable);
+  };
+  // The buffer that argument `i` is to the kernel's op.
+  auto bufferOf = [&](int64_t i, Value value) -> Value {
+    Value arg = body->getArgument(i);
+    if (!hasSlots(value))
+      return arg;
+    SmallVector<ReassociationIndices> slots = {{0, 1}, {2}};
+    return memref::CollapseShapeOp::create(b, loc, arg, slots);
   };
   for (auto [i, value] : llvm::enumerate(inputs)) {
-    Value arg = body->getArgument(i);
+    Value arg = bufferOf(i, value);
     if (isa<RankedTensorType>(value.getType()))
       arg = tensorOf(arg, /*isWritable=*/false);
     map.map(value, arg);
   }
+  SmallVector<Value> destinations;
   for (auto [i, value] : llvm::enumerate(inits)) {
-    Value arg = body->getArgument(inputs.size() + i);
+    destinations.push_back(bufferOf(inputs.size() + i, value));
     if (readsInits(op)) {
-      map.map(value, tensorOf(arg, /*isWritable=*/true));
+      map.map(value, tensorOf(destinations.back(), /*isWritable=*/true));
       continue;
     }
-    auto type = cast<MemRefType>(arg.getType());
+    auto type = cast<MemRefType>(destinations.back().getType());
+    const int64_t slots =
+        hasSlots(value) ? cast<ShapedType>(value.getType()).getDimSize(1) : 1;
     SmallVector<OpFoldResult> sizes;
     for (int64_t size : type.getShape())
-      sizes.push_back(ShapedType::isDynamic(size) ? OpFoldResult(m)
-                                                  : b.getIndexAttr(size));
+      sizes.push_back(
+          ShapedType::isDynamic(size)
+              ? affine::makeComposedFoldedAffineApply(
+                    b, loc, b.getAffineSymbolExpr(0) * slots, {OpFoldResult(m)})
+              : b.getIndexAttr(size));
     map.map(value,
             tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
   }
@@ -234,6 +257,22 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
       auto offsets = translate(slice.getMixedOffsets());
       auto sizes = translate(slice.getMixedSizes());
       auto strides = translate(slice.getMixedStrides());
+      if (succeeded(sizes) && succeeded(offsets) && succeeded(strides) &&
+          hasSlots(slice.getSource())) {
+        // Columns of all slots of all rows.
+        if (!isZeroInteger((*offsets)[0]) || !isZeroInteger((*offsets)[1]) ||
+            slice.getType().getRank() != 3 ||
+            slice.getType().getDimSize(1) !=
+                slice.getSourceType().getDimSize(1)) {
+          slice.emitError("expects a slice of all slots of all rows");
+          return nullptr;
+        }
+        offsets->erase(offsets->begin());
+        strides->erase(strides->begin());
+        sizes->erase(sizes->begin());
+        sizes->front() =
+            tensor::getMixedSize(b, loc, map.lookup(slice.getSource()), 0);
+      }
       if (failed(offsets) || failed(sizes) || failed(strides)) {
         slice.emitError("expects a slice at an offset that is computed from M "
                         "and the position");
@@ -263,7 +302,7 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   copy->setAttr(kPlanAttr, plan);
   for (auto [i, result] : llvm::enumerate(copy->getResults()))
     bufferization::MaterializeInDestinationOp::create(
-        b, loc, /*result=*/Type(), result, body->getArgument(inputs.size() + i),
+        b, loc, /*result=*/Type(), result, destinations[i],
         /*restrict=*/true, /*writable=*/true);
   func::ReturnOp::create(b, loc);
   return kernel;

@@ -8,6 +8,7 @@
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/WeightSymbols.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 
@@ -24,66 +25,73 @@ namespace {
 /// Makes packed weight symbols, each once, and loads of them.
 class Packer {
 public:
-  explicit Packer(ModuleOp module) : module(module), symbols(module) {}
+  explicit Packer(ModuleOp module) : weights(module) {}
 
   /// The weight that `value` loads, or null.
-  WeightOp weightOf(Value value) {
-    auto load = value.getDefiningOp<LoadWeightOp>();
-    return load ? symbols.lookup<WeightOp>(load.getWeight()) : nullptr;
-  }
+  WeightOp weightOf(Value value) { return weights.of(value); }
 
-  /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
-  /// elements of `element`, every `run` rows (0: all) from a block of their
-  /// own.
+  /// Returns `value`, a matrix loaded from a weight or a stack of them, packed
+  /// by `layout` in elements of `element`, every `run` rows (0: all) from a
+  /// block of their own.
   Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
              bool transposed = false, int64_t run = 0) {
-    WeightOp source = weightOf(value);
-    ArrayRef<int64_t> shape = source.getTensorType().getShape();
-    int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
-    auto type = RankedTensorType::get(
-        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
-         layout.blocksOf(k, run ? run : k),
-         layout.getBlockBits() / element.getIntOrFloatBitWidth()},
-        element);
-    auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                                layout, transposed, run);
-    return load(b, value.getLoc(), declare(source, ".packed", type, view));
+    return weights.derive(
+        b, weightOf(value),
+        [&](MutableArrayRef<WeightOp> part) -> DerivedWeight {
+          WeightOp source = part.front();
+          ArrayRef<int64_t> shape = source.getTensorType().getShape();
+          int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
+          auto type = RankedTensorType::get(
+              {int64_t(llvm::divideCeil(n, layout.getBlockN())),
+               layout.blocksOf(k, run ? run : k),
+               layout.getBlockBits() / element.getIntOrFloatBitWidth()},
+              element);
+          return {".packed", type,
+                  PackedAttr::get(b.getContext(),
+                                  FlatSymbolRefAttr::get(source), layout,
+                                  transposed, run)};
+        });
   }
 
   /// Returns a load of the two halves of `value` along `dim` in runs of `run`,
   /// taken in turn: of a concatenation of two weights, whose last runs are
-  /// filled up with zeros, or of one weight whose halves are whole runs.
+  /// filled up with zeros, or of one weight whose halves are whole runs; or of a
+  /// stack of such.
   Value interleave(OpBuilder &b, Value value, int64_t dim, int64_t run) {
-    WeightOp source = weightOf(value);
-    RankedTensorType type = source.getTensorType();
-    auto concat = concatOfTwo(source, dim);
-    if (!concat) {
-      // Dealing out the first run of either half, then the second, undoes
-      // dealing out the halves themselves.
-      const int64_t size = type.getDimSize(dim);
-      WeightOp order = declare(
-          source, ".turns", RankedTensorType::get({size}, b.getI32Type()),
-          DealtAttr::get(b.getContext(), /*parts=*/size / 2 / run, run));
-      auto view =
-          GatherAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                          FlatSymbolRefAttr::get(order), dim);
-      return load(b, value.getLoc(),
-                  declare(source, ".interleaved", type, view));
-    }
-    SmallVector<int64_t> shape(type.getShape());
-    shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
-    auto view = ConcatAttr::get(b.getContext(), concat.getParts(), dim, run);
-    return load(b, value.getLoc(),
-                declare(source, ".interleaved",
-                        RankedTensorType::get(shape, type.getElementType()),
-                        view));
+    return weights.derive(
+        b, weightOf(value),
+        [&](MutableArrayRef<WeightOp> part) -> DerivedWeight {
+          WeightOp source = part.front();
+          RankedTensorType type = source.getTensorType();
+          ConcatAttr concat = concatOfTwo(source, dim);
+          if (!concat) {
+            // Dealing out the first run of either half, then the second, undoes
+            // dealing out the halves themselves.
+            const int64_t size = type.getDimSize(dim);
+            WeightOp order = weights.declare(
+                b, source,
+                {".turns", RankedTensorType::get({size}, b.getI32Type()),
+                 DealtAttr::get(b.getContext(), /*parts=*/size / 2 / run,
+                                run)});
+            return {".interleaved", type,
+                    GatherAttr::get(b.getContext(),
+                                    FlatSymbolRefAttr::get(source),
+                                    FlatSymbolRefAttr::get(order), dim)};
+          }
+          SmallVector<int64_t> shape(type.getShape());
+          shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
+          return {".interleaved", type.clone(shape),
+                  ConcatAttr::get(b.getContext(), concat.getParts(), dim, run)};
+        });
   }
 
   /// Whether `interleave` can be asked for `value`.
   bool isPair(Value value, int64_t dim, int64_t run) {
     WeightOp source = weightOf(value);
-    return source && (concatOfTwo(source, dim) ||
-                      source.getTensorType().getDimSize(dim) % (2 * run) == 0);
+    return source && llvm::all_of(weights.partsOf(source), [&](WeightOp part) {
+             return concatOfTwo(part, dim) ||
+                    part.getTensorType().getDimSize(dim) % (2 * run) == 0;
+           });
   }
 
 private:
@@ -96,28 +104,7 @@ private:
                : nullptr;
   }
 
-  Value load(OpBuilder &b, Location loc, WeightOp weight) {
-    return LoadWeightOp::create(b, loc, weight.getTensorType(),
-                                FlatSymbolRefAttr::get(weight));
-  }
-
-  /// The weight that shows `view` of `source`, made if it is not there yet.
-  WeightOp declare(WeightOp source, StringRef suffix, RankedTensorType type,
-                   Attribute view) {
-    WeightOp &weight = made[{view, type}];
-    if (!weight) {
-      OpBuilder b(source->getContext());
-      b.setInsertionPointAfter(source);
-      weight = WeightOp::create(
-          b, source.getLoc(), (source.getSymName() + suffix).str(), type, view);
-      symbols.insert(weight);
-    }
-    return weight;
-  }
-
-  ModuleOp module;
-  SymbolTable symbols;
-  DenseMap<std::pair<Attribute, Type>, WeightOp> made;
+  WeightSymbols weights;
 };
 
 /// The unit that all plans of `op` name; null and an error if they disagree.

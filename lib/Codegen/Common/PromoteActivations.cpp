@@ -87,7 +87,7 @@ struct PromoteActivationsPass final
     Value room =
         makeRoom(b, op.getLoc(), lhs, rows, columns, type.getElementType());
     auto stage = StageOp::create(b, op.getLoc(), TypeRange{room.getType()}, lhs,
-                                 perm, ValueRange{room});
+                                 perm, /*runs=*/Value(), ValueRange{room});
     stage->setAttr(kPlanAttr, plan);
     op.getLhsMutable().assign(stage->getResult(0));
     return true;

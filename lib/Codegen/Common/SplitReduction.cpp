@@ -152,7 +152,8 @@ struct BufferPartialsPass final
         op->getResult(0).setType(cast<RankedTensorType>(buffer.getType()));
       b.setInsertionPointAfter(last);
       auto copy = StageOp::create(b, loc, TypeRange{type}, last->getResult(0),
-                                  /*perm=*/Value(), ValueRange{target});
+                                  /*perm=*/Value(), /*runs=*/Value(),
+                                  ValueRange{target});
       copy->setAttr(kPlanAttr, plan);
       last->getResult(0).replaceAllUsesExcept(copy->getResult(0), copy);
     }

@@ -315,8 +315,9 @@ static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
 static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                                PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
-  if (!layout || op.getGIdx() || op.getSource())
-    return op.emitOpError("expects packed weights, no g_idx and no norm_of");
+  if (!layout || op.getGIdx() || op.getSource() || op.getRuns())
+    return op.emitOpError("expects packed weights of one expert, no g_idx and "
+                          "no norm_of");
   MatmulTile tile{op,
                   op.getLhs(),
                   op.getCodes(),
@@ -339,8 +340,9 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
 }
 
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
-  if (!op.getLayout() || op.getSource())
-    return op.emitOpError("expects a packed weight and no norm_of");
+  if (!op.getLayout() || op.getSource() || op.getRuns())
+    return op.emitOpError("expects a packed weight of one expert and no "
+                          "norm_of");
   MatmulTile tile{op,      op.getLhs(),      op.getWeight(),
                   Value(), Value(),          Value(),
                   Value(), op.getBias(),     Value(),
@@ -564,6 +566,8 @@ static LogicalResult vectorize(AddRMSNormOp op, VectorBuilder &b, PlanAttr) {
 
 static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
   Value in = op.getInput(), out = op.getInits()[0];
+  if (op.getRuns())
+    return op.emitOpError("expects the rows of one expert");
   b.forEach(rowsOf(b, in), [&](Value row) {
     if (!op.getPerm()) {
       b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
@@ -735,6 +739,276 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
         b.store(b.load(op.getV(), {row, b.add(b.mul(head, d), at)}, n),
                 op.getValues(), {head, p, at});
       });
+    });
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+/// Whether the logit `x` of expert `i` comes before `y` of `j`.
+static Value comesBefore(VectorBuilder &b, Value x, Value i, Value y, Value j) {
+  Value isLarger = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, x, y);
+  Value isEqual = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x, y);
+  Value isLower = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, i, j);
+  return arith::OrIOp::create(
+      b, isLarger, Value(arith::AndIOp::create(b, isEqual, isLower)));
+}
+
+/// The first of `count` logits of a row after logit `last` of expert
+/// `lastExpert`: {logit, expert}. The threads that share the work look at
+/// logits in turn, and all know the result.
+static std::pair<Value, Value> nextExpert(VectorBuilder &b, Value logits,
+                                          Value row, int64_t count, Value last,
+                                          Value lastExpert) {
+  Value lowest = b.f32(-std::numeric_limits<float>::infinity());
+  Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(count));
+  const bool isShared = b.threads > 1;
+  auto loop =
+      scf::ForOp::create(b, isShared ? b.thread : b.index(0), b.index(count),
+                         b.index(b.threads), ValueRange{lowest, none});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value at = loop.getInductionVar();
+    Value expert = arith::IndexCastOp::create(b, b.getI32Type(), at);
+    Value logit = memref::LoadOp::create(b, logits, ValueRange{row, at});
+    // A NaN has no place in the order: it comes last, and is there once.
+    Value isNumber =
+        arith::CmpFOp::create(b, arith::CmpFPredicate::ORD, logit, logit);
+    logit = arith::SelectOp::create(b, isNumber, logit, lowest);
+    Value isBetter = arith::AndIOp::create(
+        b, comesBefore(b, last, lastExpert, logit, expert),
+        comesBefore(b, logit, expert, loop.getRegionIterArg(0),
+                    loop.getRegionIterArg(1)));
+    scf::YieldOp::create(
+        b, ValueRange{arith::SelectOp::create(b, isBetter, logit,
+                                              loop.getRegionIterArg(0)),
+                      arith::SelectOp::create(b, isBetter, expert,
+                                              loop.getRegionIterArg(1))});
+  }
+  Value best = loop.getResult(0), expert = loop.getResult(1);
+  for (int64_t mask = VectorBuilder::kWarpThreads / 2; isShared && mask > 0;
+       mask /= 2) {
+    Value otherBest = b.shuffle(best, mask), other = b.shuffle(expert, mask);
+    Value isBetter = comesBefore(b, otherBest, other, best, expert);
+    best = arith::SelectOp::create(b, isBetter, otherBest, best);
+    expert = arith::SelectOp::create(b, isBetter, other, expert);
+  }
+  return {best, expert};
+}
+
+static LogicalResult vectorize(RouteOp op, VectorBuilder &b, PlanAttr) {
+  Value logits = op.getLogits();
+  Value experts = op.getInits()[0], weights = op.getInits()[1];
+  const int64_t count = columnsOf(logits), slots = columnsOf(experts);
+  auto exp = [&](Value x, Value most) -> Value {
+    return math::ExpOp::create(b, Value(arith::SubFOp::create(b, x, most)));
+  };
+  auto i32 = [&](int64_t v) -> Value {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(v));
+  };
+  // One warp is enough for a row.
+  auto routeRow = [&](Value row) {
+    auto choice = scf::ForOp::create(
+        b, b.index(0), b.index(slots), b.index(1),
+        ValueRange{b.f32(std::numeric_limits<float>::infinity()), i32(-1),
+                   b.f32(0), b.f32(0)});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(choice.getBody());
+      Value slot = choice.getInductionVar();
+      std::pair<Value, Value> next =
+          nextExpert(b, logits, row, count, choice.getRegionIterArg(0),
+                     choice.getRegionIterArg(1));
+      Value logit = next.first, expert = next.second;
+      Value isFirst =
+          arith::CmpIOp::create(b, arith::CmpIPredicate::eq, slot, b.index(0));
+      Value most = arith::SelectOp::create(b, isFirst, logit,
+                                           choice.getRegionIterArg(2));
+      Value sum = arith::AddFOp::create(b, choice.getRegionIterArg(3),
+                                        exp(logit, most));
+      b.onFirstThread([&] {
+        memref::StoreOp::create(b, expert, experts, ValueRange{row, slot});
+        memref::StoreOp::create(b, logit, weights, ValueRange{row, slot});
+      });
+      scf::YieldOp::create(b, ValueRange{logit, expert, most, sum});
+    }
+    Value most = choice.getResult(2), sum = choice.getResult(3);
+    if (!op.getNormalize())
+      sum = b.sumChunks(count, [&](Value at, int64_t n) -> Value {
+        return exp(b.load(logits, {row, at}, n), b.splat(most, n));
+      });
+    b.onFirstThread([&] {
+      b.forEach(b.index(slots), [&](Value slot) {
+        Value logit = b.loadScalar(weights, {row, slot});
+        memref::StoreOp::create(b,
+                                arith::DivFOp::create(b, exp(logit, most), sum),
+                                weights, ValueRange{row, slot});
+      });
+    });
+  };
+  b.forEach(rowsOf(b, logits), [&](Value row) {
+    b.forEachPart(1, [&](Value) { routeRow(row); });
+  });
+  return success();
+}
+
+/// Counts the slots of each expert, then lays the experts one behind the other,
+/// then numbers the slots of each.
+static LogicalResult vectorize(GroupRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value experts = op.getExperts(), positions = op.getInits()[0];
+  Value order = op.getInits()[1], runs = op.getInits()[2];
+  const int64_t count = cast<MemRefType>(runs.getType()).getDimSize(0) - 1;
+  const int64_t slots = columnsOf(experts);
+  Value rows = rowsOf(b, experts);
+  auto i32 = [&](int64_t v) -> Value {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(v));
+  };
+  auto toI32 = [&](Value v) -> Value {
+    return arith::IndexCastOp::create(b, b.getI32Type(), v);
+  };
+  auto plusOne = [&](Value v) -> Value {
+    return arith::AddIOp::create(b, v, i32(1));
+  };
+  auto is = [&](Value x, Value y) -> Value {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, x, y);
+  };
+  // Runs `body(row, slot, number so far)` for every slot, returns the number.
+  auto countSlots = [&](Value start,
+                        function_ref<Value(Value, Value, Value)> body) {
+    auto overRows =
+        scf::ForOp::create(b, b.index(0), rows, b.index(1), ValueRange{start});
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(overRows.getBody());
+    auto overSlots =
+        scf::ForOp::create(b, b.index(0), b.index(slots), b.index(1),
+                           ValueRange{overRows.getRegionIterArg(0)});
+    {
+      OpBuilder::InsertionGuard inner(b);
+      b.setInsertionPointToStart(overSlots.getBody());
+      scf::YieldOp::create(b, ValueRange{body(overRows.getInductionVar(),
+                                              overSlots.getInductionVar(),
+                                              overSlots.getRegionIterArg(0))});
+    }
+    scf::YieldOp::create(b, overSlots.getResults());
+    return overRows.getResult(0);
+  };
+  auto expertAt = [&](Value row, Value slot) -> Value {
+    return memref::LoadOp::create(b, experts, ValueRange{row, slot});
+  };
+
+  Value firsts = b.workgroupBuffer({count}, b.getI32Type());
+  b.forEachElement(count, [&](Value e) {
+    Value expert = toI32(e);
+    Value own =
+        countSlots(i32(0), [&](Value row, Value slot, Value n) -> Value {
+          return arith::SelectOp::create(b, is(expertAt(row, slot), expert),
+                                         plusOne(n), n);
+        });
+    memref::StoreOp::create(b, own, firsts, ValueRange{e});
+  });
+  b.barrier();
+  b.onFirstThread([&] {
+    auto put = [&](Value run, Value expert, Value first) {
+      memref::StoreOp::create(b, expert, runs, ValueRange{run, b.index(0)});
+      memref::StoreOp::create(b, first, runs, ValueRange{run, b.index(1)});
+    };
+    auto loop = scf::ForOp::create(b, b.index(0), b.index(count), b.index(1),
+                                   ValueRange{b.index(0), i32(0)});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value e = loop.getInductionVar(), run = loop.getRegionIterArg(0);
+      Value first = loop.getRegionIterArg(1);
+      Value own = memref::LoadOp::create(b, firsts, ValueRange{e});
+      memref::StoreOp::create(b, first, firsts, ValueRange{e});
+      // Without slots it is overwritten by the next one.
+      put(run, toI32(e), first);
+      Value next =
+          arith::SelectOp::create(b, is(own, i32(0)), run, b.add(run, 1));
+      scf::YieldOp::create(
+          b, ValueRange{next, arith::AddIOp::create(b, first, own)});
+    }
+    b.forRange(loop.getResult(0), b.index(count + 1), 1,
+               [&](Value run) { put(run, i32(0), loop.getResult(1)); });
+  });
+  b.barrier();
+  b.forEachElement(count, [&](Value e) {
+    Value expert = toI32(e);
+    Value first = memref::LoadOp::create(b, firsts, ValueRange{e});
+    countSlots(first, [&](Value row, Value slot, Value n) -> Value {
+      Value isOwn = is(expertAt(row, slot), expert);
+      auto own = scf::IfOp::create(b, isOwn);
+      {
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(own.thenBlock());
+        memref::StoreOp::create(b, n, positions, ValueRange{row, slot});
+        Value at = arith::IndexCastOp::create(b, b.getIndexType(), n);
+        Value number = toI32(b.add(b.mul(row, slots), slot));
+        memref::StoreOp::create(
+            b, number, order,
+            ValueRange{arith::DivUIOp::create(b, at, b.index(slots)),
+                       arith::RemUIOp::create(b, at, b.index(slots))});
+      }
+      return arith::SelectOp::create(b, isOwn, plusOne(n), n);
+    });
+  });
+  return success();
+}
+
+static LogicalResult vectorize(GatherRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput(), out = op.getInits()[0];
+  const int64_t slots = columnsOf(op.getOrder());
+  b.forEach(rowsOf(b, op.getOrder()), [&](Value row) {
+    b.forEach(b.index(slots), [&](Value slot) {
+      Value number = arith::IndexCastOp::create(
+          b, b.getIndexType(),
+          memref::LoadOp::create(b, op.getOrder(), ValueRange{row, slot}));
+      Value from = arith::DivUIOp::create(b, number, b.index(slots));
+      Value to = b.add(b.mul(row, slots), slot);
+      b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
+        b.store(b.load(in, {from, at}, n), out, {to, at});
+      });
+    });
+  });
+  return success();
+}
+
+static LogicalResult vectorize(CombineRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput(), out = op.getInits()[0];
+  const int64_t slots = columnsOf(op.getPositions());
+  b.forEach(rowsOf(b, out), [&](Value row) {
+    SmallVector<std::pair<Value, Value>> terms;
+    for (int64_t s = 0; s < slots; ++s) {
+      SmallVector<Value> at = {row, b.index(s)};
+      Value position = memref::LoadOp::create(b, op.getPositions(), at);
+      terms.push_back(
+          {arith::IndexCastOp::create(b, b.getIndexType(), position),
+           b.loadScalar(op.getWeights(), at)});
+    }
+    Value share;
+    if (op.getShared()) {
+      Value gate = b.loadScalar(op.getGate(), {row, b.index(0)});
+      Value one = b.f32(1);
+      Value e = math::ExpOp::create(b, Value(arith::NegFOp::create(b, gate)));
+      share = arith::DivFOp::create(b, one,
+                                    Value(arith::AddFOp::create(b, one, e)));
+    }
+    b.forChunks(columnsOf(out), [&](Value at, int64_t n) {
+      Value sum;
+      auto add = [&](Value weight, Value row, Value from) {
+        Value v = b.load(from, {row, at}, n), w = b.splat(weight, n);
+        sum = sum ? Value(vector::FMAOp::create(b, w, v, sum))
+                  : Value(arith::MulFOp::create(b, w, v));
+      };
+      for (auto [position, weight] : terms)
+        add(weight, position, in);
+      if (share)
+        add(share, row, op.getShared());
+      b.store(sum, out, {row, at});
     });
   });
   return success();
@@ -1059,7 +1333,8 @@ struct VectorizePass final
                               LayerNormOp, SoftcapOp, AddOp, AddRMSNormOp,
                               ActivationOp, StageOp, StageSplitOp,
                               RotaryAppendOp, AttentionOp, JoinAttentionOp,
-                              ArgmaxOp, ChooseTokenOp>(op, b, plan)))
+                              ArgmaxOp, ChooseTokenOp, RouteOp, GroupRowsOp,
+                              GatherRowsOp, CombineRowsOp>(op, b, plan)))
         return signalPassFailure();
       // What one thread has left in workgroup memory others may read.
       if (plan.getThreads() > 1 && writesWorkgroupMemory(op))

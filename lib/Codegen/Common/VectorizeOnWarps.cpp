@@ -251,6 +251,9 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
     }
     store(value, row, column);
   });
+  // Where a workgroup has several tiles of rows, the room is written again.
+  if (isa<scf::ForOp>(op.op->getParentOp()))
+    gpu::BarrierOp::create(b);
 }
 
 /// Every warp adds its sums to the result where that lies.

@@ -160,8 +160,8 @@ mlir::gptq::findConstant(CodesAttr codes, int64_t rows, int64_t columns,
 void mlir::gptq::setZeros(LinearViews &linear, CodesAttr codes, int64_t groups,
                           const CheckpointTensor &tensor) {
   linear.zeroPoint = findConstant(codes, groups, linear.n, tensor);
-  if (!linear.zeroPoint)
-    linear.zeros = getCodesView(codes, groups, linear.n);
+  (linear.zeroPoint ? linear.constantZeros : linear.zeros) =
+      getCodesView(codes, groups, linear.n);
 }
 
 abi::Status mlir::gptq::readGroupIndex(const CheckpointTensor &tensor,
@@ -196,8 +196,8 @@ abi::Status mlir::gptq::readGroupIndex(const CheckpointTensor &tensor,
           (long long)group, (long long)expected, (long long)members[group]);
   }
   // In one group there is no order to keep.
-  if (!isOrdered && groups > 1)
-    linear.groupIndex = getDataView(tensor, context);
+  (!isOrdered && groups > 1 ? linear.groupIndex : linear.orderedIndex) =
+      getDataView(tensor, context);
   return abi::Status::success();
 }
 

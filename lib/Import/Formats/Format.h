@@ -40,6 +40,9 @@ struct LinearViews {
   std::optional<int64_t> zeroPoint;
   /// What is added to the weights of each group, where there is such a thing.
   View offsets;
+  /// Beside `zeroPoint`, where it was found in the checkpoint: what `zeros`
+  /// would be. Layers that are stacked have all of them or none.
+  View constantZeros;
   /// How it was found what the stored zero points mean; for people.
   std::string zeroEvidence;
   /// The group of each row, where it is not row / groupSize.
@@ -47,6 +50,8 @@ struct LinearViews {
   /// The order in which the columns N above, and the bias, are stored; empty
   /// where it is their own. `readLinear` applies it.
   View outputOrder;
+  /// What `groupIndex` would be where the checkpoint stores rows in order.
+  View orderedIndex;
   View bias;
   int64_t bits = 0;
   int64_t groupSize = 0;

@@ -96,16 +96,18 @@ def FormDispatchesPass : Pass<"gptq-form-dispatches", "::mlir::ModuleOp"> {
   let description = [{
     Before: entry functions of planned ops. After: each op is a `gptq.dispatch` of kernel functions in the nested module `@kernels`, one per
     plan; a kernel takes buffers, M and the position, and holds the one op on tensors, with the slices it reads. A kernel for M = 1 has that
-    as a constant. Ops that differ only in their weights share kernels.
+    as a constant. Activations with several slots a row are one matrix to a kernel. Ops that differ only in their weights share kernels.
   }];
-  let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "func::FuncDialect"];
+  let dependentDialects = ["GPTQDialect", "affine::AffineDialect", "bufferization::BufferizationDialect", "func::FuncDialect",
+                           "memref::MemRefDialect"];
 }
 
 def TileToWorkgroupsPass : InterfacePass<"gptq-tile-to-workgroups", "::mlir::FunctionOpInterface"> {
   let summary = "Splits a kernel's op over workgroups";
   let description = [{
     Before: the kernel's op works on everything. After: an `scf.forall`, mapped to workgroups, over tiles of `tileM` rows and
-    `tileN` columns (one cache head at a time for attention); a size of 0 leaves that dimension whole.
+    `tileN` columns (one cache head at a time for attention); a size of 0 leaves that dimension whole. An op on runs of rows, each of one
+    expert, becomes an op on the rows of one run, with the weight of its expert, in a loop over tiles of `tileM` of them.
   }];
   let dependentDialects = ["scf::SCFDialect", "affine::AffineDialect", "tensor::TensorDialect", "gpu::GPUDialect"];
 }

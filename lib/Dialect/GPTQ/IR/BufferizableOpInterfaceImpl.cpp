@@ -83,5 +83,9 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
         *ctx);
     ArgmaxOp::attachInterface<ModelOpBufferization<ArgmaxOp>>(*ctx);
     ChooseTokenOp::attachInterface<ModelOpBufferization<ChooseTokenOp>>(*ctx);
+    RouteOp::attachInterface<ModelOpBufferization<RouteOp>>(*ctx);
+    GroupRowsOp::attachInterface<ModelOpBufferization<GroupRowsOp>>(*ctx);
+    GatherRowsOp::attachInterface<ModelOpBufferization<GatherRowsOp>>(*ctx);
+    CombineRowsOp::attachInterface<ModelOpBufferization<CombineRowsOp>>(*ctx);
   });
 }

@@ -123,6 +123,15 @@ LogicalResult WeightOp::verify() {
       return emitOpError("expects i32 data of its own shape to sort");
     return success();
   }
+  if (auto stack = dyn_cast<StackAttr>(init)) {
+    if (type.getRank() < 2 ||
+        type.getDimSize(0) != int64_t(stack.getParts().size()) ||
+        !llvm::all_of(stack.getParts(), llvm::IsaPred<FlatSymbolRefAttr>))
+      return emitOpError("expects a type whose first dimension counts the ")
+             << stack.getParts().size() << " weights it stacks, but found "
+             << type;
+    return success();
+  }
   if (isa<PlusAttr>(init) && !type.getElementType().isF32())
     return emitOpError("expects sums of f32, but found ") << type;
   if (auto dealt = dyn_cast<DealtAttr>(init)) {
@@ -155,8 +164,8 @@ LogicalResult WeightOp::verify() {
   return emitOpError("expects init to be a view of data (#gptq.data, "
                      "#gptq.codes, #gptq.product, #gptq.quotient, "
                      "#gptq.dequantized, #gptq.argsort, #gptq.deinterleave, "
-                     "#gptq.concat, #gptq.plus, #gptq.dealt, "
-                     "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
+                     "#gptq.concat, #gptq.plus, #gptq.dealt, #gptq.gather, "
+                     "#gptq.rotary, #gptq.stack or #gptq.packed), but found ")
          << init;
 }
 
@@ -213,23 +222,26 @@ static int64_t epilogueColumns(Epilogue epilogue, int64_t n) {
   return isGated(epilogue) ? n / 2 : n;
 }
 
-int64_t DequantMatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+/// The last dimension: columns of activations.
+static int64_t columnsOf(Value v) { return shaped(v).getShape().back(); }
+
+int64_t DequantMatmulOp::getK() { return columnsOf(getLhs()); }
 
 int64_t DequantMatmulOp::getN() {
   if (!getLayout())
-    return shaped(getCodes()).getDimSize(1);
-  int64_t n = shaped(getInits()[0]).getDimSize(1);
+    return columnsOf(getCodes());
+  int64_t n = columnsOf(getInits()[0]);
   if (ShapedType::isDynamic(n))
     return n;
   return isGated(getEpilogue()) ? 2 * n : n;
 }
 
-int64_t MatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+int64_t MatmulOp::getK() { return columnsOf(getLhs()); }
 
 int64_t MatmulOp::getN() {
   if (!getLayout())
-    return shaped(getWeight()).getDimSize(0);
-  int64_t n = shaped(getInits()[0]).getDimSize(1);
+    return shaped(getWeight()).getDimSize(getRuns() ? 1 : 0);
+  int64_t n = columnsOf(getInits()[0]);
   if (ShapedType::isDynamic(n))
     return n;
   return isGated(getEpilogue()) ? 2 * n : n;
@@ -261,6 +273,48 @@ template <typename OpTy> static LogicalResult checkNormOf(OpTy op) {
                   "K, as in lhs");
 }
 
+/// Checks that all dimensions but the last of `init` are those of `lhs`, and
+/// that each of `weights`, with its rank, has with `runs` one more dimension in
+/// front that counts the same experts.
+static LogicalResult
+checkExperts(Operation *op, Value lhs, Value init, Value runs,
+             ArrayRef<std::tuple<StringRef, Value, int64_t>> weights) {
+  const int64_t rowRank = shaped(lhs).getRank();
+  if (rowRank != shaped(init).getRank())
+    return op->emitOpError("expects lhs and init of one rank, but found ")
+           << lhs.getType() << " and " << init.getType();
+  if (!runs && rowRank != 2 && !isa<StageOp>(op))
+    return op->emitOpError("expects runs with several slots a row, but found "
+                           "none with lhs of type ")
+           << lhs.getType();
+  for (int64_t dim = 0; dim < rowRank - 1; ++dim)
+    if (failed(checkDim(op, "init", init, dim, shaped(lhs).getDimSize(dim),
+                        dim == 0 ? "M, as in lhs" : "S, as in lhs")))
+      return failure();
+  const int64_t front = runs ? 1 : 0;
+  int64_t experts = ShapedType::kDynamic;
+  if (Value first = std::get<1>(weights.front()); runs && first)
+    experts = shaped(first).getDimSize(0);
+  for (auto [name, value, plain] : weights) {
+    if (!value)
+      continue;
+    if (shaped(value).getRank() != plain + front)
+      return op->emitOpError("expects ") << name << " of rank " << plain + front
+                                         << ", but found " << value.getType();
+    if (runs &&
+        failed(checkDim(op, name, value, 0, experts, "one of each expert")))
+      return failure();
+  }
+  if (!runs)
+    return success();
+  if (failed(checkDim(op, "runs", runs, 0,
+                      ShapedType::isDynamic(experts) ? experts : experts + 1,
+                      "experts + 1")) ||
+      failed(checkDim(op, "runs", runs, 1, 2, "expert and first row")))
+    return failure();
+  return success();
+}
+
 LogicalResult DequantMatmulOp::verify() {
   if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
@@ -275,60 +329,60 @@ LogicalResult DequantMatmulOp::verify() {
     return emitOpError("expects zeros or zero_point");
   if (getGIdx() && getPerm())
     return emitOpError("expects g_idx or perm, not both");
+  const int64_t rank = getLayout() ? 3 : 2, front = getRuns() ? 1 : 0;
+  if (failed(checkExperts(op, getLhs(), getInits()[0], getRuns(),
+                          {{"codes", getCodes(), rank},
+                           {"scales", getScales(), rank},
+                           {"zeros", getZeros(), rank},
+                           {"offsets", getOffsets(), rank},
+                           {"g_idx", getGIdx(), 1},
+                           {"perm", getPerm(), 1},
+                           {"bias", getBias(), 1}})))
+    return failure();
   if (LayoutAttr layout = getLayoutAttr()) {
-    if (shaped(getCodes()).getRank() != 3 || shaped(getScales()).getRank() != 3)
-      return emitOpError(
-          "expects packed codes and scales of rank 3 with a layout");
     if (layout.getBits() != int64_t(getBits()))
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
-    if (failed(checkDim(op, "codes", getCodes(), 1,
+    if (failed(checkDim(op, "codes", getCodes(), front + 1,
                         layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
-        failed(checkDim(op, "codes", getCodes(), 2, layout.getBlockBits() / 32,
-                        "words of a block")))
+        failed(checkDim(op, "codes", getCodes(), front + 2,
+                        layout.getBlockBits() / 32, "words of a block")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
           {"zeros", getZeros()},
           {"offsets", getOffsets()}})
-      if (failed(checkDim(op, name, value, 1, groups, "groups")) ||
-          failed(checkDim(op, name, value, 2, layout.getBlockN(), "blockN")))
+      if (failed(checkDim(op, name, value, front + 1, groups, "groups")) ||
+          failed(checkDim(op, name, value, front + 2, layout.getBlockN(),
+                          "blockN")))
         return failure();
   } else {
-    if (shaped(getCodes()).getRank() != 2 ||
-        shaped(getScales()).getRank() != 2 ||
-        (getZeros() && shaped(getZeros()).getRank() != 2) ||
-        (getOffsets() && shaped(getOffsets()).getRank() != 2))
-      return emitOpError("expects matrices of codes, scales, zeros and offsets "
-                         "without a layout");
     int64_t n = getN();
     if (!shaped(getCodes()).getElementType().isInteger(getBits()))
       return emitOpError("expects codes of ")
              << getBits() << " bits, but found "
              << shaped(getCodes()).getElementType();
-    if (failed(checkDim(op, "codes", getCodes(), 0, k, "K, as in lhs")))
+    if (failed(checkDim(op, "codes", getCodes(), front, k, "K, as in lhs")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
           {"zeros", getZeros()},
           {"offsets", getOffsets()}}) {
-      if (failed(
-              checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
-          failed(checkDim(op, name, value, 1, n, "N, as in codes")))
+      if (failed(checkDim(op, name, value, front, groups,
+                          "ceil(K / group_size)")) ||
+          failed(checkDim(op, name, value, front + 1, n, "N, as in codes")))
         return failure();
     }
-    if (failed(checkDim(op, "init", getInits()[0], 1,
-                        epilogueColumns(getEpilogue(), n),
-                        "N after the epilogue")))
+    if (failed(checkDim(
+            op, "init", getInits()[0], shaped(getInits()[0]).getRank() - 1,
+            epilogueColumns(getEpilogue(), n), "N after the epilogue")))
       return failure();
-    if (failed(checkDim(op, "bias", getBias(), 0, n, "N")))
+    if (failed(checkDim(op, "bias", getBias(), front, n, "N")))
       return failure();
   }
-  if (failed(checkDim(op, "g_idx", getGIdx(), 0, k, "K, as in lhs")) ||
-      failed(checkDim(op, "perm", getPerm(), 0, k, "K, as in lhs")) ||
-      failed(checkDim(op, "init", getInits()[0], 0,
-                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+  if (failed(checkDim(op, "g_idx", getGIdx(), front, k, "K, as in lhs")) ||
+      failed(checkDim(op, "perm", getPerm(), front, k, "K, as in lhs")))
     return failure();
   if (getBytes() &&
       failed(checkSplit(op, getBytes(), getUnits(), k, getGroupSize())))
@@ -369,21 +423,20 @@ LogicalResult MatmulOp::verify() {
   if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
   Operation *op = *this;
-  int64_t rank = shaped(getWeight()).getRank();
-  if (rank != (getLayout() ? 3 : 2))
-    return emitOpError("expects a weight of rank ")
-           << (getLayout() ? 3 : 2) << ", but found " << rank;
+  const int64_t front = getRuns() ? 1 : 0;
   LayoutAttr layout = getLayoutAttr();
-  if (failed(checkDim(op, "weight", getWeight(), 1,
+  if (failed(checkExperts(
+          op, getLhs(), getInits()[0], getRuns(),
+          {{"weight", getWeight(), layout ? 3 : 2}, {"bias", getBias(), 1}})) ||
+      failed(checkDim(op, "weight", getWeight(), front + 1,
                       layout ? layout.blocksOf(getK(), getK()) : getK(),
-                      layout ? "blocks along K" : "K, as in lhs")) ||
-      failed(checkDim(op, "init", getInits()[0], 0,
-                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+                      layout ? "blocks along K" : "K, as in lhs")))
     return failure();
-  if (!getLayout() && (failed(checkDim(op, "init", getInits()[0], 1,
-                                       epilogueColumns(getEpilogue(), getN()),
-                                       "N after the epilogue")) ||
-                       failed(checkDim(op, "bias", getBias(), 0, getN(), "N"))))
+  if (!layout &&
+      (failed(checkDim(
+           op, "init", getInits()[0], shaped(getInits()[0]).getRank() - 1,
+           epilogueColumns(getEpilogue(), getN()), "N after the epilogue")) ||
+       failed(checkDim(op, "bias", getBias(), front, getN(), "N"))))
     return failure();
   return success();
 }
@@ -420,11 +473,16 @@ LogicalResult EmbeddingOp::verify() {
                                     "M, as in tokens")));
 }
 
-/// Checks that `values` agree with `like` in both dimensions.
+/// Checks that `values` agree with `like` in all dimensions.
 static LogicalResult sameShape(Operation *op, Value like,
                                ArrayRef<std::pair<StringRef, Value>> values) {
   for (auto [name, value] : values)
-    for (int64_t dim = 0; dim < 2; ++dim)
+    if (shaped(value).getRank() != shaped(like).getRank())
+      return op->emitOpError("expects ")
+             << name << " of rank " << shaped(like).getRank()
+             << " (as in the first input), but found " << value.getType();
+  for (auto [name, value] : values)
+    for (int64_t dim = 0; dim < shaped(like).getRank(); ++dim)
       if (failed(checkDim(op, name, value, dim, shaped(like).getDimSize(dim),
                           "as in the first input")))
         return failure();
@@ -485,10 +543,113 @@ LogicalResult ActivationOp::verify() {
 
 LogicalResult StageOp::verify() {
   if (failed(checkInits(*this, 1)) ||
-      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})))
+      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})) ||
+      failed(checkExperts(*this, getInput(), getInits()[0], getRuns(),
+                          {{"perm", getPerm(), 1}})))
     return failure();
-  return checkDim(*this, "perm", getPerm(), 0, shaped(getInput()).getDimSize(1),
-                  "K, as in input");
+  return checkDim(*this, "perm", getPerm(), getRuns() ? 1 : 0,
+                  columnsOf(getInput()), "K, as in input");
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+/// Checks the element type of a destination, and that its rows are those of
+/// `like`.
+static LogicalResult checkNumbered(Operation *op, StringRef name, Value init,
+                                   bool isNumbers, Value like) {
+  if (shaped(init).getElementType().isInteger(32) != isNumbers)
+    return op->emitOpError("expects ")
+           << name << " to be of " << (isNumbers ? "i32" : "floats")
+           << ", but found " << init.getType();
+  return checkDim(op, name, init, 0, shaped(like).getDimSize(0),
+                  "M, as in the first input");
+}
+
+LogicalResult RouteOp::verify() {
+  if (failed(checkInits(*this, 2)))
+    return failure();
+  Value experts = getInits()[0], weights = getInits()[1];
+  const int64_t slots = columnsOf(experts), all = columnsOf(getLogits());
+  if (ShapedType::isDynamic(slots) || ShapedType::isDynamic(all))
+    return emitOpError("expects static numbers of experts and slots");
+  if (slots > all)
+    return emitOpError("expects at most as many slots as experts, ")
+           << all << ", but found " << slots;
+  if (!shaped(getLogits()).getElementType().isF32() ||
+      !(shaped(weights).getElementType().isF32()))
+    return emitOpError("expects logits and weights of f32, but found ")
+           << getLogits().getType() << " and " << weights.getType();
+  if (failed(checkNumbered(*this, "experts", experts, true, getLogits())) ||
+      failed(checkNumbered(*this, "weights", weights, false, getLogits())))
+    return failure();
+  return checkDim(*this, "weights", weights, 1, slots, "slots, as in experts");
+}
+
+LogicalResult GroupRowsOp::verify() {
+  if (failed(checkInits(*this, 3)))
+    return failure();
+  const int64_t slots = columnsOf(getExperts());
+  if (ShapedType::isDynamic(slots) ||
+      !cast<ShapedType>(getInits()[2].getType()).hasStaticShape())
+    return emitOpError("expects static numbers of experts and slots");
+  if (failed(
+          sameShape(*this, getExperts(),
+                    {{"positions", getInits()[0]}, {"order", getInits()[1]}})))
+    return failure();
+  if (shaped(getInits()[2]).getDimSize(0) < 2)
+    return emitOpError("expects runs of at least one expert");
+  return checkDim(*this, "runs", getInits()[2], 1, 2, "expert and first row");
+}
+
+LogicalResult GatherRowsOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  Value init = getInits()[0];
+  if (ShapedType::isDynamic(columnsOf(getOrder())))
+    return emitOpError("expects a static number of slots");
+  if (shaped(init).getRank() == 3 &&
+      (failed(checkDim(*this, "init", init, 0, shaped(getOrder()).getDimSize(0),
+                       "M, as in order")) ||
+       failed(checkDim(*this, "init", init, 1, columnsOf(getOrder()),
+                       "S, as in order"))))
+    return failure();
+  return checkDim(*this, "init", init, shaped(init).getRank() - 1,
+                  columnsOf(getInput()), "H, as in input");
+}
+
+LogicalResult CombineRowsOp::verify() {
+  Operation *op = *this;
+  if (failed(checkInits(op, 1)))
+    return failure();
+  Value init = getInits()[0];
+  const int64_t slots = columnsOf(getPositions());
+  if (ShapedType::isDynamic(slots))
+    return emitOpError("expects a static number of slots");
+  if (!shaped(getWeights()).getElementType().isF32())
+    return emitOpError("expects weights of f32, but found ")
+           << getWeights().getType();
+  if (failed(checkDim(op, "weights", getWeights(), 0,
+                      shaped(getPositions()).getDimSize(0),
+                      "M, as in positions")) ||
+      failed(checkDim(op, "weights", getWeights(), 1, slots,
+                      "S, as in positions")) ||
+      failed(checkDim(op, "init", init, 0, shaped(getPositions()).getDimSize(0),
+                      "M, as in positions")) ||
+      failed(checkDim(op, "init", init, 1, columnsOf(getInput()),
+                      "H, as in input")))
+    return failure();
+  if (shaped(getInput()).getRank() == 3 &&
+      failed(checkDim(op, "input", getInput(), 1, slots, "S, as in positions")))
+    return failure();
+  if (!getShared())
+    return success();
+  if (failed(checkDim(op, "gate", getGate(), 0, shaped(init).getDimSize(0),
+                      "M, as in init")) ||
+      failed(checkDim(op, "gate", getGate(), 1, 1, "one number a row")))
+    return failure();
+  return sameShape(op, getShared(), {{"init", init}});
 }
 
 LogicalResult StageSplitOp::verify() {
@@ -685,6 +846,10 @@ GPTQ_ROW_OP_METHODS(ArgmaxOp)
 GPTQ_ROW_OP_METHODS(ChooseTokenOp)
 GPTQ_ROW_OP_METHODS(StageOp)
 GPTQ_ROW_OP_METHODS(StageSplitOp)
+GPTQ_ROW_OP_METHODS(RouteOp)
+GPTQ_ROW_OP_METHODS(GroupRowsOp)
+GPTQ_ROW_OP_METHODS(GatherRowsOp)
+GPTQ_ROW_OP_METHODS(CombineRowsOp)
 #undef GPTQ_ROW_OP_METHODS
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
@@ -696,6 +861,10 @@ void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void ActivationOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void RouteOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void GroupRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void GatherRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void CombineRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void JoinAttentionOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
 }

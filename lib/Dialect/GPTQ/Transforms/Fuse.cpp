@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/WeightSymbols.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
-#include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -32,6 +32,11 @@ static Value emptyLike(OpBuilder &b, Location loc, Value value) {
   return tensor::EmptyOp::create(
       b, loc, tensor::getMixedSizes(b, loc, value),
       cast<RankedTensorType>(value.getType()).getElementType());
+}
+
+/// The last dimension of activations.
+static int64_t columnsOf(Value value) {
+  return cast<ShapedType>(value.getType()).getShape().back();
 }
 
 namespace {
@@ -99,10 +104,11 @@ struct FuseResidualNormPass final
 
 /// What matmuls of one input must agree on to become one.
 struct JoinKey {
-  Value lhs;
+  /// What they read, and where it is sorted by expert its runs.
+  Value lhs, runs;
   SmallVector<Attribute> rules;
   bool operator==(const JoinKey &other) const {
-    return lhs == other.lhs && rules == other.rules;
+    return lhs == other.lhs && runs == other.runs && rules == other.rules;
   }
 };
 
@@ -155,6 +161,7 @@ struct FuseParallelMatmulsPass final
       }
       Attribute point = matmul.getZeroPointAttr();
       return JoinKey{matmul.getLhs(),
+                     matmul.getRuns(),
                      {matmul.getBitsAttr(), matmul.getGroupSizeAttr(), perm,
                       point ? point : UnitAttr::get(ctx),
                       elementOf(ctx, matmul.getScales()),
@@ -167,6 +174,7 @@ struct FuseParallelMatmulsPass final
           matmul.getAccumulate())
         return std::nullopt;
       return JoinKey{matmul.getLhs(),
+                     matmul.getRuns(),
                      {elementOf(ctx, matmul.getWeight()),
                       elementOf(ctx, matmul.getBias())}};
     }
@@ -177,25 +185,25 @@ struct FuseParallelMatmulsPass final
   /// null if they are not all loaded.
   Value concat(OpBuilder &b, WeightSymbols &weights, ArrayRef<Value> parts,
                int64_t dim) {
-    SmallVector<Attribute> symbols;
-    SmallVector<int64_t> shape;
-    WeightOp first;
+    SmallVector<WeightOp> sources;
     for (Value part : parts) {
-      WeightOp weight = weights.of(part);
-      if (!weight)
+      sources.push_back(weights.of(part));
+      if (!sources.back())
         return nullptr;
-      symbols.push_back(FlatSymbolRefAttr::get(weight));
-      if (!first) {
-        first = weight;
-        llvm::append_range(shape, weight.getTensorType().getShape());
-      } else {
-        shape[dim] += weight.getTensorType().getDimSize(dim);
-      }
     }
-    return weights.derive(
-        b, first, ".joined",
-        RankedTensorType::get(shape, first.getTensorType().getElementType()),
-        ConcatAttr::get(b.getContext(), b.getArrayAttr(symbols), dim, 0));
+    return weights.derive(b, sources, [&](MutableArrayRef<WeightOp> beside) {
+      RankedTensorType type = beside.front().getTensorType();
+      SmallVector<int64_t> shape(type.getShape());
+      shape[dim] = 0;
+      SmallVector<Attribute> symbols;
+      for (WeightOp weight : beside) {
+        shape[dim] += weight.getTensorType().getDimSize(dim);
+        symbols.push_back(FlatSymbolRefAttr::get(weight));
+      }
+      return DerivedWeight{
+          ".joined", type.clone(shape),
+          ConcatAttr::get(b.getContext(), b.getArrayAttr(symbols), dim, 0)};
+    });
   }
 
   bool join(ArrayRef<Operation *> ops, WeightSymbols &weights) {
@@ -211,11 +219,11 @@ struct FuseParallelMatmulsPass final
     };
     int64_t columns = 0;
     for (Operation *op : ops)
-      columns += cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+      columns += columnsOf(op->getResult(0));
     Operation *joined;
     auto resultOf = [&](Value lhs) {
       SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b, loc, lhs);
-      sizes[1] = b.getIndexAttr(columns);
+      sizes.back() = b.getIndexAttr(columns);
       Type element = getElementTypeOrSelf(ops.front()->getResult(0).getType());
       return Value(tensor::EmptyOp::create(b, loc, sizes, element));
     };
@@ -306,11 +314,12 @@ struct FuseParallelMatmulsPass final
       // another use of it.
       SmallVector<OpFoldResult> sizes =
           tensor::getMixedSizes(b, loc, joined->getOperand(0));
-      sizes[1] = b.getIndexAttr(type.getDimSize(1));
-      SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
-                                           b.getIndexAttr(at)};
-      SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-      at += type.getDimSize(1);
+      const int64_t width = columnsOf(op->getResult(0));
+      sizes.back() = b.getIndexAttr(width);
+      SmallVector<OpFoldResult> offsets(sizes.size(), b.getIndexAttr(0));
+      offsets.back() = b.getIndexAttr(at);
+      SmallVector<OpFoldResult> strides(sizes.size(), b.getIndexAttr(1));
+      at += width;
       op->getResult(0).replaceAllUsesWith(tensor::ExtractSliceOp::create(
           b, loc, type, joined->getResult(0), offsets, sizes, strides));
     }
@@ -363,12 +372,13 @@ struct FuseActivationPass final
     auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
     if (!slice || !slice->hasOneUse())
       return nullptr;
-    auto type = cast<RankedTensorType>(slice.getSource().getType());
-    auto part = cast<RankedTensorType>(slice.getType());
-    if (type.getRank() != 2 || part.getDimSize(1) * 2 != type.getDimSize(1) ||
-        getConstantIntValue(slice.getMixedOffsets()[0]) != 0 ||
-        getConstantIntValue(slice.getMixedOffsets()[1]) !=
-            (second ? part.getDimSize(1) : 0))
+    const int64_t half = columnsOf(slice.getResult());
+    SmallVector<OpFoldResult> offsets = slice.getMixedOffsets();
+    if (half * 2 != columnsOf(slice.getSource()) ||
+        getConstantIntValue(offsets.back()) != (second ? half : 0))
+      return nullptr;
+    offsets.pop_back();
+    if (!llvm::all_of(offsets, isZeroInteger))
       return nullptr;
     return slice.getSource().getDefiningOp();
   }
@@ -387,6 +397,10 @@ struct FuseActivationPass final
     auto symbol = load ? SymbolTable::lookupNearestSymbolFrom<WeightOp>(
                              matmul, load.getWeightAttr())
                        : nullptr;
+    // What is true of one part of a stack is true of all.
+    if (auto stack = symbol ? dyn_cast<StackAttr>(symbol.getInit()) : nullptr)
+      symbol = SymbolTable::lookupNearestSymbolFrom<WeightOp>(
+          matmul, cast<FlatSymbolRefAttr>(stack.getParts()[0]));
     return symbol && isa<ConcatAttr>(symbol.getInit());
   }
 
@@ -400,8 +414,7 @@ struct FuseActivationPass final
       return nullptr;
     // Packing takes gate and up in turn, a few columns each: of what is stored
     // as one weight whole runs alone, of joined weights any number.
-    const int64_t width =
-        cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+    const int64_t width = columnsOf(op->getResult(0));
     if (op.getUp() && width % kLongestRun != 0 && !isJoined(matmul))
       return nullptr;
     auto isPlain = [](auto matmul) {
@@ -443,8 +456,7 @@ struct FuseActivationPass final
             auto sizes = tensor::getMixedSizes(
                 b, op.getLoc(),
                 cast<DestinationStyleOpInterface>(matmul).getDpsInits()[0]);
-            sizes[1] = b.getIndexAttr(
-                cast<ShapedType>(op->getResult(0).getType()).getDimSize(1));
+            sizes.back() = b.getIndexAttr(columnsOf(op->getResult(0)));
             return sizes;
           }(),
           getElementTypeOrSelf(op->getResult(0).getType()));

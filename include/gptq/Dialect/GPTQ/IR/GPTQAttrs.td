@@ -202,6 +202,20 @@ def GPTQ_DealtAttr : GPTQ_Attr<"Dealt", "dealt"> {
   let assemblyFormat = "`<` struct($parts, $run) `>`";
 }
 
+def GPTQ_StackAttr : GPTQ_Attr<"Stack", "stack"> {
+  let summary = "Several weights of one type as one with another dimension";
+  let description = [{
+    Element [e, …] is element […] of `parts[e]` (weight symbols of one type): the weights of a layer's experts. Passes that rewrite a stack rewrite its
+    parts, each like a weight of its own; they are written one after another.
+
+    ```mlir
+    gptq.weight @experts.codes : tensor<2x64x64xi4> = #gptq.stack<[@experts.0.codes, @experts.1.codes]>
+    ```
+  }];
+  let parameters = (ins "::mlir::ArrayAttr":$parts);
+  let assemblyFormat = "`<` $parts `>`";
+}
+
 def GPTQ_GatherAttr : GPTQ_Attr<"Gather", "gather"> {
   let summary = "A weight with one dimension reordered";
   let description = "Element i along `dim` is element `order[i]` of `source` (both weight symbols).";

@@ -25,6 +25,10 @@ class GPTQ_Shaped<list<Type> types, list<int> ranks> :
     AnyTypeOf<[TensorRankOf<types, ranks>, MemRefRankOf<types, ranks>]>;
 def GPTQ_Matrix : GPTQ_Shaped<[GPTQ_Float], [2]>;
 def GPTQ_Vector : GPTQ_Shaped<[GPTQ_Float], [1]>;
+/// Activations: [M, H], or with several slots a row [M, S, H], which in a kernel are one matrix [M S, H].
+def GPTQ_Rows : GPTQ_Shaped<[GPTQ_Float], [2, 3]>;
+/// Numbers of experts, rows or runs.
+def GPTQ_Numbers : GPTQ_Shaped<[I32], [2]>;
 /// Activations of three bytes, and what one of them is worth (`gptq.stage_split`).
 def GPTQ_Bytes : GPTQ_Shaped<[I8], [2]>;
 def GPTQ_Units : GPTQ_Shaped<[F32], [2]>;
@@ -132,17 +136,22 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
     An epilogue is an activation of the sums (`gptq.activation`). Those that end in `_mul`: the columns are pairs of runs of h = blockN / 2
     (packed; N / 2 otherwise), gate then up; the result, N / 2 columns, is the activation of gate times up.
 
+    With `runs` [E + 1, 2] the weight is one of E experts': codes, scales, zeros, perm, g_idx and bias have one more dimension in front, lhs is
+    [M, S, K] and init [M, S, N], and the M S rows, taken as one matrix, are sorted by expert (`gptq.group_rows`): rows runs[r, 1] …
+    runs[r + 1, 1] − 1 are multiplied by the weight of expert runs[r, 0]. A run has at most M rows. Tiling to a run leaves an ordinary product
+    with the weight of its expert, so nothing after it knows of experts.
+
     ```mlir
     %r = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>)
         outs(%y : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
     ```
   }];
-  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
-                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[GPTQ_Float], [2, 3]>>:$offsets,
-                       Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
-                       Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
+  let arguments = (ins GPTQ_Rows:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3, 4]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>:$scales,
+                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3, 4]>>:$zeros, Optional<GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>>:$offsets,
+                       Optional<GPTQ_Shaped<[I32], [1, 2]>>:$g_idx,
+                       Optional<GPTQ_Shaped<[I32], [1, 2]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1, 2]>>:$bias,
                        Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Optional<GPTQ_Matrix>:$source,
-                       Optional<GPTQ_Vector>:$norm, Variadic<GPTQ_Matrix>:$inits,
+                       Optional<GPTQ_Vector>:$norm, Optional<GPTQ_Numbers>:$runs, Variadic<GPTQ_Rows>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
                        DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
@@ -151,9 +160,9 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
                        OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
     `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`offsets` $offsets^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
-      (`split` $bytes^ `,` $units)? (`norm_of` $source^ `,` $norm)? `:` type($lhs) `,` type($codes) `,` type($scales)
+      (`split` $bytes^ `,` $units)? (`norm_of` $source^ `,` $norm)? (`runs` $runs^)? `:` type($lhs) `,` type($codes) `,` type($scales)
       (`zeros` type($zeros)^)? (`offsets` type($offsets)^)? (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)?
-      (`split` type($bytes)^ `,` type($units))? (`norm_of` type($source)^ `,` type($norm))? `)`
+      (`split` type($bytes)^ `,` type($units))? (`norm_of` type($source)^ `,` type($norm))? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -185,16 +194,16 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
     `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`. `source`,
-    `norm` and `epsilon` are as in `gptq.dequant_matmul`.
+    `norm` and `epsilon` are as in `gptq.dequant_matmul`. With `runs` the weight [E, N, K] is one of several experts', as there.
   }];
-  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
-                       Optional<GPTQ_Matrix>:$source, Optional<GPTQ_Vector>:$norm,
-                       Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
+  let arguments = (ins GPTQ_Rows:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>:$weight, Optional<GPTQ_Shaped<[GPTQ_Float], [1, 2]>>:$bias,
+                       Optional<GPTQ_Matrix>:$source, Optional<GPTQ_Vector>:$norm, Optional<GPTQ_Numbers>:$runs,
+                       Variadic<GPTQ_Rows>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
                        DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate,
                        OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $weight (`bias` $bias^)? (`norm_of` $source^ `,` $norm)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)?
-      (`norm_of` type($source)^ `,` type($norm))? `)`
+    `ins` `(` $lhs `,` $weight (`bias` $bias^)? (`norm_of` $source^ `,` $norm)? (`runs` $runs^)? `:` type($lhs) `,` type($weight)
+      (`bias` type($bias)^)? (`norm_of` type($source)^ `,` type($norm))? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -270,7 +279,7 @@ def GPTQ_AddRMSNormOp : GPTQ_ModelOp<"add_rms_norm"> {
 def GPTQ_ActivationOp : GPTQ_ModelOp<"activation", [AttrSizedOperandSegments]> {
   let summary = "The activation of an MLP, and its gate where it has one";
   let description = [{
-    init = f(input), or f(input) * up with `up`; all [M, I].
+    init = f(input), or f(input) * up with `up`; all [M, I] or [M, S, I].
 
     | `function` | f(v) |
     | --- | --- |
@@ -284,7 +293,7 @@ def GPTQ_ActivationOp : GPTQ_ModelOp<"activation", [AttrSizedOperandSegments]> {
         outs(%e : tensor<?x96xf32>) {function = #gptq.function<silu>} -> tensor<?x96xf32>
     ```
   }];
-  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Matrix>:$up, Variadic<GPTQ_Matrix>:$inits, GPTQ_ActivationAttr:$function);
+  let arguments = (ins GPTQ_Rows:$input, Optional<GPTQ_Rows>:$up, Variadic<GPTQ_Rows>:$inits, GPTQ_ActivationAttr:$function);
   let assemblyFormat = [{
     `ins` `(` $input (`times` $up^)? `:` type($input) (`times` type($up)^)? `)` `outs` `(` $inits `:` type($inits) `)` attr-dict
     (`->` type($results)^)?
@@ -300,10 +309,13 @@ def GPTQ_SoftcapOp : GPTQ_ModelOp<"softcap"> {
 
 def GPTQ_StageOp : GPTQ_ModelOp<"stage", [AttrSizedOperandSegments]> {
   let summary = "Copies activations, reordering their columns";
-  let description = "init[m, k] = input[m, perm[k]], or input[m, k] without `perm`; input and init [M, K], perm i32 [K].";
-  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Variadic<GPTQ_Matrix>:$inits);
+  let description = [{
+    init[m, k] = input[m, perm[k]], or input[m, k] without `perm`; input and init [M, K], perm i32 [K]. With `runs` input and init are [M, S, K], and
+    `perm` [E, K] has an order for each expert, as in `gptq.dequant_matmul`.
+  }];
+  let arguments = (ins GPTQ_Rows:$input, Optional<GPTQ_Shaped<[I32], [1, 2]>>:$perm, Optional<GPTQ_Numbers>:$runs, Variadic<GPTQ_Rows>:$inits);
   let assemblyFormat = [{
-    `ins` `(` $input (`perm` $perm^)? `:` type($input) (`perm` type($perm)^)? `)`
+    `ins` `(` $input (`perm` $perm^)? (`runs` $runs^)? `:` type($input) (`perm` type($perm)^)? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -423,6 +435,64 @@ def GPTQ_ChooseTokenOp : GPTQ_ModelOp<"choose_token"> {
   let arguments = (ins GPTQ_Matrix:$values, GPTQ_Shaped<[I32], [2]>:$indices, Variadic<GPTQ_Shaped<[I32], [1]>>:$inits);
   let assemblyFormat = [{
     `ins` `(` $values `,` $indices `:` type($values) `,` type($indices) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+def GPTQ_RouteOp : GPTQ_ModelOp<"route"> {
+  let summary = "Chooses the experts of each row, and their weights";
+  let description = [{
+    With p = softmax(logits[m, :]): experts[m, s] is the number of the s-th largest p, the lower number first where two are equal, and
+    weights[m, s] is that p; with `normalize` divided by the sum of the S chosen ones. logits [M, E]; the destinations are experts, i32 [M, S],
+    and weights, f32 [M, S]. A NaN among the logits counts as −infinity in the choice, so the experts of a row are always different.
+
+    ```mlir
+    %r:2 = gptq.route ins(%logits : tensor<?x8xf32>) outs(%e, %w : tensor<?x2xi32>, tensor<?x2xf32>) {normalize} -> tensor<?x2xi32>, tensor<?x2xf32>
+    ```
+  }];
+  let arguments = (ins GPTQ_Matrix:$logits, Variadic<AnyTypeOf<[GPTQ_Numbers, GPTQ_Matrix]>>:$inits, UnitAttr:$normalize);
+  let assemblyFormat = "`ins` `(` $logits `:` type($logits) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?";
+}
+
+def GPTQ_GroupRowsOp : GPTQ_ModelOp<"group_rows"> {
+  let summary = "Sorts the slots of all rows by expert";
+  let description = [{
+    The M S slots of `experts` [M, S], slot s of row m being number m S + s, are sorted stably by expert: order[p / S, p % S] is the number of the
+    slot that comes p-th, positions[m, s] the p of a slot, so each is the other's inverse. runs[r, :] is the expert and the first p of the r-th run
+    of slots of one expert; runs without slots follow, with expert 0 and p = M S. Destinations: positions and order, i32 [M, S], and runs,
+    i32 [E + 1, 2]. Experts below 0 or from E on are not allowed.
+  }];
+  let arguments = (ins GPTQ_Numbers:$experts, Variadic<GPTQ_Numbers>:$inits);
+  let assemblyFormat = "`ins` `(` $experts `:` type($experts) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?";
+}
+
+def GPTQ_GatherRowsOp : GPTQ_ModelOp<"gather_rows"> {
+  let summary = "Copies rows in the order of their experts";
+  let description = [{
+    Row p of init, taken as a matrix of M S rows, is row order[p / S, p % S] / S of input: input [M, H], order i32 [M, S], init [M, S, H].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, GPTQ_Numbers:$order, Variadic<GPTQ_Rows>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $order `:` type($input) `,` type($order) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_CombineRowsOp : GPTQ_ModelOp<"combine_rows", [AttrSizedOperandSegments]> {
+  let summary = "Adds up what the experts of a row made of it";
+  let description = [{
+    init[m, h] = sum over s of weights[m, s] * input[positions[m, s], h], s ascending, `input` [M, S, H] taken as a matrix of M S rows; with `shared`
+    [M, H] and `gate` [M, 1] plus shared[m, h] / (1 + exp(−gate[m, 0])), an expert of all rows. positions i32 [M, S], weights f32 [M, S], init [M, H].
+  }];
+  let arguments = (ins GPTQ_Rows:$input, GPTQ_Numbers:$positions, GPTQ_Matrix:$weights, Optional<GPTQ_Matrix>:$shared,
+                       Optional<GPTQ_Matrix>:$gate, Variadic<GPTQ_Matrix>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $positions `,` $weights (`shared` $shared^ `,` $gate)? `:` type($input) `,` type($positions) `,` type($weights)
+      (`shared` type($shared)^ `,` type($gate))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
