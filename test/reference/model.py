@@ -54,6 +54,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "relu": lambda x: np.maximum(x, 0),
 }
+ACTIVATIONS["gelu_new"] = ACTIVATIONS["gelu_pytorch_tanh"]
 
 
 def soft_cap(x, cap):
