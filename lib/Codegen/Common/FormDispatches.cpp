@@ -121,6 +121,9 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   auto kernel = func::FuncOp::create(b, loc, "kernel",
                                      b.getFunctionType(types, TypeRange()));
   kernel->setAttr(kKernelAttr, b.getUnitAttr());
+  for (auto [i, value] : llvm::enumerate(inputs))
+    if (value.getDefiningOp<LoadWeightOp>())
+      kernel.setArgAttr(i, kWeightAttr, b.getUnitAttr());
   Block *body = kernel.addEntryBlock();
   b.setInsertionPointToStart(body);
 

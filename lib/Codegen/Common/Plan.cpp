@@ -7,6 +7,8 @@
 
 #include "gptq/Codegen/Common/Plan.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
 #include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
@@ -40,6 +42,21 @@ const ::gptq::UnitInfo *mlir::gptq::findUnit(StringRef name, int64_t lanes) {
         if (unit->lanes == lanes)
           return unit;
   return nullptr;
+}
+
+bool mlir::gptq::isWeight(Value buffer) {
+  while (Operation *def = buffer.getDefiningOp()) {
+    if (auto view = dyn_cast<ViewLikeOpInterface>(def))
+      buffer = view.getViewSource();
+    else if (auto metadata = dyn_cast<memref::ExtractStridedMetadataOp>(def))
+      buffer = metadata.getSource();
+    else
+      return false;
+  }
+  auto arg = cast<BlockArgument>(buffer);
+  auto kernel = dyn_cast<func::FuncOp>(arg.getOwner()->getParentOp());
+  return kernel && arg.getOwner()->isEntryBlock() &&
+         kernel.getArgAttr(arg.getArgNumber(), kWeightAttr);
 }
 
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {

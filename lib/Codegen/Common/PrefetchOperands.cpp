@@ -1,5 +1,4 @@
-//===- PrefetchOperands.cpp - Operands on their way
-//------------------------===//
+//===- PrefetchOperands.cpp - Operands on their way -----------------------===//
 //
 // Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -66,7 +66,7 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
   // Weights first: what else is loaded may have to wait for the kernel in
   // front.
   llvm::stable_sort(loads, [](vector::LoadOp a, vector::LoadOp b) {
-    return a.getMemRefType().getRank() > b.getMemRefType().getRank();
+    return isWeight(a.getBase()) > isWeight(b.getBase());
   });
   Location loc = loop.getLoc();
   rewriter.setInsertionPoint(loop);

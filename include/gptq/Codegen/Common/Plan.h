@@ -37,6 +37,13 @@ void planOps(ModuleOp module, bool withReasons,
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
                   int64_t bits);
 
+/// On an argument of a kernel, as a unit attribute: it is a weight, which no
+/// kernel writes.
+inline constexpr llvm::StringLiteral kWeightAttr = "gptq.weight";
+
+/// Whether `buffer` is a weight of the kernel it is used in, or a part of one.
+bool isWeight(Value buffer);
+
 /// Whether `plan` multiplies with a matrix unit.
 bool usesMatrixUnit(PlanAttr plan);
 
