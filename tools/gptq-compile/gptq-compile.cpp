@@ -108,6 +108,11 @@ static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
+static cl::opt<bool> noRing(
+    "no-ring",
+    cl::desc("GPUs: read operands where they lie for any number of rows, "
+             "not through a ring in shared memory"),
+    cl::cat(category));
 static cl::opt<std::string>
     loadBits("load-bits", cl::init("128"), cl::value_desc("bits"),
              cl::desc("GPUs: bits of packed weights that a thread loads at "
@@ -422,6 +427,7 @@ int main(int argc, char **argv) {
     options.activations = activations;
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
+    options.ring = !noRing;
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;

@@ -35,10 +35,11 @@ static Value exp(VectorBuilder &b, Value x) {
 
 namespace {
 
-/// Where the sums of a tile of 16 columns by 8 rows lie: thread 4 g + t holds
-/// rows 2 t + i and columns g + 8 h, for i, h < 2.
-constexpr int64_t kTileColumns = 16, kTileRows = 8;
-constexpr int64_t kRowsPerThread = 2, kColumnsPerThread = 2;
+using Fragments = ::gptq::MatrixFragments;
+constexpr int64_t kTileColumns = Fragments::tileColumns;
+constexpr int64_t kTileRows = Fragments::tileRows;
+constexpr int64_t kRowsPerThread = Fragments::rowsPerThread;
+constexpr int64_t kColumnsPerThread = Fragments::columnsPerThread;
 
 /// The warps of a workgroup share its panels, and those of one share take parts
 /// of K in turn; what they summed is added up at the end, in the order of the
@@ -46,8 +47,11 @@ constexpr int64_t kRowsPerThread = 2, kColumnsPerThread = 2;
 class WarpMatmul {
 public:
   WarpMatmul(const MatmulTile &op, VectorBuilder &b)
-      : op(op), b(b),
-        shares(llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns())),
+      : op(op), b(b), unit(*findUnit(op.plan.getUnit(), op.plan.getLanes())),
+        // Warps that multiply together are all there, with a tile or without.
+        shares(llvm::alignTo(
+            llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns()),
+            unit.warps)),
         warps(b.threads / b.lanes / shares),
         rowTiles(op.plan.getRows() / kTileRows),
         maxPanels(op.plan.getColumns() / kTileColumns) {}
@@ -60,7 +64,9 @@ private:
   SmallVector<Value> sumOverChunks();
   void addToResult(ValueRange sums);
   void reduceInWorkgroup(ValueRange sums);
+  void storeOwn(ValueRange sums);
   void store(Value value, Value row, Value column);
+  Value finish(ArrayRef<Value> sums, Value panel, Value inPanel);
   Value biasOf(Value panel, int64_t panelColumn, Value inHalf);
 
   /// Rows of one thread in all row tiles.
@@ -68,6 +74,7 @@ private:
 
   const MatmulTile &op;
   VectorBuilder &b;
+  const ::gptq::UnitInfo &unit;
   /// Shares of panels; warps of each; tiles of rows; panels of a share.
   int64_t shares, warps, rowTiles, maxPanels;
   /// The thread inside its warp, the warp among those of its share, the share's
@@ -197,12 +204,6 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   gpu::BarrierOp::create(b);
 
   // Neighbouring threads take neighbouring columns.
-  auto activated = [&](Value v) -> Value {
-    if (op.epilogue == Epilogue::None)
-      return v;
-    return vector::ExtractOp::create(
-        b, activate(b, getActivation(op.epilogue), b.splat(v, 1)), 0);
-  };
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
   const int64_t rowsHere = rowTiles * kTileRows;
@@ -226,23 +227,51 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       }
       return sum;
     };
-    Value value;
-    if (isGated(op.epilogue)) {
-      Value gate = sumOf(first), up = sumOf(b.add(first, 1));
-      if (op.bias) {
-        gate = arith::AddFOp::create(b, gate, biasOf(panel, 0, inPanel));
-        up = arith::AddFOp::create(
-            b, up, biasOf(panel, op.layout.getBlockN() / 2, inPanel));
-      }
-      value = arith::MulFOp::create(b, activated(gate), up);
-    } else {
-      value = sumOf(b.add(first, divide(b, inPanel, 8)));
-      if (op.bias)
-        value = arith::AddFOp::create(b, value, biasOf(panel, 0, inPanel));
-      value = activated(value);
-    }
-    store(value, row, column);
+    SmallVector<Value> whole;
+    if (isGated(op.epilogue))
+      whole = {sumOf(first), sumOf(b.add(first, 1))};
+    else
+      whole = {sumOf(b.add(first, divide(b, inPanel, 8)))};
+    store(finish(whole, panel, inPanel), row, column);
   });
+}
+
+/// Every thread writes the sums it holds: no other warp has a part of them.
+void WarpMatmul::storeOwn(ValueRange sums) {
+  const int64_t width = op.panelColumns();
+  const bool gated = isGated(op.epilogue);
+  for (int64_t p = 0; p < maxPanels; ++p)
+    for (int64_t i = 0; i < threadRows(); ++i) {
+      Value panel = b.add(firstPanel, p);
+      Value row = b.add(b.mul(remainder(b, lane, 4), kRowsPerThread),
+                        i / kRowsPerThread * kTileRows + i % kRowsPerThread);
+      SmallVector<Value> own;
+      for (int64_t h = 0; h < kColumnsPerThread; ++h)
+        own.push_back(
+            vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}));
+      for (int64_t h = 0; h < (gated ? 1 : kColumnsPerThread); ++h) {
+        Value inPanel = b.add(divide(b, lane, 4), 8 * h);
+        ArrayRef<Value> whole = own;
+        store(finish(gated ? whole : whole.slice(h, 1), panel, inPanel), row,
+              b.add(b.mul(panel, width), inPanel));
+      }
+    }
+}
+
+/// What is written for column `inPanel` of a panel: its sum with the bias,
+/// activated, or of two sums, a gate and what goes through it, their product.
+Value WarpMatmul::finish(ArrayRef<Value> sums, Value panel, Value inPanel) {
+  SmallVector<Value> values(sums);
+  if (op.bias)
+    for (auto [i, value] : llvm::enumerate(values))
+      value = arith::AddFOp::create(
+          b, value, biasOf(panel, i * (op.layout.getBlockN() / 2), inPanel));
+  Value value = values[0];
+  if (op.epilogue != Epilogue::None)
+    value = vector::ExtractOp::create(
+        b, activate(b, getActivation(op.epilogue), b.splat(value, 1)), 0);
+  return values.size() == 1 ? value
+                            : Value(arith::MulFOp::create(b, value, values[1]));
 }
 
 /// Every warp adds its sums to the result where that lies.
@@ -326,13 +355,25 @@ LogicalResult WarpMatmul::run() {
   lane = remainder(b, b.thread, b.lanes);
   // Neighbouring warps read the same activations.
   Value anyWarp = divide(b, b.thread, b.lanes);
-  warp = divide(b, anyWarp, shares);
+  // Where warps multiply together, what they share is the same number in all of
+  // a warp's threads, and the compiler has to know: the first one's.
+  Value part = anyWarp;
+  if (unit.warps > 1)
+    part = arith::IndexCastUIOp::create(
+        b, b.getIndexType(),
+        gpu::ShuffleOp::create(
+            b, arith::IndexCastUIOp::create(b, b.getI32Type(), anyWarp), 0,
+            int32_t(b.lanes), gpu::ShuffleMode::IDX)
+            .getShuffleResult());
+  warp = warps == 1 ? b.index(0) : divide(b, part, shares);
   firstPanel = shares == 1 ? b.index(0)
                            : b.mul(remainder(b, anyWarp, shares), maxPanels);
   rows = rowsOf(b, op.lhs);
   panels = rowsOf(b, op.weight);
   SmallVector<Value> sums = sumOverChunks();
-  if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
+  if (warps == 1)
+    storeOwn(sums);
+  else if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
     reduceInWorkgroup(sums);
   else
     addToResult(sums);

@@ -19,14 +19,16 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// Rows of activations and columns of weights in one tile of the unit.
-static constexpr int64_t kTileRows = 8, kTileColumns = 16;
-/// Sums that a thread holds of one tile.
-static constexpr int64_t kSumsPerTile = 4;
+using Fragments = ::gptq::MatrixFragments;
+static constexpr int64_t kTileRows = Fragments::tileRows;
+static constexpr int64_t kTileColumns = Fragments::tileColumns;
+static constexpr int64_t kSumsPerTile = Fragments::sumsPerTile;
 /// Warps of a workgroup: with 128 registers a thread they fill a
 /// multiprocessor.
 static constexpr int64_t kMaxWarps = 16;
 static constexpr int64_t kWarpThreads = 32;
+/// Bits of a packed zero point.
+static constexpr int64_t kZeroBits = 8;
 /// Rows of K that a warp multiplies between two applications of a scale.
 static constexpr int64_t kStepRows[] = {128, 64};
 /// The largest number of rows that one workgroup multiplies at once; more rows
@@ -39,7 +41,25 @@ static constexpr int64_t kOperandRegisters = 112;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
 
+/// With a ring: the largest number of rows of one workgroup, and of those whose
+/// scales are applied to sums. More rows have as many sums as codes, and no
+/// registers for a second set of them.
+static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
+/// Places of a ring, at most: the loop over them is unrolled.
+static constexpr int64_t kMaxPlaces = 8;
+/// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
+/// ring and what alignment costs take as much.
+static constexpr int64_t kReservedBytes = 2048;
+
 namespace {
+/// The matmul that a plan is for.
+struct MatmulShape {
+  int64_t n, k, groupSize;
+  /// Of codes, scales and zero points (0: there are none).
+  int64_t bits, scaleBits, zeroBits;
+  bool isQuantized, isF16;
+};
+
 /// How the work on a matmul is divided.
 struct MatmulTiles {
   /// Tiles of 16 columns of a workgroup, and of one of its warps.
@@ -118,12 +138,131 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return t;
   }
 
-  /// The plan of a matmul [K, N] for calls of `mMin` to `mMax` rows.
-  ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
-                          const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
-                          bool isQuantized, int64_t mMin, int64_t mMax) {
+  /// The plan of a matmul whose operands pass through a ring; without a plan,
+  /// the reason why they cannot.
+  ReasonedPlan planRing(const ::gptq::TargetInfo &target,
+                        const MatmulShape &shape, int64_t mMin, int64_t mMax) {
     OpBuilder b(&getContext());
     NamedAttrList why;
+    auto because = [&](StringRef field, const Twine &reason) {
+      why.set(field, b.getStringAttr(reason));
+    };
+    auto refuse = [&](const Twine &reason) {
+      because("path", "no ring: " + reason);
+      return ReasonedPlan{PlanAttr(), why.getDictionary(&getContext())};
+    };
+    const ::gptq::UnitInfo *unit = target.warpgroupUnit();
+    if (!unit)
+      return refuse("warps of this architecture do not multiply together");
+    if (!ring)
+      return refuse("rings are off");
+    if (!shape.isQuantized)
+      return refuse("weights are dense");
+    // Measured: each product waits for its part, and only those of many rows
+    // and of many tiles are long enough to hide it.
+    const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
+    const int64_t each = llvm::divideCeil(all, target.multiprocessors);
+    if (mMax <= kMaxHoistedRows || each <= kMaxWarps / 2)
+      return refuse(llvm::formatv(
+          "up to {0} rows, or up to {1} tiles for a multiprocessor, are "
+          "multiplied faster where they lie",
+          kMaxHoistedRows, kMaxWarps / 2));
+
+    // Parts of K are whole lines of an image, whole blocks, and have one scale.
+    const bool isWhole = shape.groupSize >= shape.k;
+    const int64_t span = isWhole ? shape.k : shape.groupSize;
+    const int64_t line = unit->activationLayout().blockK;
+    int64_t stepK = 0;
+    for (int64_t step : kStepRows)
+      if (!stepK && step % line == 0 && span % step == 0 &&
+          shape.k % step == 0 &&
+          step % unit->weightLayout(shape.bits, isWhole ? 0 : span).blockK == 0)
+        stepK = step;
+    if (!stepK)
+      return refuse(llvm::formatv(
+          "groups of {0} of {1} rows of K are no whole parts of {2}", span,
+          shape.k, line));
+
+    // Scales of bf16 would be too coarse to multiply codes by.
+    const int64_t most =
+        shape.isF16 && hoistScales ? kMaxRingRows : kMaxHoistedRows;
+    const int64_t rows =
+        mMax <= kMaxHoistedRows ? llvm::alignTo(mMax, 2 * kTileRows) : most;
+    const int64_t rounds = llvm::divideCeil(each, kMaxWarps);
+    const int64_t panels =
+        llvm::divideCeil(all, target.multiprocessors * rounds);
+    const int64_t warps = llvm::alignTo(panels, unit->warps);
+    const int64_t turns = kMaxWarps / warps;
+    const int64_t parts = shape.k / stepK;
+    // Without turns the loop over all places is unrolled: the registers of two
+    // sets of sums are fewer, and so are places.
+    const bool hoists =
+        hoistScales && rows <= (turns == 1 && shape.isF16 ? kMaxHoistedRows / 2
+                                                          : kMaxHoistedRows);
+    const int64_t mostPlaces =
+        turns == 1 && hoists ? kMaxPlaces / 2 : kMaxPlaces;
+
+    // The sums of turns meet in shared memory, too.
+    const int64_t threads = turns * warps * kWarpThreads;
+    const int64_t roomBytes =
+        turns == 1 ? 0 : threads * rows / kTileRows * kSumsPerTile * 4;
+    const int64_t placeBytes =
+        rows * stepK * 2 +
+        panels * kTileColumns *
+            (stepK * shape.bits + shape.scaleBits + shape.zeroBits) / 8;
+    int64_t places =
+        (target.workgroupMemory - kReservedBytes - roomBytes) / placeBytes;
+    places = std::min<int64_t>(
+        {places, mostPlaces, int64_t(llvm::alignTo(parts, turns))});
+    places = places / turns * turns;
+    if (places < std::min<int64_t>(parts, 2))
+      return refuse(llvm::formatv(
+          "{0} bytes a place leave no room for two in shared memory",
+          placeBytes));
+
+    because("rows", llvm::formatv("{0} rows of activations pass through shared "
+                                  "memory once for all warps",
+                                  rows));
+    because("tileN", llvm::formatv("{0} of {1} tiles of {2} columns: {3} "
+                                   "workgroups for {4} multiprocessors",
+                                   panels, all, kTileColumns,
+                                   llvm::divideCeil(all, panels),
+                                   target.multiprocessors));
+    because("threads",
+            llvm::formatv("{0} warps, four together, for {1} tiles, {2} times "
+                          "along K",
+                          warps, panels, turns));
+    because("path", llvm::formatv("{0} parts of {1} rows of K on their way",
+                                  places, stepK));
+    because("scale", hoists ? "one multiplication for a group, not for a weight"
+                     : hoistScales
+                         ? "there are no registers for a second set of sums"
+                         : "hoisting is off");
+    because("zero", "several rows share a subtraction from a pair of codes, "
+                    "but each has a sum of its own");
+    return {PlanAttr::get(
+                &getContext(), mMin, mMax, b.getStringAttr(unit->name),
+                /*tileM=*/rows, panels * kTileColumns, /*tileK=*/0, rows,
+                /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
+                b.getStringAttr(bufferPartials ? "shared" : "global"),
+                b.getStringAttr(hoists ? "accumulator" : "weight"),
+                b.getStringAttr("weight"), threads, stepK,
+                /*occupancy=*/1, places, loadBits),
+            why.getDictionary(&getContext())};
+  }
+
+  /// The plan of a matmul for calls of `mMin` to `mMax` rows.
+  ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
+                          const ::gptq::UnitInfo &unit,
+                          const MatmulShape &shape, int64_t mMin,
+                          int64_t mMax) {
+    ReasonedPlan throughRing = planRing(target, shape, mMin, mMax);
+    if (throughRing.plan)
+      return throughRing;
+    const int64_t n = shape.n, k = shape.k;
+    const bool isQuantized = shape.isQuantized;
+    OpBuilder b(&getContext());
+    NamedAttrList why(throughRing.reasons);
     auto because = [&](StringRef field, const Twine &reason) {
       why.set(field, b.getStringAttr(reason));
     };
@@ -229,18 +368,31 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const ::gptq::UnitInfo &unit = target->units.front();
     planOps(
         getOperation(), reasons,
-        [](Operation *op) -> SmallVector<int64_t> {
+        [&](Operation *op) -> SmallVector<int64_t> {
+          if (isa<DequantMatmulOp>(op) && target->warpgroupUnit() && ring)
+            return {1, kTileRows, 2 * kTileRows, kMaxHoistedRows};
           if (isa<DequantMatmulOp, MatmulOp>(op))
             return {1, kTileRows, 2 * kTileRows};
           return {1};
         },
         [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
+          auto bitsOf = [](Value value) -> int64_t {
+            return getElementTypeOrSelf(value).getIntOrFloatBitWidth();
+          };
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
-            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/true, mMin, mMax);
+            return planMatmul(
+                *target, unit,
+                {matmul.getN(), matmul.getK(), int64_t(matmul.getGroupSize()),
+                 int64_t(matmul.getBits()), bitsOf(matmul.getScales()),
+                 matmul.getZeros() ? kZeroBits : 0, /*isQuantized=*/true,
+                 getElementTypeOrSelf(matmul.getLhs()).isF16()},
+                mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
-            return planMatmul(*target, unit, matmul.getN(), matmul.getK(),
-                              /*isQuantized=*/false, mMin, mMax);
+            return planMatmul(*target, unit,
+                              {matmul.getN(), matmul.getK(), matmul.getK(),
+                               bitsOf(matmul.getWeight()), 0, 0,
+                               /*isQuantized=*/false, /*isF16=*/false},
+                              mMin, mMax);
           // Attention reads each cache once for every query head: the second
           // time from the level-2 cache, and on other multiprocessors.
           return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),

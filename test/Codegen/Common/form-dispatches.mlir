@@ -12,11 +12,11 @@ gptq.weight @v : tensor<64xf16> = #gptq.data<"m", "v", 0, tensor<64xf16>>
 //       CHECK:   gptq.dispatch "rms_norm" [@kernels::@rms_norm_0_m1, @kernels::@rms_norm_1_m64] up_to [1, 64]
 //       CHECK:   gptq.dispatch "last" [@kernels::@rms_norm_2_m64] up_to [64]
 //       CHECK: module @kernels
-//       CHECK:   func.func @rms_norm_0_m1(%{{.+}}: memref<1x64xf32>, %{{.+}}: memref<64xf16>, %{{.+}}: memref<1x64xf32>, %{{.+}}: index, %{{.+}}: index) attributes {gptq.kernel}
+//       CHECK:   func.func @rms_norm_0_m1(%{{.+}}: memref<1x64xf32>, %{{.+}}: memref<64xf16> {gptq.weight}, %{{.+}}: memref<1x64xf32>, %{{.+}}: index, %{{.+}}: index) attributes {gptq.kernel}
 //       CHECK:     gptq.rms_norm {{.*}} gptq.plan = #gptq.plan<mMin = 1,
 //       CHECK:     bufferization.materialize_in_destination
 //       CHECK:   func.func @rms_norm_1_m64(%{{.+}}: memref<?x64xf32>
-//       CHECK:   func.func @rms_norm_2_m64(%[[XS:.+]]: memref<?x64xf32>, %{{.+}}: memref<64xf16>, %{{.+}}: memref<1x64xf32>, %[[ROWS:.+]]: index, %{{.+}}: index)
+//       CHECK:   func.func @rms_norm_2_m64(%[[XS:.+]]: memref<?x64xf32>, %{{.+}}: memref<64xf16> {gptq.weight}, %{{.+}}: memref<1x64xf32>, %[[ROWS:.+]]: index, %{{.+}}: index)
 //   CHECK-DAG:     %[[LAST:.+]] = arith.subi %[[ROWS]]
 //       CHECK:     tensor.extract_slice %{{.+}}[%[[LAST]], 0] [1, 64]
 //   CHECK-NOT:   func.func
