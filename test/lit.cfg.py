@@ -19,6 +19,7 @@ llvm_config.add_tool_substitutions(
 config.substitutions.insert(0, ("%python", config.gptq_python))
 config.substitutions.append(("%reference", os.path.join(config.test_source_root, "reference")))
 config.substitutions.append(("%examples", os.path.join(config.gptq_src_root, "examples")))
+config.substitutions.append(("%tools", config.gptq_tools_dir))
 config.substitutions.append(("%scripts", os.path.join(config.gptq_src_root, "scripts")))
 config.substitutions.append(("%shared_data", config.gptq_test_data))
 

@@ -127,6 +127,11 @@ Status QuantizedLayer::addTensors(StringRef name, bool isVersion1,
                              "module '%s': expected codes of 2, 3, 4 or 8 "
                              "bits, which GPTQ streams, found %lld",
                              name.str().c_str(), (long long)width);
+  if (matmul.getOffsets())
+    return model::makeStatus(StatusCode::Unsupported,
+                             "module '%s': expected whole zero points, which "
+                             "GPTQ stores, found offsets",
+                             name.str().c_str());
   WeightOp scales = weightOf(matmul.getScales());
   const uint64_t n = matmul.getN(), k = matmul.getK();
   const uint64_t groups = matmul.getNumGroups();

@@ -48,7 +48,12 @@ Expected<ExportSummary> mlir::gptq::exportModel(ModuleOp module, StringRef path,
   }
   std::vector<model::ByteSpan> carried;
   for (const std::string &name : manifest.tokenizer.files) {
-    GPTQ_ASSIGN(model::ByteSpan bytes, reader.getFiles().bytes(name));
+    model::ByteSpan bytes;
+    if (std::optional<StringRef> made = findTokenizerFile(module, name)) {
+      bytes = model::ByteSpan::of(*made);
+    } else {
+      GPTQ_ASSIGN(bytes, reader.getFiles().bytes(name));
+    }
     carried.push_back(bytes);
     addSection("file." + name, bytes.size);
   }

@@ -279,6 +279,7 @@ EntryBuilder::variants(DispatchOp dispatch) {
   Place rows = places.lookup(dispatch.getRows());
   const bool isFixed = rows.kind == Place::Constant;
   std::vector<model::ManifestVariant> variants;
+  const int64_t first = std::min<int64_t>(dispatch.getMMin(), result.maxM + 1);
   for (auto [kernel, bound] :
        llvm::zip(dispatch.getKernels(), dispatch.getMMax())) {
     if (isFixed && rows.index > bound)
@@ -318,6 +319,15 @@ EntryBuilder::variants(DispatchOp dispatch) {
         f.a = 0;
       }
       variant.grid.push_back(f);
+    }
+    if (variants.empty() && first > 1 && !isFixed) {
+      // For fewer rows a grid of no workgroups.
+      model::ManifestVariant none = variant;
+      none.mMax = first - 1;
+      none.grid = {{0, 0, 0, 1}};
+      variants.push_back(std::move(none));
+      if (first > result.maxM)
+        break;
     }
     variants.push_back(std::move(variant));
     // Later kernels are for more rows than a call can have.
@@ -378,9 +388,14 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
         return error(dispatch, "expects no tensor to be both input and "
                                "destination");
       buffers[place.index].holds = value;
+    } else if (place.kind == Place::Input) {
+      // Left for the next call.
+      if (llvm::is_contained(dispatch.getInputs(), init))
+        return error(dispatch, "expects no tensor to be both input and "
+                               "destination");
     } else {
-      return error(dispatch, "expects its destinations to be tensor.empty or "
-                             "results of dispatches");
+      return error(dispatch, "expects its destinations to be tensor.empty, "
+                             "results of dispatches or inputs of the entry");
     }
     places[value] = place;
     args.push_back(place);

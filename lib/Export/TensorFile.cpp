@@ -77,7 +77,8 @@ Status mlir::gptq::writeWeights(ModuleOp module, StringRef path) {
   WeightReader reader(module);
   std::vector<TensorToWrite> tensors;
   for (WeightOp weight : module.getOps<WeightOp>()) {
-    if (isa<PackedAttr>(weight.getInit()))
+    // The parts of a stack are there by themselves.
+    if (isa<PackedAttr, StackAttr>(weight.getInit()))
       continue;
     RankedTensorType type = weight.getTensorType();
     tensors.push_back(

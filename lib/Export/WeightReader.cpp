@@ -166,6 +166,7 @@ public:
         buffer(this->source->rowBytes()) {}
 
   int64_t rows() const { return source->rows; }
+  int64_t columns() const { return source->columns; }
 
   void readRow(int64_t row, MutableArrayRef<float> out) {
     source->readRow(row, buffer.data());
@@ -192,21 +193,48 @@ private:
 
 /// #gptq.product
 struct ProductSource final : RowSource {
-  ProductSource(Matrix m, NumberRows a, NumberRows b, float least)
+  ProductSource(Matrix m, NumberRows a, NumberRows b, bool isNegated)
       : RowSource(m.rows, m.columns, 4), a(std::move(a)), b(std::move(b)),
-        least(least), left(m.columns), right(m.columns) {}
+        isNegated(isNegated), left(this->a.columns()), right(m.columns) {}
   void readRow(int64_t row, uint8_t *out) override {
     a.readRow(row / (rows / a.rows()), left);
     b.readRow(row, right);
+    const int64_t run = columns / a.columns();
     for (int64_t c = 0; c < columns; ++c) {
-      const float product = left[c] * right[c];
-      left[c] = std::fabs(product) < least ? least : product;
+      const float product = left[c / run] * right[c];
+      right[c] = isNegated ? -product : product;
     }
-    std::memcpy(out, left.data(), rowBytes());
+    std::memcpy(out, right.data(), rowBytes());
   }
   NumberRows a, b;
-  float least;
+  bool isNegated;
   std::vector<float> left, right;
+};
+
+/// #gptq.dequantized
+struct DequantizedSource final : RowSource {
+  DequantizedSource(Matrix m, NumberRows codes, NumberRows scales,
+                    std::optional<NumberRows> offsets, DequantizedAttr view)
+      : RowSource(m.rows, m.columns, 4), codes(std::move(codes)),
+        scales(std::move(scales)), offsets(std::move(offsets)),
+        zeroPoint(view.getZeroPoint()), groupSize(view.getGroupSize()),
+        values(m.columns), scale(this->scales.columns()),
+        offset(this->scales.columns()) {}
+  void readRow(int64_t row, uint8_t *out) override {
+    codes.readRow(row, values);
+    scales.readRow(row, scale);
+    if (offsets)
+      offsets->readRow(row, offset);
+    for (int64_t c = 0; c < columns; ++c)
+      values[c] = scale[c / groupSize] * (values[c] - zeroPoint) +
+                  offset[c / groupSize];
+    std::memcpy(out, values.data(), rowBytes());
+  }
+  NumberRows codes, scales;
+  std::optional<NumberRows> offsets;
+  float zeroPoint;
+  int64_t groupSize;
+  std::vector<float> values, scale, offset;
 };
 
 /// #gptq.quotient
@@ -564,21 +592,28 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
     return source;
   };
 
-  // A matrix of as many columns, or a vector as long, as numbers.
-  auto openNumbers = [&](FlatSymbolRefAttr name) -> Expected<NumberRows> {
+  // Numbers of this weight's rank with `columns` columns; 0: with any number of
+  // which the weight has several.
+  auto openMatrix = [&](FlatSymbolRefAttr name,
+                        int64_t columns) -> Expected<NumberRows> {
     GPTQ_ASSIGN(std::unique_ptr<RowSource> source, openSymbol(name, depth + 1));
     RankedTensorType sourceType = weights[name.getValue()].getTensorType();
     Type element = sourceType.getElementType();
     if (sourceType.getRank() != type.getRank() || type.getRank() > 2 ||
-        source->columns != m.columns ||
+        (columns > 0 ? source->columns != columns
+                     : source->columns == 0 || m.columns % source->columns) ||
         !(element.isF16() || element.isBF16() || element.isF32() ||
           (element.isInteger() && source->width == 1)))
       return weightError(weight,
                          "expected its source '%s' to be numbers of its rank "
                          "with %lld columns, found %s",
-                         name.getValue().str().c_str(), (long long)m.columns,
+                         name.getValue().str().c_str(),
+                         (long long)(columns > 0 ? columns : m.columns),
                          text(sourceType).c_str());
     return NumberRows(std::move(source), element);
+  };
+  auto openNumbers = [&](FlatSymbolRefAttr name) {
+    return openMatrix(name, m.columns);
   };
 
   return TypeSwitch<Attribute, Result>(weight.getInit())
@@ -596,7 +631,7 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         return Result(std::make_unique<CodesSource>(m, codes, bytes));
       })
       .Case([&](ProductAttr product) -> Result {
-        GPTQ_ASSIGN(NumberRows a, openNumbers(product.getA()));
+        GPTQ_ASSIGN(NumberRows a, openMatrix(product.getA(), /*columns=*/0));
         GPTQ_ASSIGN(NumberRows b, openNumbers(product.getB()));
         if (!type.getElementType().isF32() || b.rows() != m.rows ||
             a.rows() == 0 || m.rows % a.rows() != 0)
@@ -607,8 +642,29 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
                              (long long)b.rows(), (long long)a.rows(),
                              text(type).c_str());
         return Result(std::make_unique<ProductSource>(
-            m, std::move(a), std::move(b),
-            product.getLeast() ? product.getLeast().getValueAsDouble() : 0));
+            m, std::move(a), std::move(b), product.getIsNegated()));
+      })
+      .Case([&](DequantizedAttr table) -> Result {
+        if (!type.getElementType().isF32() || table.getGroupSize() < 1)
+          return weightError(weight,
+                             "expected a table of f32 in groups of at least 1, "
+                             "found %s in groups of %lld",
+                             text(type).c_str(),
+                             (long long)table.getGroupSize());
+        const int64_t groups =
+            llvm::divideCeil(m.columns, table.getGroupSize());
+        GPTQ_ASSIGN(NumberRows codes, openNumbers(table.getCodes()));
+        GPTQ_ASSIGN(NumberRows scales, openMatrix(table.getScales(), groups));
+        std::optional<NumberRows> offsets;
+        if (FlatSymbolRefAttr name = table.getOffsets()) {
+          GPTQ_ASSIGN(offsets, openMatrix(name, groups));
+        }
+        if (codes.rows() != m.rows || scales.rows() != m.rows ||
+            (offsets && offsets->rows() != m.rows))
+          return weightError(weight, "its parts do not have its %lld rows",
+                             (long long)m.rows);
+        return Result(std::make_unique<DequantizedSource>(
+            m, std::move(codes), std::move(scales), std::move(offsets), table));
       })
       .Case([&](QuotientAttr quotient) -> Result {
         GPTQ_ASSIGN(NumberRows a, openNumbers(quotient.getA()));
@@ -642,6 +698,16 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
                                          argsort.getGroups()));
         }
         return Result(std::make_unique<OrderSource>(cached));
+      })
+      .Case([&](DeinterleaveAttr deinterleave) -> Result {
+        // The verifier has seen whole runs.
+        const int64_t run = deinterleave.getRun();
+        auto order = std::make_shared<std::vector<int32_t>>(m.columns);
+        for (int64_t r = 0; r < m.columns; ++r) {
+          const int64_t half = r % run / (run / 2), i = r % (run / 2);
+          (*order)[r] = r / run * run + 2 * i + half;
+        }
+        return Result(std::make_unique<OrderSource>(std::move(order)));
       })
       .Case([&](ConcatAttr concat) -> Result {
         GPTQ_ASSIGN(int dim, matrixDim(weight, concat.getDim()));
@@ -741,8 +807,8 @@ Expected<std::unique_ptr<RowSource>> WeightReader::open(WeightOp weight,
         return Result(std::make_unique<RotarySource>(m, rotary));
       })
       .Default([&](Attribute) -> Result {
-        return weightError(weight, "a packed weight cannot be the source of a "
-                                   "view");
+        return weightError(weight, "a packed weight or a stack cannot be the "
+                                   "source of a view");
       });
 }
 
@@ -838,7 +904,30 @@ Status WeightReader::readPacked(WeightOp weight, PackedAttr packed, Sink sink) {
   return {};
 }
 
+Status WeightReader::readStack(WeightOp weight, StackAttr stack, Sink sink) {
+  GPTQ_ASSIGN(int64_t left, storedBytes(weight));
+  for (auto part : stack.getParts().getAsRange<FlatSymbolRefAttr>()) {
+    auto it = weights.find(part.getValue());
+    if (it == weights.end() || isa<StackAttr>(it->second.getInit()))
+      return weightError(weight,
+                         "it stacks weight '%s', which is no weight of "
+                         "its own",
+                         part.getValue().str().c_str());
+    GPTQ_ASSIGN(int64_t bytes, storedBytes(it->second));
+    left -= bytes;
+    if (left < 0)
+      break;
+    GPTQ_TRY(read(it->second, sink));
+  }
+  if (left != 0)
+    return weightError(weight, "its parts do not add up to its type, %s",
+                       text(weight.getType()).c_str());
+  return {};
+}
+
 Status WeightReader::read(WeightOp weight, Sink sink) {
+  if (auto stack = dyn_cast<StackAttr>(weight.getInit()))
+    return readStack(weight, stack, sink);
   if (auto packed = dyn_cast<PackedAttr>(weight.getInit()))
     return readPacked(weight, packed, sink);
   GPTQ_ASSIGN(std::unique_ptr<RowSource> source, open(weight, 0));

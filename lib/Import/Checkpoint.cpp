@@ -44,12 +44,20 @@ readIndex(Folder &folder, StringRef indexName,
 
 abi::Expected<std::unique_ptr<Checkpoint>> Checkpoint::open(Folder &folder) {
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(folder));
-  std::vector<std::string> files, indexes;
+  std::vector<std::string> files, indexes, ggufFiles;
   for (std::string &name : folder.list()) {
     if (StringRef(name).ends_with(".safetensors"))
       files.push_back(name);
+    else if (StringRef(name).ends_with(".gguf"))
+      ggufFiles.push_back(name);
     else if (StringRef(name).ends_with(kIndexSuffix))
       indexes.push_back(name);
+  }
+
+  if (files.empty() && !ggufFiles.empty()) {
+    for (const std::string &name : ggufFiles)
+      GPTQ_TRY(checkpoint->addGGUFFile(name));
+    return checkpoint;
   }
 
   std::vector<std::pair<std::string, std::string>> weightMap;
@@ -75,8 +83,8 @@ abi::Expected<std::unique_ptr<Checkpoint>> Checkpoint::open(Folder &folder) {
   if (files.empty())
     return abi::makeStatus(
         StatusCode::NotFound,
-        "'%s' holds no safetensors file (pickled .bin and .pt checkpoints "
-        "are not read)",
+        "'%s' holds no safetensors and no GGUF file (pickled .bin and .pt "
+        "checkpoints are not read)",
         folder.path().c_str());
 
   for (const std::string &name : files)
@@ -102,16 +110,41 @@ Status Checkpoint::addFile(StringRef name) {
   auto file = files.try_emplace(name, opened.take()).first;
   const abi::SafeTensors &content = file->second;
   for (const abi::TensorInfo &info : content.tensors()) {
-    CheckpointTensor tensor{info.name, file->first(), &info,
-                            content.dataOffset() + info.begin,
-                            content.bytes(info)};
-    auto [it, isNew] = tensors.try_emplace(info.name, tensor);
-    if (!isNew)
-      return abi::makeStatus(StatusCode::InvalidFile,
-                             "tensor %s: expected in one file, found in '%s' "
-                             "and '%s'",
-                             abi::quoteForMessage(info.name).c_str(),
-                             it->second.file.str().c_str(), name.str().c_str());
+    GPTQ_TRY(add({info.name, info.name, file->first(), &info,
+                  content.dataOffset() + info.begin, content.bytes(info)}));
+  }
+  return Status::success();
+}
+
+Status Checkpoint::add(const CheckpointTensor &tensor) {
+  auto [it, isNew] = tensors.try_emplace(tensor.name, tensor);
+  if (isNew)
+    return Status::success();
+  return abi::makeStatus(
+      StatusCode::InvalidFile,
+      "tensor %s: expected in one file, found in '%s' and '%s'",
+      abi::quoteForMessage(tensor.stored).c_str(),
+      it->second.file.str().c_str(), tensor.file.str().c_str());
+}
+
+Status Checkpoint::addGGUFFile(StringRef name) {
+  GPTQ_ASSIGN(abi::ByteSpan bytes, folder.read(name));
+  abi::Expected<GGUFFile> opened = GGUFFile::open(bytes);
+  if (!opened)
+    return opened.status().withContext("'" + name.str() + "'");
+  const GGUFFile &file = ggufFiles.emplace_back(opened.take());
+  StringRef fileName = files.try_emplace(name).first->first();
+  for (const GGUFTensor &tensor : file.tensors()) {
+    abi::TensorInfo &info = ggufTensors.emplace_back();
+    info.name = importedName(tensor);
+    info.dtype = tensor.type->dtype;
+    info.shape = tensor.shape;
+    if (tensor.type->block > 1)
+      info.shape.back() =
+          info.shape.back() / tensor.type->block * tensor.type->bytes;
+    info.end = tensor.bytes.size;
+    GPTQ_TRY(add({info.name, tensor.name, fileName, &info, tensor.offset,
+                  tensor.bytes}));
   }
   return Status::success();
 }
@@ -146,7 +179,7 @@ abi::Expected<CheckpointTensor> Checkpoint::get(StringRef name,
     std::vector<int64_t> dims(found.begin(), found.end());
     return abi::makeStatus(
         StatusCode::InvalidFile, "tensor %s in '%s': expected %s, found %s",
-        abi::quoteForMessage(name).c_str(), tensor.file.str().c_str(),
+        abi::quoteForMessage(tensor.stored).c_str(), tensor.file.str().c_str(),
         describe(dtypes, shape).c_str(),
         describe(tensor.info->dtype, dims).substr(0, 200).c_str());
   }
@@ -168,7 +201,7 @@ std::vector<std::string> Checkpoint::unused() const {
   std::vector<std::string> names;
   for (const auto &entry : tensors)
     if (!used.contains(entry.first()))
-      names.push_back(entry.first().str());
+      names.push_back(entry.second.stored.str());
   llvm::sort(names);
   return names;
 }

@@ -9,11 +9,13 @@
 #define GPTQ_LIB_IMPORT_CHECKPOINT_H
 
 #include "gptq/Import/Folder.h"
+#include "lib/Import/GGUF.h"
 #include "runtime/abi/Json.h"
 #include "runtime/abi/SafeTensors.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringSet.h"
 
+#include <deque>
 #include <memory>
 
 namespace mlir::gptq {
@@ -21,6 +23,8 @@ namespace mlir::gptq {
 /// One tensor of one of the files.
 struct CheckpointTensor {
   llvm::StringRef name;
+  /// Its name in the file, for messages.
+  llvm::StringRef stored;
   /// The file, relative to the folder.
   llvm::StringRef file;
   const abi::TensorInfo *info;
@@ -35,7 +39,8 @@ struct CheckpointTensor {
 class Checkpoint {
 public:
   /// Opens the folder's safetensors files: `model.safetensors`, or those its
-  /// index names, or the only one there is.
+  /// index names, or the only one there is; where there is none, its GGUF
+  /// files.
   static abi::Expected<std::unique_ptr<Checkpoint>> open(Folder &folder);
 
   bool has(llvm::StringRef name) const { return tensors.count(name); }
@@ -51,7 +56,7 @@ public:
 
   /// Marks a tensor as known without reading it.
   void ignore(llvm::StringRef name) { used.insert(name); }
-  /// Names of the tensors nobody asked for, sorted.
+  /// Names, in their files, of the tensors nobody asked for, sorted.
   std::vector<std::string> unused() const;
 
   /// Notes a doubt, once however many layers raise it.
@@ -63,14 +68,23 @@ public:
 private:
   explicit Checkpoint(Folder &folder) : folder(folder) {}
   abi::Status addFile(llvm::StringRef name);
+  /// Adds the tensors of a GGUF file under the names that others use, those of
+  /// linear layers as `<module>.<type>`.
+  abi::Status addGGUFFile(llvm::StringRef name);
+  abi::Status add(const CheckpointTensor &tensor);
 
   Folder &folder;
   /// Owns the descriptions and names that `tensors` refers to.
   llvm::StringMap<abi::SafeTensors> files;
+  std::deque<GGUFFile> ggufFiles;
+  std::deque<abi::TensorInfo> ggufTensors;
   llvm::StringMap<CheckpointTensor> tensors;
   llvm::StringSet<> used;
   std::vector<std::string> warningList;
 };
+
+/// A vector that rotary frequencies are divided by, where a checkpoint has one.
+inline constexpr llvm::StringLiteral kRotaryDivisors = "model.rotary.divisors";
 
 /// The dtypes of scales, biases and dense weights.
 inline constexpr abi::DType kFloatDTypes[] = {abi::DType::F16, abi::DType::BF16,

@@ -420,6 +420,7 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
                           family.defaultMaxPositions));
   GPTQ_TRY(readRope(config, model));
   GPTQ_TRY(readWindows(config, model));
+  GPTQ_TRY(readExpertConfig(config, model));
 
   GPTQ_TRY(readActivation(config, model));
   double scalar = double(model.headDim);

@@ -33,6 +33,21 @@ struct Rope {
   double magnitude = 1;
 };
 
+/// The mixtures of experts of a model.
+struct ExpertConfig {
+  /// Experts, those that a row goes through, and their width. No experts: the
+  /// other fields mean nothing.
+  int64_t count = 0;
+  int64_t perRow = 0;
+  int64_t width = 0;
+  /// Whether the weights of a row's experts add up to one.
+  bool normalizes = false;
+  /// Of the expert of all rows; 0: there is none.
+  int64_t sharedWidth = 0;
+  /// Which layers have experts.
+  std::vector<bool> layers;
+};
+
 /// Everything about a model's shape, checked: positive sizes, small enough
 /// that their products stay far from 2^63.
 struct ModelConfig {
@@ -61,6 +76,7 @@ struct ModelConfig {
   double logitCap = 0;
   /// The MLP reads the rows that come into a block, as attention does.
   bool isParallel = false;
+  ExpertConfig experts;
   bool tiedEmbeddings = false;
   /// Which linear layers have a bias.
   bool qkvBias = false;
@@ -72,6 +88,9 @@ struct ModelConfig {
 
 /// Reads config.json and, where it has any, generation_config.json.
 abi::Expected<ModelConfig> readModelConfig(Folder &folder);
+
+/// Reads what `config` says of experts, for a model of known family and layers.
+abi::Status readExpertConfig(const abi::JsonView &config, ModelConfig &model);
 
 //===----------------------------------------------------------------------===//
 // Keys with a type, a range and perhaps a default

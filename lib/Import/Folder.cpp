@@ -20,6 +20,39 @@ using llvm::StringRef;
 
 Folder::~Folder() = default;
 
+std::string Folder::name() const {
+  return llvm::sys::path::filename(path()).str();
+}
+
+abi::Expected<std::unique_ptr<Folder>>
+mlir::gptq::openCheckpoint(StringRef path) {
+  if (path.ends_with(".gguf") && !llvm::sys::fs::is_directory(path)) {
+    StringRef parent = llvm::sys::path::parent_path(path);
+    GPTQ_ASSIGN(std::unique_ptr<DiskFolder> folder,
+                DiskFolder::open(parent.empty() ? "." : parent));
+    return openGGUF(std::move(folder), llvm::sys::path::filename(path));
+  }
+  GPTQ_ASSIGN(std::unique_ptr<DiskFolder> folder, DiskFolder::open(path));
+  std::vector<std::string> files;
+  for (const std::string &name : folder->list()) {
+    if (StringRef(name).ends_with(".safetensors"))
+      return std::unique_ptr<Folder>(std::move(folder));
+    // Of a model in parts the first stands for all.
+    if (StringRef(name).ends_with(".gguf") &&
+        (!StringRef(name).contains("-of-") ||
+         StringRef(name).contains("-00001-of-")))
+      files.push_back(name);
+  }
+  if (files.empty())
+    return std::unique_ptr<Folder>(std::move(folder));
+  if (files.size() > 1)
+    return abi::makeStatus(StatusCode::InvalidFile,
+                           "'%s' holds %zu GGUF models, expected one: name the "
+                           "file to read",
+                           folder->path().c_str(), files.size());
+  return openGGUF(std::move(folder), files.front());
+}
+
 bool Folder::isPlainName(StringRef name) {
   if (name.empty() || name.size() > 1024 || name.front() == '/' ||
       name.contains('\\'))

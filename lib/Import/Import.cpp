@@ -12,9 +12,10 @@
 #include "gptq/Import/Import.h"
 #include "lib/Import/ModelBuilder.h"
 #include "lib/Import/Tokenizer.h"
+#include "mlir/IR/AsmState.h"
 #include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/DialectResourceBlobManager.h"
 #include "mlir/IR/Verifier.h"
-#include "llvm/Support/Path.h"
 
 using namespace mlir;
 using namespace mlir::gptq;
@@ -37,9 +38,9 @@ static Status checkOption(const char *name, int64_t value, int64_t max) {
 
 /// Describes model and tokenizer on the module.
 static void setModelAttributes(ModuleOp module, const ModelConfig &config,
-                               const TokenizerInfo &tokenizer,
-                               StringRef folderPath, StringRef quantization,
-                               int64_t context, int64_t parameters) {
+                               const TokenizerInfo &tokenizer, Folder &folder,
+                               StringRef quantization, int64_t context,
+                               int64_t parameters) {
   Builder b(module.getContext());
   auto entry = [&](StringRef name, Attribute value) {
     return b.getNamedAttr(name, value);
@@ -48,8 +49,7 @@ static void setModelAttributes(ModuleOp module, const ModelConfig &config,
       kModelAttr,
       b.getDictionaryAttr(
           {entry("family", b.getStringAttr(config.family->name)),
-           entry("name",
-                 b.getStringAttr(llvm::sys::path::filename(folderPath))),
+           entry("name", b.getStringAttr(folder.name())),
            entry("vocab_size", b.getI64IntegerAttr(config.vocabSize)),
            entry("max_context", b.getI64IntegerAttr(context)),
            entry("bos_ids", b.getDenseI64ArrayAttr(config.bosIds)),
@@ -58,10 +58,26 @@ static void setModelAttributes(ModuleOp module, const ModelConfig &config,
            entry("parameters", b.getI64IntegerAttr(parameters)),
            entry("quantization", b.getStringAttr(quantization))}));
   SmallVector<StringRef> files(tokenizer.files.begin(), tokenizer.files.end());
-  module->setAttr(
-      kTokenizerAttr,
-      b.getDictionaryAttr({entry("kind", b.getStringAttr(tokenizer.kind)),
-                           entry("files", b.getStrArrayAttr(files))}));
+  SmallVector<NamedAttribute> entries = {
+      entry("kind", b.getStringAttr(tokenizer.kind)),
+      entry("files", b.getStrArrayAttr(files))};
+  SmallVector<NamedAttribute> contents;
+  for (const std::string &name : tokenizer.files) {
+    if (!folder.isMade(name))
+      continue;
+    // It was read before.
+    abi::ByteSpan bytes = *folder.read(name);
+    auto type = RankedTensorType::get({int64_t(bytes.size)}, b.getI8Type());
+    contents.push_back(entry(
+        name,
+        DenseResourceElementsAttr::get(
+            type, name,
+            HeapAsmResourceBlob::allocateAndCopyInferAlign(ArrayRef(
+                reinterpret_cast<const char *>(bytes.data), bytes.size)))));
+  }
+  if (!contents.empty())
+    entries.push_back(entry("contents", b.getDictionaryAttr(contents)));
+  module->setAttr(kTokenizerAttr, b.getDictionaryAttr(entries));
   if (!tokenizer.chatTemplate.empty())
     module->setAttr(kChatTemplateAttr, b.getStringAttr(tokenizer.chatTemplate));
 }
@@ -83,7 +99,7 @@ static Status importModel(Folder &folder, const ImportOptions &options,
   if (config.bosIds.empty())
     tokenizer.addBos = false;
   GPTQ_TRY(builder.addModel(config, context, options));
-  setModelAttributes(builder.getModule(), config, tokenizer, folder.path(),
+  setModelAttributes(builder.getModule(), config, tokenizer, folder,
                      format ? format->describe() : "none", context,
                      builder.getNumParameters());
   return Status::success();
@@ -131,7 +147,7 @@ OwningOpRef<ModuleOp> mlir::gptq::importCheckpoint(StringRef folder,
                                                    const ImportOptions &options,
                                                    MLIRContext *context,
                                                    std::string &error) {
-  abi::Expected<std::unique_ptr<DiskFolder>> opened = DiskFolder::open(folder);
+  abi::Expected<std::unique_ptr<Folder>> opened = openCheckpoint(folder);
   if (!opened) {
     error = opened.status().message();
     return {};

@@ -49,6 +49,7 @@ private:
   llvm::StringMap<int64_t> moduleBytes;
   ModuleNames names;
   bool isTied = false;
+  ExpertConfig experts;
   bool addBos = true;
   std::vector<std::string> problems;
   Json result;
@@ -60,6 +61,8 @@ void Inspector::describeFiles() {
   int64_t total = 0;
   result["files"] = Json::array();
   for (const std::string &name : folder.list()) {
+    if (folder.isMade(name))
+      continue;
     abi::Expected<abi::ByteSpan> bytes = folder.read(name);
     if (!bytes) {
       addProblem(bytes.status());
@@ -92,6 +95,13 @@ void Inspector::describeModel() {
                      {"vocab_size", config->vocabSize},
                      {"max_positions", config->maxPositions},
                      {"tied_embeddings", isTied}};
+  experts = config->experts;
+  if (experts.count == 0)
+    return;
+  result["model"]["experts"] = experts.count;
+  result["model"]["experts_per_token"] = experts.perRow;
+  result["model"]["expert_width"] = experts.width;
+  result["model"]["expert_layers"] = int64_t(llvm::count(experts.layers, true));
 }
 
 void Inspector::describeTokenizer() {
@@ -127,7 +137,11 @@ void Inspector::verifyModule(const LinearViews &linear, Json &out) {
     auto file = folder.read(data.getFile().getValue());
     return file ? file->data + data.getOffset() : nullptr;
   };
-  if (auto codes = dyn_cast_or_null<CodesAttr>(linear.codes.init)) {
+  // Reordering changes no count.
+  auto original = [](const View &view) -> const View & {
+    return isa_and_nonnull<GatherAttr>(view.init) ? view.parts.front() : view;
+  };
+  if (auto codes = dyn_cast_or_null<CodesAttr>(original(linear.codes).init)) {
     const uint8_t *bytes = bytesOf(codes.getData());
     if (!bytes)
       return;
@@ -144,21 +158,29 @@ void Inspector::verifyModule(const LinearViews &linear, Json &out) {
         double(saturated) / double(linear.k) / double(linear.n);
   }
   // A scale is 0 where all bits but its sign are.
-  int64_t zeroScales = 0;
+  int64_t zeroScales = 0, infinite = 0;
   auto count = [&](const uint8_t *bytes, int64_t elements, unsigned width) {
-    for (int64_t i = 0; i < elements; ++i)
+    for (int64_t i = 0; i < elements; ++i) {
       zeroScales +=
           width == 4
               ? (llvm::support::endian::read32le(bytes + 4 * i) << 1) == 0
               : uint16_t(llvm::support::endian::read16le(bytes + 2 * i) << 1) ==
                     0;
+      infinite +=
+          width == 2 &&
+          (llvm::support::endian::read16le(bytes + 2 * i) & 0x7C00) == 0x7C00;
+    }
   };
-  unsigned width = linear.scales.type.getElementTypeBitWidth() / 8;
-  const int64_t groups = linear.scales.type.getDimSize(0);
-  if (auto data = dyn_cast<DataAttr>(linear.scales.init)) {
+  // Of scales that are products the first factors are looked at.
+  const View *scales = &original(linear.scales);
+  if (isa<ProductAttr>(scales->init))
+    scales = &scales->parts.front();
+  unsigned width = scales->type.getElementTypeBitWidth() / 8;
+  const int64_t groups = scales->type.getDimSize(0);
+  if (auto data = dyn_cast<DataAttr>(scales->init)) {
     if (const uint8_t *bytes = bytesOf(data))
       count(bytes, groups * linear.n, width);
-  } else if (auto codes = dyn_cast<CodesAttr>(linear.scales.init)) {
+  } else if (auto codes = dyn_cast<CodesAttr>(scales->init)) {
     if (const uint8_t *bytes = bytesOf(codes.getData())) {
       CodesReader reader(codes, groups, linear.n, bytes);
       std::vector<uint8_t> row(linear.n * width);
@@ -169,6 +191,12 @@ void Inspector::verifyModule(const LinearViews &linear, Json &out) {
     }
   }
   out["zero_scales"] = zeroScales;
+  if (infinite > 0 && scales->type.getElementType().isF16())
+    addProblem(abi::makeStatus(abi::StatusCode::InvalidFile,
+                               "module %s: expected finite scales, but %lld "
+                               "are infinite or not a number",
+                               out["name"].get<std::string>().c_str(),
+                               (long long)infinite));
 }
 
 Json Inspector::describeModule(const std::string &name) {
@@ -213,6 +241,8 @@ Json Inspector::describeModule(const std::string &name) {
     out["zero_point"] = *linear.zeroPoint;
   else
     out["zero_point"] = "per group";
+  if (linear.offsets)
+    out["offsets"] = true;
   if (!linear.zeroEvidence.empty())
     out["evidence"] = linear.zeroEvidence;
   if (verify)
@@ -227,16 +257,14 @@ void Inspector::describeModules() {
     auto [module, part] = tensor.name.rsplit('.');
     moduleBytes[module] += tensor.bytes.size;
     const bool isDense = part == "weight" && tensor.info->shape.size() == 2;
-    if ((isDense || part == "qweight" || part == "weight_packed" ||
-         part == "B") &&
-        seen.insert(module).second)
+    if ((isDense || isWeightPart(part)) && seen.insert(module).second)
       modules.push_back(module.str());
   }
   llvm::sort(modules, [](const std::string &a, const std::string &b) {
     return StringRef(a).compare_numeric(b) < 0;
   });
   result["modules"] = Json::array();
-  int64_t perToken = 0;
+  int64_t perToken = 0, ofExperts = 0;
   for (const std::string &name : modules) {
     Json module = describeModule(name);
     // A token reads one row of a table, unless it is the head, too.
@@ -245,9 +273,14 @@ void Inspector::describeModules() {
     };
     if (!is(names.positions) &&
         (!is(names.embedding) || (isTied && !seen.contains(names.head))))
-      perToken += module["bytes"].get<int64_t>();
+      (experts.count && StringRef(name).contains(".experts.") ? ofExperts
+                                                              : perToken) +=
+          module["bytes"].get<int64_t>();
     result["modules"].push_back(std::move(module));
   }
+  // Of the experts of a layer a token reads some.
+  if (experts.count)
+    perToken += ofExperts / experts.count * experts.perRow;
   result["bytes"]["per_token"] = perToken;
 }
 

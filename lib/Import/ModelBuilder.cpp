@@ -12,6 +12,7 @@
 
 #include "lib/Import/ModelBuilder.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/bit.h"
 
 #include <cmath>
 
@@ -88,12 +89,18 @@ abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
   if (change)
     change(linear.views);
   linear.label = labelOf(module);
+  GPTQ_TRY(declareLinear(linear));
+  return linear;
+}
+
+Status ModelBuilder::declareLinear(Linear &linear) {
   LinearViews &views = linear.views;
   numParameters += views.n * views.k + (views.bias ? views.n : 0);
   linear.weight = declare(linear.label + ".weight", views.weight);
   linear.codes = declare(linear.label + ".codes", views.codes);
   linear.scales = declare(linear.label + ".scales", views.scales);
   linear.zeros = declare(linear.label + ".zeros", views.zeros);
+  linear.offsets = declare(linear.label + ".offsets", views.offsets);
   if (views.groupIndex) {
     // Layers quantized on one input have one order: named once, it shows passes
     // that they can be joined.
@@ -107,7 +114,7 @@ abi::Expected<ModelBuilder::Linear> ModelBuilder::readLinearLayer(
     linear.groupIndex = known;
   }
   linear.bias = declare(linear.label + ".bias", views.bias);
-  return linear;
+  return Status::success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -278,11 +285,38 @@ ModelBuilder::readLayer(const ModelConfig &config, int64_t context,
   GPTQ_ASSIGN(layer.attention, readAttention(config, context, index, name));
   GPTQ_ASSIGN(layer.outputNorm, readNorm(config, name, modules.outputNorm));
   GPTQ_ASSIGN(layer.mlpNorm, readNorm(config, name, modules.mlpNorm));
-  GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  if (config.experts.count && config.experts.layers[index]) {
+    GPTQ_ASSIGN(layer.experts, readExperts(config, name));
+  } else {
+    GPTQ_ASSIGN(layer.mlp, readMlp(config, name));
+  }
   GPTQ_ASSIGN(layer.downNorm, readNorm(config, name, modules.downNorm));
   for (StringRef tensor : modules.ignored)
     checkpoint.ignore(name + tensor.str());
   return layer;
+}
+
+abi::Expected<Rope> ModelBuilder::readRope(const ModelConfig &config) {
+  Rope rope = config.rope;
+  if (!checkpoint.has(kRotaryDivisors))
+    return rope;
+  GPTQ_ASSIGN(
+      CheckpointTensor tensor,
+      checkpoint.get(kRotaryDivisors, abi::DType::F32, config.rotaryDim / 2));
+  std::vector<double> divisors;
+  for (int64_t i = 0; i < config.rotaryDim / 2; ++i) {
+    divisors.push_back(llvm::bit_cast<float>(loadWord(tensor.bytes, i)));
+    if (!std::isfinite(divisors.back()) || divisors.back() <= 0)
+      return abi::makeStatus(StatusCode::InvalidFile,
+                             "tensor %s in '%s': expected positive numbers, "
+                             "found %g",
+                             abi::quoteForMessage(tensor.stored).c_str(),
+                             tensor.file.str().c_str(), divisors.back());
+  }
+  rope.kind = "longrope";
+  rope.magnitude = 1;
+  rope.shortFactors = rope.longFactors = std::move(divisors);
+  return rope;
 }
 
 /// The table of rotary positions.
@@ -322,12 +356,14 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   int64_t h = config.hiddenSize, vocab = config.vocabSize;
   const ModuleNames &modules = config.family->modules;
   const std::string head = modules.head.str();
-  const std::string embeddingName =
-      (modules.prefix + modules.embedding + ".weight").str();
+  const std::string table = (modules.prefix + modules.embedding).str();
   Model model;
+  const bool isInFormat = format && format->holds(checkpoint, table);
   GPTQ_ASSIGN(View embedding,
-              readDense(checkpoint, embeddingName, {vocab, h}, ctx));
-  model.embedding = declare(labelOf(embeddingName), embedding);
+              isInFormat
+                  ? format->readTable(checkpoint, table, vocab, h, ctx)
+                  : readDense(checkpoint, table + ".weight", {vocab, h}, ctx));
+  model.embedding = declare(labelOf(table) + ".weight", embedding);
   numParameters += vocab * h;
   if (config.family->scalesEmbeddings)
     model.embeddingScale =
@@ -335,8 +371,10 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   if (!modules.positions.empty()) {
     GPTQ_ASSIGN(model.positions, readPositions(config, context));
   }
-  if (config.rotaryDim)
-    rotary = declare("rotary", getRotary(config, config.rope, context, ctx));
+  if (config.rotaryDim) {
+    GPTQ_ASSIGN(Rope rope, readRope(config));
+    rotary = declare("rotary", getRotary(config, rope, context, ctx));
+  }
   if (config.localRope)
     localRotary = declare("local_rotary",
                           getRotary(config, *config.localRope, context, ctx));
@@ -347,10 +385,17 @@ ModelBuilder::readModel(const ModelConfig &config, int64_t context) {
   GPTQ_ASSIGN(model.norm, readNorm(config, modules.prefix.str(), modules.norm));
   // A quantized head is one of its own, whatever the configuration says.
   if (config.tiedEmbeddings && !(format && format->holds(checkpoint, head))) {
+    if (isa<DequantizedAttr>(embedding.init)) {
+      // What is multiplied stays codes.
+      GPTQ_ASSIGN(model.head, readLinearLayer(table, LinearShape{vocab, h},
+                                              BiasRule::AsFound));
+      numParameters -= vocab * h;
+    } else {
+      model.head.weight = model.embedding;
+      model.head.views.n = vocab;
+      model.head.views.k = h;
+    }
     model.head.label = head;
-    model.head.weight = model.embedding;
-    model.head.views.n = vocab;
-    model.head.views.k = h;
     checkpoint.ignore(head + ".weight");
   } else {
     GPTQ_ASSIGN(model.head, readLinearLayer(head, LinearShape{vocab, h},
@@ -395,12 +440,12 @@ Value ModelBuilder::empty(Value like, int64_t columns, Location loc) {
   SmallVector<Value> dynamic;
   if (type.isDynamicDim(0))
     dynamic.push_back(rows);
-  return tensor::EmptyOp::create(b, loc,
-                                 ArrayRef<int64_t>{type.getDimSize(0), columns},
-                                 b.getF32Type(), dynamic);
+  SmallVector<int64_t> shape(type.getShape());
+  shape.back() = columns;
+  return tensor::EmptyOp::create(b, loc, shape, b.getF32Type(), dynamic);
 }
 
-Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
+Value ModelBuilder::emitLinear(const Linear &linear, Value x, Value runs) {
   Location loc = at(linear.label);
   const LinearViews &views = linear.views;
   Value bias = load(linear.bias, loc);
@@ -408,12 +453,15 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
     Value weight = load(linear.weight, loc);
     Value init = empty(x, views.n, loc);
     return labeled(MatmulOp::create(b, loc, init.getType(), x, weight, bias,
+                                    /*source=*/Value(), /*norm=*/Value(), runs,
                                     init, LayoutAttr(), Epilogue::None,
-                                    /*accumulate=*/false),
+                                    /*accumulate=*/false,
+                                    /*epsilon=*/FloatAttr()),
                    linear.label);
   }
   Value codes = load(linear.codes, loc), scales = load(linear.scales, loc);
   Value zeros = load(linear.zeros, loc);
+  Value offsets = load(linear.offsets, loc);
   Value groupIndex = load(linear.groupIndex, loc);
   Value init = empty(x, views.n, loc);
   IntegerAttr zeroPoint;
@@ -421,11 +469,13 @@ Value ModelBuilder::emitLinear(const Linear &linear, Value x) {
     zeroPoint = b.getI64IntegerAttr(*views.zeroPoint);
   return labeled(
       DequantMatmulOp::create(
-          b, loc, init.getType(), x, codes, scales, zeros, groupIndex,
-          /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(), init,
+          b, loc, init.getType(), x, codes, scales, zeros, offsets, groupIndex,
+          /*perm=*/Value(), bias, /*bytes=*/Value(), /*units=*/Value(),
+          /*source=*/Value(), /*norm=*/Value(), runs, init,
           b.getI64IntegerAttr(views.bits), b.getI64IntegerAttr(views.groupSize),
           /*zero_offset=*/b.getI64IntegerAttr(0), zeroPoint, LayoutAttr(),
-          EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr()),
+          EpilogueAttr::get(ctx, Epilogue::None), /*accumulate=*/UnitAttr(),
+          /*epsilon=*/FloatAttr()),
       linear.label);
 }
 
@@ -503,27 +553,31 @@ Value ModelBuilder::emitAttention(const ModelConfig &config,
   const std::string label = attention.label + ".attention";
   loc = at(label);
   init = empty(x, width, loc);
-  Value mixed =
-      labeled(AttentionOp::create(b, loc, init.getType(), rotated, position,
-                                  keys, values, init, heads, kvHeads, headDim,
-                                  b.getF64FloatAttr(config.attentionScale),
-                                  b.getI64IntegerAttr(attention.window),
-                                  b.getF64FloatAttr(config.attentionCap)),
-              label);
+  Value mixed = labeled(
+      AttentionOp::create(
+          b, loc, init.getType(), rotated, /*k=*/Value(), /*v=*/Value(),
+          /*table=*/Value(), /*q_norm=*/Value(), /*k_norm=*/Value(), position,
+          /*part=*/Value(), keys, values, init, heads, kvHeads, headDim,
+          b.getF64FloatAttr(config.attentionScale),
+          b.getI64IntegerAttr(attention.window),
+          b.getF64FloatAttr(config.attentionCap),
+          /*epsilon=*/b.getF64FloatAttr(0.0),
+          /*parts=*/b.getI64IntegerAttr(1)),
+      label);
   return emitLinear(attention.o, mixed);
 }
 
-Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
-                            Value x) {
-  const int64_t width = config.intermediateSize;
+Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp, Value x,
+                            Value runs) {
+  const int64_t width = mlp.down.views.k;
   Value input, up;
   if (mlp.gateUp) {
     Value both = emitLinear(mlp.gateUp, x);
     input = emitColumns(both, 0, width);
     up = emitColumns(both, width, width);
   } else if (mlp.gate) {
-    input = emitLinear(mlp.gate, x);
-    up = emitLinear(mlp.up, x);
+    input = emitLinear(mlp.gate, x, runs);
+    up = emitLinear(mlp.up, x, runs);
   } else {
     input = emitLinear(mlp.up, x);
   }
@@ -533,19 +587,21 @@ Value ModelBuilder::emitMlp(const ModelConfig &config, const Mlp &mlp,
   Value active = labeled(ActivationOp::create(b, loc, init.getType(), input, up,
                                               init, config.activation),
                          label);
-  return emitLinear(mlp.down, active);
+  return emitLinear(mlp.down, active, runs);
 }
 
 Value ModelBuilder::emitLayer(const ModelConfig &config, const Layer &layer,
                               Value x, Value position) {
   const std::string attentionLabel = layer.attention.label + ".residual";
-  const std::string mlpLabel = layer.mlp.label + ".residual";
+  const std::string mlpLabel =
+      (layer.experts ? layer.experts->mlp : layer.mlp).label + ".residual";
   Value normed = emitNorm(config, layer.inputNorm, x);
   Value mixed = emitAttention(config, layer.attention, normed, position);
   mixed = emitNorm(config, layer.outputNorm, mixed);
   Value between = emitAdd(attentionLabel, x, mixed);
   normed = emitNorm(config, layer.mlpNorm, config.isParallel ? x : between);
-  Value part = emitMlp(config, layer.mlp, normed);
+  Value part = layer.experts ? emitExperts(config, *layer.experts, normed)
+                             : emitMlp(config, layer.mlp, normed);
   part = emitNorm(config, layer.downNorm, part);
   return emitAdd(mlpLabel, between, part);
 }

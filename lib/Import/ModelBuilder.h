@@ -43,7 +43,7 @@ private:
   };
   struct Linear {
     explicit operator bool() const { return weight || codes; }
-    Symbol weight, codes, scales, zeros, groupIndex, bias;
+    Symbol weight, codes, scales, zeros, offsets, groupIndex, bias;
     LinearViews views;
     std::string label;
   };
@@ -64,11 +64,22 @@ private:
     /// Either the two, perhaps without a gate, or both in one.
     Linear gate, up, gateUp, down;
   };
+  /// Experts, of which each row goes through a few, and perhaps one of all
+  /// rows.
+  struct Experts {
+    Linear router;
+    /// The layers of all experts, stacked.
+    Mlp mlp;
+    std::optional<Mlp> shared;
+    Linear sharedGate;
+  };
   struct Layer {
     /// `outputNorm` and `downNorm` are of what is added to the rows.
     Norm inputNorm, outputNorm, mlpNorm, downNorm;
     Attention attention;
+    /// One of these two.
     Mlp mlp;
+    std::optional<Experts> experts;
   };
   struct Model {
     Symbol embedding, positions;
@@ -92,6 +103,12 @@ private:
   readLinearLayer(const std::string &module, std::optional<LinearShape> shape,
                   BiasRule biasRule,
                   function_ref<void(LinearViews &)> change = {});
+  /// Declares what `linear.views` show under `linear.label`.
+  abi::Status declareLinear(Linear &linear);
+  /// Reads the layers `modules`, one of each expert, and stacks them.
+  abi::Expected<Linear> readStack(const std::string &label,
+                                  ArrayRef<std::string> modules,
+                                  LinearShape shape);
   /// Whether the checkpoint has the linear layer `module`.
   bool hasLinear(StringRef module) const;
   /// Gathers the outputs of `views`, whose rows belong to `parts` in turn, a
@@ -106,8 +123,12 @@ private:
                                          const std::string &name);
   abi::Expected<Mlp> readMlp(const ModelConfig &config,
                              const std::string &name);
+  abi::Expected<Experts> readExperts(const ModelConfig &config,
+                                     const std::string &name);
   abi::Expected<Layer> readLayer(const ModelConfig &config, int64_t context,
                                  int64_t index);
+  /// The rotary positions, with what the checkpoint divides frequencies by.
+  abi::Expected<Rope> readRope(const ModelConfig &config);
   abi::Expected<Model> readModel(const ModelConfig &config, int64_t context);
   /// Emits an entry; its logits are those of the last row, or of every row.
   void emitEntry(const ModelConfig &config, const Model &model, StringRef name,
@@ -118,16 +139,19 @@ private:
                   Value position);
   Value emitAttention(const ModelConfig &config, const Attention &attention,
                       Value x, Value position);
-  Value emitMlp(const ModelConfig &config, const Mlp &mlp, Value x);
+  Value emitMlp(const ModelConfig &config, const Mlp &mlp, Value x,
+                Value runs = Value());
+  Value emitExperts(const ModelConfig &config, const Experts &experts, Value x);
 
   /// What people call a tensor or a module: without the prefix all share.
   std::string labelOf(StringRef name) const;
   /// The location of ops labeled `label`.
   Location at(const std::string &label);
   Value load(const Symbol &symbol, Location loc);
-  /// An activation of as many rows as `like` and `columns` columns.
+  /// An activation of as many rows, and slots, as `like` and `columns` columns.
   Value empty(Value like, int64_t columns, Location loc);
-  Value emitLinear(const Linear &linear, Value x);
+  /// With `runs` x is sorted by expert, and `linear` a stack of theirs.
+  Value emitLinear(const Linear &linear, Value x, Value runs = Value());
   /// Columns `first` … `first + count - 1` of `x`.
   Value emitColumns(Value x, int64_t first, int64_t count);
   /// `x` itself without a norm.

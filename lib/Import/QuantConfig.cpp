@@ -114,6 +114,8 @@ static abi::Expected<QuantConfig> parseQuantConfig(const JsonView &config,
     GPTQ_TRY(readGPTQConfig(config, text, quant));
   } else if (quant.method == "awq") {
     GPTQ_TRY(readAWQConfig(config, quant));
+  } else if (quant.method == "gguf") {
+    GPTQ_TRY(readGGUFConfig(config, quant));
   } else if (quant.method == "compressed-tensors") {
     GPTQ_TRY(readCompressedTensorsConfig(config, quant));
   } else {

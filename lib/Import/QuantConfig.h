@@ -43,7 +43,7 @@ struct ModuleRule {
 
 /// How the quantized layers of a checkpoint are stored.
 struct QuantConfig : QuantSettings {
-  /// "gptq", "awq", "compressed-tensors" or "marlin".
+  /// "gptq", "awq", "compressed-tensors", "gguf" or "marlin".
   std::string method = "gptq";
   /// How the method's tensors are packed; its own name for it.
   std::string format = "gptq";
@@ -51,6 +51,9 @@ struct QuantConfig : QuantSettings {
   std::string quantizer;
   /// Settings of some modules; the first rule that matches counts.
   std::vector<ModuleRule> rules;
+  /// Rows of a head of queries or keys whose halves are stored interleaved; 0:
+  /// they are not.
+  int64_t interleavedRows = 0;
 
   /// The settings of `module`, or nothing where it is not to be quantized.
   abi::Expected<std::optional<QuantSettings>>
@@ -70,6 +73,7 @@ abi::Status readGPTQConfig(const abi::JsonView &config, llvm::StringRef text,
 abi::Status readAWQConfig(const abi::JsonView &config, QuantConfig &quant);
 abi::Status readCompressedTensorsConfig(const abi::JsonView &config,
                                         QuantConfig &quant);
+abi::Status readGGUFConfig(const abi::JsonView &config, QuantConfig &quant);
 abi::Status readMarlinConfig(const abi::JsonView &config, QuantConfig &quant);
 
 /// The first of `keys` that is there, else the first.

@@ -220,13 +220,21 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
     return;
   std::string description;
   llvm::raw_string_ostream text(description);
-  int64_t bytes = 0;
+  int64_t bytes = 0, slots = 1, experts = 1;
+  // Of experts one row reads those of its slots.
+  auto ofRuns = [&](Value lhs, Value weight, Value runs) {
+    if (!runs)
+      return;
+    slots = cast<ShapedType>(lhs.getType()).getDimSize(1);
+    experts = cast<ShapedType>(weight.getType()).getDimSize(0);
+    text << ", " << slots << " of " << experts << " experts for a row";
+  };
   auto part = [&](StringRef name, Value value) {
     if (!value)
       return;
-    text << (bytes ? ", " : "; reads ") << name << " "
-         << sizeText(bytesOf(value));
-    bytes += bytesOf(value);
+    const int64_t size = bytesOf(value) / experts * slots;
+    text << (bytes ? ", " : "; reads ") << name << " " << sizeText(size);
+    bytes += size;
   };
   if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
     text << "N " << matmul.getN() << ", K " << matmul.getK() << ", "
@@ -234,14 +242,19 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
          << (int64_t(matmul.getGroupSize()) >= matmul.getK()
                  ? std::string("one group")
                  : "groups of " + std::to_string(matmul.getGroupSize()))
-         << ", " << (matmul.getZeros() ? "with zero points" : "symmetric");
+         << ", "
+         << (matmul.getZeros()     ? "with zero points"
+             : matmul.getOffsets() ? "with offsets"
+                                   : "symmetric");
     if (matmul.getPerm())
       text << ", rows permuted (act-order)";
     if (matmul.getEpilogue() != Epilogue::None)
       text << ", then " << stringifyEpilogue(matmul.getEpilogue());
+    ofRuns(matmul.getLhs(), matmul.getCodes(), matmul.getRuns());
     part("codes", matmul.getCodes());
     part("scales", matmul.getScales());
     part("zero points", matmul.getZeros());
+    part("offsets", matmul.getOffsets());
     part("permutation", matmul.getPerm());
     part("bias", matmul.getBias());
   } else if (auto matmul = dyn_cast<MatmulOp>(op)) {
@@ -249,6 +262,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
          << getElementTypeOrSelf(matmul.getWeight().getType());
     if (matmul.getEpilogue() != Epilogue::None)
       text << ", then " << stringifyEpilogue(matmul.getEpilogue());
+    ofRuns(matmul.getLhs(), matmul.getWeight(), matmul.getRuns());
     part("weight", matmul.getWeight());
     part("bias", matmul.getBias());
   } else {
@@ -265,16 +279,7 @@ void Explanation::Storage::add(Operation *op, StringRef entry,
   for (PlanAttr plan : plans) {
     bool isOpen = plan.getMMax() == maxRows && maxRows > 1;
     keyText << "\n"
-            << (isOpen ? PlanAttr::get(plan.getContext(), plan.getMMin(), 0,
-                                       plan.getUnit(), plan.getTileM(),
-                                       plan.getTileN(), plan.getTileK(),
-                                       plan.getRows(), plan.getColumns(),
-                                       plan.getLanes(), plan.getPath(),
-                                       plan.getPartials(), plan.getScale(),
-                                       plan.getZero(), plan.getThreads(),
-                                       plan.getStepK(), plan.getOccupancy(),
-                                       plan.getStages(), plan.getLoadBits())
-                       : plan);
+            << (isOpen ? withRows(plan, plan.getMMin(), INT32_MAX) : plan);
   }
   LayerKind &kind = kinds[key];
   kind.set.labels.insert(name);
@@ -343,8 +348,8 @@ static void printTable(raw_ostream &os,
 static void printReasons(raw_ostream &os, const LayerKind &kind) {
   // In the order of the table's columns.
   static constexpr StringRef fields[] = {
-      "tileM", "tileN",   "tileK",  "registers", "rows",  "columns",
-      "path",  "threads", "stages", "partials",  "scale", "zero"};
+      "plan", "tileM",   "tileN",  "tileK",    "registers", "rows", "columns",
+      "path", "threads", "stages", "partials", "scale",     "zero"};
   for (StringRef field : fields) {
     llvm::MapVector<StringRef, SmallVector<size_t>> byText;
     for (auto [i, reasons] : llvm::enumerate(kind.reasons))

@@ -33,6 +33,7 @@
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/SCF/Transforms/BufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/SCF/Transforms/Passes.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Tensor/IR/TensorTilingInterfaceImpl.h"
 #include "mlir/Dialect/Tensor/Transforms/BufferizableOpInterfaceImpl.h"
@@ -76,12 +77,31 @@ static bool isForNVVM(const PipelineOptions &options) {
   return target && target->kind == ::gptq::TargetInfo::Kind::NVVM;
 }
 
-static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
-  if (isForNVVM(options)) {
+static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
+  const ::gptq::TargetInfo *target = ::gptq::findTarget(options.target);
+  const bool isGpu = isForNVVM(options);
+  if (isGpu && options.next) {
+    AddNextPassOptions next;
+    next.parts = target->multiprocessors;
+    pm.addPass(createAddNextPass(next));
+  }
+  if (options.fuse && target && target->avoidsSmallKernels) {
+    pm.addPass(createFuseResidualAddPass());
+    pm.addPass(createFuseNormMatmulPass());
+  }
+  if (isGpu) {
     pm.addPass(createStagePermutationsPass());
+    if (options.fuse && options.fuseRotary)
+      pm.addPass(createFuseRotaryPass());
     NarrowActivationsPassOptions narrow;
     narrow.type = options.activations;
     pm.addPass(createNarrowActivationsPass(narrow));
+    if (options.splitContext) {
+      SplitContextPassOptions split;
+      // One loads while the other sums.
+      split.workgroups = 2 * target->multiprocessors;
+      pm.addPass(createSplitContextPass(split));
+    }
     addCleanup(pm);
     NVVMPlanPassOptions plan;
     plan.chip = options.target;
@@ -90,7 +110,9 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
     plan.foldZeros = options.foldZeros;
     plan.prefetch = options.prefetch;
     plan.ring = options.ring;
+    plan.normalize = options.normalize;
     plan.loadBits = options.loadBits;
+    plan.unit = options.unit;
     plan.reasons = options.reasons;
     pm.addPass(createNVVMPlanPass(plan));
     return;
@@ -105,6 +127,16 @@ static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
   pm.addPass(createCPUPlanPass(plan));
 }
 
+static void buildPlanned(OpPassManager &pm, const PipelineOptions &options) {
+  buildPlans(pm, options);
+  if (options.planFile.empty())
+    return;
+  ApplyPlanFilePassOptions apply;
+  apply.file = options.planFile;
+  apply.target = options.target;
+  pm.addPass(createApplyPlanFilePass(apply));
+}
+
 static void buildDispatched(OpPassManager &pm) {
   pm.addPass(createFormDispatchesPass());
   pm.addPass(createCSEPass());
@@ -117,6 +149,9 @@ static void buildTiled(OpPassManager &pm) {
   kernel.addPass(createPromoteActivationsPass());
   kernel.addPass(createSplitReductionPass());
   kernel.addPass(createBufferPartialsPass());
+  // Sizes inside a loop become those in front of it, so that what is cut out of
+  // a tensor and put back is seen to be the same part.
+  kernel.addPass(createSCFForLoopCanonicalizationPass());
   addCleanup(kernels);
 }
 
@@ -131,6 +166,8 @@ static void buildVector(OpPassManager &pm, const PipelineOptions &options) {
   VectorizePassOptions vectorize;
   vectorize.scalar = !options.vectorize;
   kernel.addPass(createVectorizePass(vectorize));
+  if (options.foldZeros)
+    kernel.addPass(createFoldOffsetsPass());
   // Each acts where the plan asks for it.
   kernel.addPass(createHoistScalesPass());
   kernel.addPass(createFoldZeroPointsPass());
@@ -144,7 +181,14 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   if (nvvm) {
     // Acts where the plan asks for it.
     kernel.addPass(createNVVMFormRingsPass());
+    // Each lowers what is for its kind of unit.
     kernel.addPass(createNVVMLowerWarpgroupDotPass());
+    if (options.halfMath) {
+      NVVMSelectHalfMathPassOptions select;
+      select.bf16 = ::gptq::findTarget(options.target)->hasBF16;
+      kernel.addPass(createNVVMSelectHalfMathPass(select));
+    }
+    kernel.addPass(createNVVMLowerVectorDotPass());
     kernel.addPass(createNVVMLowerGroupDotPass());
   } else {
     kernel.addPass(createCPULowerGroupDotPass());
@@ -249,11 +293,33 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<bool> ring{
       *this, "ring", llvm::cl::init(true),
       llvm::cl::desc("GPUs: pass operands of many rows through a ring")};
+  Option<bool> normalize{
+      *this, "normalize", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
+  Option<bool> next{*this, "next", llvm::cl::init(true),
+                    llvm::cl::desc("GPUs: add the entry that chooses tokens")};
+  Option<bool> fuseRotary{
+      *this, "fuse-rotary", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: rotate and append where attention reads")};
+  Option<bool> splitContext{
+      *this, "split-context", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: split attention over parts of the context")};
   Option<bool> overlap{*this, "overlap", llvm::cl::init(true),
                        llvm::cl::desc("GPUs: let kernels start early")};
   Option<int64_t> loadBits{
       *this, "load-bits", llvm::cl::init(128),
       llvm::cl::desc("GPUs: bits of weights a thread loads at once, at most")};
+  Option<std::string> unit{
+      *this, "unit", llvm::cl::init(""),
+      llvm::cl::desc("GPUs: the arithmetic unit: mma_m16n8k16, fma_f16x2, "
+                     "fma_f32; empty: the matrix unit")};
+  Option<bool> halfMath{
+      *this, "half-math", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: multiply packed halves where the unit does")};
+
+  Option<std::string> planFile{
+      *this, "plan-file",
+      llvm::cl::desc("File of plans that replace the planner's")};
 
   PipelineOptions get() const {
     PipelineOptions options;
@@ -268,7 +334,14 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.prefetch = prefetch;
     options.ring = ring;
     options.overlap = overlap;
+    options.normalize = normalize;
+    options.next = next;
+    options.fuseRotary = fuseRotary;
+    options.splitContext = splitContext;
     options.loadBits = loadBits;
+    options.planFile = planFile;
+    options.unit = unit;
+    options.halfMath = halfMath;
     return options;
   }
 };

@@ -81,6 +81,29 @@ static WeightLayout matrixLayout(int64_t bits, int64_t span) {
   return layout;
 }
 
+/// The layout for threads that hold a column each: every thread finds up to 16
+/// bytes of its column side by side. Pairs of rows are the halves of a word:
+/// one mask for both, and one multiplication where the unit has pairs.
+static WeightLayout lanesLayout(int64_t bits, int64_t lanes, int64_t span) {
+  WeightLayout layout;
+  layout.blockN = lanes;
+  // As many rows as one load of activations feeds four times, more where that
+  // fills 16 bytes.
+  layout.blockK = 32;
+  while (layout.blockK * bits < 128 && span % (2 * layout.blockK) == 0)
+    layout.blockK *= 2;
+  append(layout, 'b', bits);
+  const int64_t inHalf = bits < 16 ? 1 + llvm::Log2_64(16 / bits) : 1;
+  const int64_t rows = llvm::Log2_64(layout.blockK);
+  const int64_t inLoad = std::min<int64_t>(rows, llvm::Log2_64(128 / bits));
+  appendBits(layout, 'k', 1, inHalf);
+  appendBits(layout, 'k', 0, 1);
+  appendBits(layout, 'k', inHalf, inLoad);
+  append(layout, 'n', lanes);
+  appendBits(layout, 'k', inLoad, rows);
+  return layout;
+}
+
 WeightLayout UnitInfo::rowLayout(int64_t bits) const {
   WeightLayout layout;
   layout.blockN = panelColumns();
@@ -110,6 +133,8 @@ WeightLayout UnitInfo::activationLayout() const {
 WeightLayout UnitInfo::weightLayout(int64_t bits, int64_t span) const {
   if (kind == Kind::Matrix)
     return matrixLayout(bits, span);
+  if (kind == Kind::Lanes)
+    return lanesLayout(bits, lanes, span);
   WeightLayout layout;
   layout.blockN = lanes * vectorsPerPanel;
   if (bits > 8) {
@@ -223,19 +248,26 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
       // in two halves.
       target.units = {{sm < 80 ? "mma_m16n8k8" : "mma_m16n8k16",
                        UnitInfo::Kind::Matrix, /*lanes=*/32,
-                       /*vectorsPerPanel=*/1, /*accumulators=*/56}};
+                       /*vectorsPerPanel=*/1, /*accumulators=*/56},
+                      {"fma_f16x2", UnitInfo::Kind::Lanes, /*lanes=*/32,
+                       /*vectorsPerPanel=*/1, /*accumulators=*/32,
+                       /*addsBytesWide=*/false, /*multipliesPairs=*/true},
+                      {"fma_f32", UnitInfo::Kind::Lanes, /*lanes=*/32,
+                       /*vectorsPerPanel=*/1, /*accumulators=*/32}};
       // Four warps of m64nNk16 hold their weights in the same fragments.
       if (llvm::StringRef(chip.name) == "sm_90a")
         target.units.push_back({"wgmma_m64k16", UnitInfo::Kind::Matrix,
                                 /*lanes=*/32, /*vectorsPerPanel=*/1,
                                 /*accumulators=*/32,
-                                /*addsBytesWide=*/false, /*warps=*/4});
+                                /*addsBytesWide=*/false,
+                                /*multipliesPairs=*/false, /*warps=*/4});
       target.workgroupMemory = chip.sharedKilobytes << 10;
       target.coreBandwidth = chip.gigabytesPerSecond * 1'000'000'000;
       target.multiprocessors = chip.multiprocessors;
       target.hasBF16 = sm >= 80;
       target.streamBytes = sm >= 80 ? 256 : 128;
       target.launchesOverlap = sm >= 90;
+      target.avoidsSmallKernels = true;
       result.push_back(target);
     }
     return result;

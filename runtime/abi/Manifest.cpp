@@ -346,7 +346,7 @@ Status checkEntry(const std::string &where, const ManifestEntry &entry,
 }
 
 /// `generate` and `score` take the tokens of the call and give logits, `next`
-/// takes one token and gives another.
+/// takes one token and gives another, and perhaps the logits.
 Status checkLanguageModelEntry(const std::string &where,
                                const ManifestEntry &entry,
                                const ManifestModel &model,
@@ -361,11 +361,18 @@ Status checkLanguageModelEntry(const std::string &where,
         return false;
     return true;
   };
-  if (entry.inputs.size() != 1 || !matches(entry.inputs[0], "i32", {-1}))
+  if (entry.inputs.size() != 1 ||
+      (!matches(entry.inputs[0], "i32", {-1}) &&
+       !(isNext && matches(entry.inputs[0], "i32", {1}))))
     return invalid(where + ".inputs", "expected one input i32[M]");
   if (isNext) {
-    if (entry.outputs.size() != 1 || !matches(entry.outputs[0], "i32", {1}))
-      return invalid(where + ".outputs", "expected one output i32[1]");
+    if (entry.outputs.empty() || entry.outputs.size() > 2 ||
+        !matches(entry.outputs[0], "i32", {1}) ||
+        (entry.outputs.size() == 2 &&
+         !matches(entry.outputs[1], "f32", {1, model.vocabSize})))
+      return invalid(where + ".outputs",
+                     "expected an output i32[1], then perhaps f32[1, " +
+                         std::to_string(model.vocabSize) + "]");
     if (target.kind == "cpu")
       return invalid(where, "'next' is for targets that keep the position in "
                             "the memory of a device");

@@ -71,6 +71,11 @@ Session::entryFor(const char *name, const int32_t *ids, int64_t count) const {
 Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
   GPTQ_ASSIGN(const ManifestEntry *entry,
               entryFor(allLogits ? "score" : "generate", ids, count));
+  // What decodes has an entry of its own; the token it chooses is not looked
+  // at.
+  const ManifestEntry *next = model.manifest().findEntry("next");
+  if (!allLogits && count == 1 && next && next->outputs.size() == 2)
+    entry = next;
   int64_t vocab = model.manifest().model->vocabSize;
   lastLogits = nullptr;
   const float *logits = nullptr;
@@ -79,7 +84,7 @@ Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
     GPTQ_ASSIGN(CallBuffers buffers, memory->prepare(*entry, rows));
     std::memcpy(buffers.inputs[0], ids + done, rows * sizeof(int32_t));
     GPTQ_TRY(memory->run(*entry, rows, tokens + done));
-    logits = reinterpret_cast<const float *>(buffers.outputs[0]);
+    logits = reinterpret_cast<const float *>(buffers.outputs.back());
     if (allLogits)
       std::memcpy(allLogits + done * vocab, logits,
                   rows * vocab * sizeof(float));

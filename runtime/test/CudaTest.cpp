@@ -337,6 +337,29 @@ TEST_F(Cuda, NextChoosesTheMostLikelyToken) {
   EXPECT_EQ(fake->launches.size(), 45u * 5);
 }
 
+TEST_F(Cuda, SingleTokensGoThroughNextWhereItGivesLogits) {
+  GpuToyModel toy;
+  ManifestEntry &entry = toy.manifest.entries.back();
+  ASSERT_EQ(entry.name, "next");
+  entry.inputs[0].shape = {{1}};
+  entry.outputs.push_back({"logits", "f32", {{1}, {ToyModel::vocab}}});
+  ManifestArgument logits = ManifestArgument::of(Kind::Output, 1);
+  entry.dispatches[entry.dispatches.size() - 2].args.back() = logits;
+  entry.dispatches.back().args.front() = logits;
+  open(toy.write("cuda"));
+  std::vector<int32_t> tokens = someTokens(5);
+  EXPECT_EQ(eval(tokens), toy.reference(tokens));
+  for (int i = 0; i < 3; ++i) {
+    fake->launches.clear();
+    tokens.push_back(i + 3);
+    EXPECT_EQ(eval({i + 3}), toy.reference(tokens));
+    EXPECT_EQ(fake->launches.back().kernel, "toy_argmax");
+    // What it chose is not taken for the next token, but may be.
+    tokens.push_back(mostLikely(toy.reference(tokens)));
+    EXPECT_EQ(next(tokens.back()), mostLikely(toy.reference(tokens)));
+  }
+}
+
 TEST_F(Cuda, NextTakesAnotherTokenThanItsOwn) {
   GpuToyModel toy;
   open(toy.write("cuda"));

@@ -261,7 +261,7 @@ TEST(Manifest, RefusesBadNextEntries) {
   };
   refused([](Json &e) { e["max_m"] = 2; }, "max_m: expected 1 to 1");
   refused([](Json &e) { e["outputs"][0]["dtype"] = "f32"; },
-          "expected one output i32[1]");
+          "expected an output i32[1], then perhaps f32[1, ");
   refused([](Json &e) { e["inputs"] = Json::array(); },
           "expected one input i32[M]");
   expectRefused([](Json &j) { j["entries"].push_back(nextEntry()); },

@@ -41,11 +41,7 @@ gptq.weight @only_words_are_added_to : tensor<64x32xi4> = #gptq.codes<#gptq.data
 gptq.weight @planes_need_a_record : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k1 k2">]>
 
 // -----
-// expected-error @+1 {{expects an order to name bits k0, k1, … and n0, n1, … once}}
-gptq.weight @orders_name_each_bit_once : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k0 k2">]>
-
-// -----
-// expected-error @+1 {{expects an order to name bits}}
+// expected-error @+1 {{expects an order to name bits k0, k1, … and n0, n1, … from 0 on}}
 gptq.weight @orders_leave_no_bit_out : tensor<64x32xi4> = #gptq.codes<#gptq.data<"m", "q", 0, tensor<8x32xi32>>, bits = 4, packing = rows, record = 1, planes = [#gptq.plane<bits = 4, offset = 0, order = "k0 k2">]>
 
 // -----
@@ -101,7 +97,7 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #plane_starts_at_0 = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b1 k0 k1 k2 k3 | k0 k1 k2 k3">
 
 // -----
-// expected-error @+1 {{expects path to be one of direct, promote, split, but found "fast"}}
+// expected-error @+1 {{expects path to be one of direct, promote, split, normalize, ring, but found "fast"}}
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----
@@ -123,6 +119,25 @@ func.func @one_scale_per_group(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: t
 }
 
 // -----
+func.func @offsets_for_each_group(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %o: tensor<4x32xf16>, %e: tensor<?x32xf32>) {
+  // expected-error @+1 {{offsets}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s offsets %o : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16> offsets tensor<4x32xf16>)
+      outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 0} -> tensor<?x32xf32>
+  return
+}
+
+// -----
+
+// expected-error @+1 {{expects a run of two halves, but found 3}}
+gptq.weight @halves_of_whole_rows : tensor<32xi32> = #gptq.deinterleave<run = 3>
+
+// -----
+
+// expected-error @+1 {{expects an order of type i32 [N], N in runs of 8}}
+gptq.weight @runs_of_whole_heads : tensor<33xi32> = #gptq.deinterleave<run = 8>
+
+// -----
+
 func.func @zeros_or_zero_point(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x32xf32>) {
   // expected-error @+1 {{expects zeros or zero_point}}
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>
@@ -147,6 +162,41 @@ func.func @weight_has_k_columns(%x: tensor<?x64xf32>, %w: tensor<32x60xf16>, %e:
 func.func @heads_divide(%q: tensor<?x24xf32>, %p: index, %c: memref<2x16x8xf32>, %e: tensor<?x24xf32>) {
   // expected-error @+1 {{expects heads to be a multiple of kv_heads, but found 3 and 2}}
   %0 = gptq.attention ins(%q at %p : tensor<?x24xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x24xf32>) {heads = 3, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<?x24xf32>
+  return
+}
+
+// -----
+func.func @parts_know_the_first(%q: tensor<1x16xf32>, %p: index, %c: memref<2x16x8xf32>, %s: tensor<3x16xf32>, %t: tensor<3x4xf32>) {
+  // expected-error @+1 {{expects the number of its first part where there are several, but found 3 parts without it}}
+  %0:2 = gptq.attention ins(%q at %p : tensor<1x16xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%s, %t : tensor<3x16xf32>, tensor<3x4xf32>) {heads = 2, kv_heads = 2, head_dim = 8, scale = 1.0, parts = 3} -> tensor<3x16xf32>, tensor<3x4xf32>
+  return
+}
+
+// -----
+func.func @norms_go_with_rotations(%q: tensor<1x16xf32>, %p: index, %n: tensor<8xf32>, %c: memref<2x16x8xf32>, %e: tensor<1x16xf32>) {
+  // expected-error @+1 {{expects k, v and table where it rotates, and norms only there}}
+  %0 = gptq.attention ins(%q q_norm %n at %p : tensor<1x16xf32> q_norm tensor<8xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<1x16xf32>) {heads = 2, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<1x16xf32>
+  return
+}
+
+// -----
+func.func @pairs_for_each_head(%s: tensor<3x16xf32>, %t: tensor<3x2xf32>, %e: tensor<1x16xf32>) {
+  // expected-error @+1 {{expects dimension 1 of stats to be 4 (a pair a head), but found 2}}
+  %0 = gptq.join_attention ins(%s, %t : tensor<3x16xf32>, tensor<3x2xf32>) outs(%e : tensor<1x16xf32>) {heads = 2, head_dim = 8} -> tensor<1x16xf32>
+  return
+}
+
+// -----
+func.func @values_then_indices(%x: tensor<1x16xf32>, %p: index, %v: tensor<3x1xf32>, %n: tensor<3x1xi32>) {
+  // expected-error @+1 {{expects values of f32, then indices of i32, but found}}
+  %0:2 = gptq.argmax ins(%x part %p : tensor<1x16xf32>) outs(%n, %v : tensor<3x1xi32>, tensor<3x1xf32>) {columns = 8} -> tensor<3x1xi32>, tensor<3x1xf32>
+  return
+}
+
+// -----
+func.func @fragments_have_one_type(%a: vector<4x2xf16>, %b: vector<2x2xbf16>, %c: vector<2x2xf32>) {
+  // expected-error @+1 {{expects a and b of one element type}}
+  %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xf16>, vector<2x2xbf16>, vector<2x2xf32>
   return
 }
 
@@ -220,3 +270,84 @@ gptq.weight @long : tensor<16x4xf32> = #gptq.rotary<theta = 1.0 : f64, scaling =
 // -----
 // expected-error @+1 {{expects sums of f32, but found 'tensor<4xf16>'}}
 gptq.weight @plus : tensor<4xf16> = #gptq.plus<@plus, 1.0 : f64>
+
+// -----
+func.func @norms_have_an_epsilon(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x: tensor<1x64xf32>, %w: tensor<64xf16>, %e: tensor<1x64xf32>) {
+  // expected-error @+1 {{expects norm_of together with epsilon}}
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) -> tensor<1x64xf32>
+  return
+}
+
+// -----
+// expected-error @+1 {{expects a type whose first dimension counts the 2 weights it stacks, but found 'tensor<3x64xi32>'}}
+gptq.weight @stack_counts_its_parts : tensor<3x64xi32> = #gptq.stack<[@a, @b]>
+
+// -----
+func.func @slots_have_different_experts(%l: tensor<?x2xf32>, %e: tensor<?x3xi32>, %w: tensor<?x3xf32>) {
+  // expected-error @+1 {{expects at most as many slots as experts, 2, but found 3}}
+  %0:2 = gptq.route ins(%l : tensor<?x2xf32>) outs(%e, %w : tensor<?x3xi32>, tensor<?x3xf32>) -> tensor<?x3xi32>, tensor<?x3xf32>
+  return
+}
+
+// -----
+func.func @norms_have_the_shape_of_activations(%n: tensor<1x64xf16>, %d: tensor<64x64xf16>, %x: tensor<1x32xf32>, %w: tensor<64xf16>, %e: tensor<1x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of norm_of to be 64 (as in lhs), but found 32}}
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x32xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) {epsilon = 1.0e-5} -> tensor<1x64xf32>
+  return
+}
+
+// -----
+func.func @experts_come_before_weights(%l: tensor<?x4xf32>, %e: tensor<?x2xi32>, %w: tensor<?x2xf32>) {
+  // expected-error @+1 {{expects logits and weights of f32}}
+  %0:2 = gptq.route ins(%l : tensor<?x4xf32>) outs(%w, %e : tensor<?x2xf32>, tensor<?x2xi32>) -> tensor<?x2xf32>, tensor<?x2xi32>
+  return
+}
+
+// -----
+func.func @runs_are_pairs(%e: tensor<?x2xi32>, %r: tensor<5x3xi32>) {
+  // expected-error @+1 {{expects dimension 1 of runs to be 2 (expert and first row), but found 3}}
+  %0:3 = gptq.group_rows ins(%e : tensor<?x2xi32>) outs(%e, %e, %r : tensor<?x2xi32>, tensor<?x2xi32>, tensor<5x3xi32>) -> tensor<?x2xi32>, tensor<?x2xi32>, tensor<5x3xi32>
+  return
+}
+
+// -----
+func.func @gathered_rows_are_slots(%x: tensor<?x64xf32>, %o: tensor<?x2xi32>, %e: tensor<?x3x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of init to be 2 (S, as in order), but found 3}}
+  %0 = gptq.gather_rows ins(%x, %o : tensor<?x64xf32>, tensor<?x2xi32>) outs(%e : tensor<?x3x64xf32>) -> tensor<?x3x64xf32>
+  return
+}
+
+// -----
+func.func @shared_gate_is_a_column(%x: tensor<?x2x64xf32>, %p: tensor<?x2xi32>, %w: tensor<?x2xf32>, %y: tensor<?x64xf32>) {
+  // expected-error @+1 {{expects dimension 1 of gate to be 1 (one number a row), but found 64}}
+  %0 = gptq.combine_rows ins(%x, %p, %w shared %y, %y : tensor<?x2x64xf32>, tensor<?x2xi32>, tensor<?x2xf32> shared tensor<?x64xf32>, tensor<?x64xf32>) outs(%y : tensor<?x64xf32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+func.func @slots_have_runs(%x: tensor<?x2x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects runs with several slots a row, but found none with lhs of type 'tensor<?x2x64xf32>'}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x2x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @runs_have_experts(%x: tensor<?x2x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %r: tensor<3x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects codes of rank 3, but found 'tensor<64x32xi4>'}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s runs %r : tensor<?x2x64xf32>, tensor<64x32xi4>, tensor<2x32xf16> runs tensor<3x2xi32>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @every_expert_has_scales(%x: tensor<?x2x64xf32>, %q: tensor<2x64x32xi4>, %s: tensor<3x2x32xf16>, %r: tensor<3x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of scales to be 2 (one of each expert), but found 3}}
+  %0 = gptq.dequant_matmul ins(%x, %q, %s runs %r : tensor<?x2x64xf32>, tensor<2x64x32xi4>, tensor<3x2x32xf16> runs tensor<3x2xi32>) outs(%e : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  return
+}
+
+// -----
+func.func @runs_end_behind_the_last_expert(%x: tensor<?x2x64xf32>, %w: tensor<2x32x64xf16>, %r: tensor<2x2xi32>, %e: tensor<?x2x32xf32>) {
+  // expected-error @+1 {{expects dimension 0 of runs to be 3 (experts + 1), but found 2}}
+  %0 = gptq.matmul ins(%x, %w runs %r : tensor<?x2x64xf32>, tensor<2x32x64xf16> runs tensor<2x2xi32>) outs(%e : tensor<?x2x32xf32>) -> tensor<?x2x32xf32>
+  return
+}

@@ -9,10 +9,16 @@ gptq.weight @zeros : tensor<2x32xi4> = #gptq.codes<#gptq.data<"m.safetensors", "
 gptq.weight @planes : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<6x32xi32>>, bits = 3, packing = rows, record = 3, planes = [#gptq.plane<bits = 2, offset = 0, order = "k0 k1 k2 k3 k4">, #gptq.plane<bits = 1, offset = 64, order = "k0 k1 k2 k3 k4">]>
 // CHECK: gptq.weight @padded : {{.*}}, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
 gptq.weight @padded : tensor<64x32xi3> = #gptq.codes<#gptq.data<"m.safetensors", "q.packed", 0, tensor<32x7xi32>>, bits = 3, packing = columns, transposed = true, count = 10, record = 1, fieldAdd = 4>
-// CHECK: gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.000000e-09 : f64>
-gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, least = 1.0e-9 : f64>
+// CHECK: gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, isNegated = true>
+gptq.weight @product : tensor<4x32xf32> = #gptq.product<@small, @fine, isNegated = true>
 // CHECK: gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
 gptq.weight @quotient : tensor<4x32xi4> = #gptq.quotient<@small, @fine, isNegated = true>
+// CHECK: gptq.weight @table : tensor<8x64xf32> = #gptq.dequantized<@small, @fine, offsets = @product, zeroPoint = 8, groupSize = 32>
+gptq.weight @table : tensor<8x64xf32> = #gptq.dequantized<@small, @fine, offsets = @product, zeroPoint = 8, groupSize = 32>
+// CHECK: gptq.weight @halves : tensor<32xi32> = #gptq.deinterleave<run = 8>
+gptq.weight @halves : tensor<32xi32> = #gptq.deinterleave<run = 8>
+// CHECK: order = "k2 k0 k1 k2"
+gptq.weight @twice : tensor<8x32xi4> = #gptq.codes<#gptq.data<"m.gguf", "q", 0, tensor<32x8xi8>>, bits = 4, packing = columns, transposed = true, record = 8, planes = [#gptq.plane<bits = 4, offset = 0, order = "k2 k0 k1 k2">]>
 gptq.weight @scales : tensor<2x32xf16> = #gptq.data<"m.safetensors", "q.scales", 2048, tensor<2x32xf16>>
 gptq.weight @order : tensor<64xi32> = #gptq.argsort<#gptq.data<"m.safetensors", "q.g_idx", 4096, tensor<64xi32>>, groups = 2>
 gptq.weight @sorted : tensor<64x32xi4> = #gptq.gather<@codes, order = @order, dim = 0>
@@ -77,12 +83,69 @@ func.func @model_ops(%tokens: tensor<?xi32>, %table: tensor<10x64xf16>, %w: tens
   return
 }
 
+// CHECK-LABEL: func @decode_ops
+func.func @decode_ops(%token: tensor<1xi32>, %q: tensor<1x64xf32>, %k: tensor<1x16xf32>, %rotary: tensor<16x8xf32>, %norm: tensor<8xf32>, %p: index,
+                      %keys: memref<2x16x8xf32>, %s: tensor<3x64xf32>, %t: tensor<3x16xf32>, %v: tensor<2x1xf32>, %n: tensor<2x1xi32>) {
+  %c0 = arith.constant 0 : index
+  // CHECK: gptq.attention ins({{.*}} rotary {{.*}} q_norm {{.*}} k_norm {{.*}} at {{.*}} part
+  %0:2 = gptq.attention ins(%q rotary %k, %k, %rotary q_norm %norm k_norm %norm at %p part %c0 :
+      tensor<1x64xf32> rotary tensor<1x16xf32>, tensor<1x16xf32>, tensor<16x8xf32> q_norm tensor<8xf32> k_norm tensor<8xf32>)
+      state(%keys, %keys : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%s, %t : tensor<3x64xf32>, tensor<3x16xf32>)
+      {heads = 8, kv_heads = 2, head_dim = 8, scale = 0.35, epsilon = 1.0e-6, parts = 3} -> tensor<3x64xf32>, tensor<3x16xf32>
+  // CHECK: gptq.join_attention
+  %1 = gptq.join_attention ins(%0#0, %0#1 : tensor<3x64xf32>, tensor<3x16xf32>) outs(%q : tensor<1x64xf32>) {heads = 8, head_dim = 8} -> tensor<1x64xf32>
+  // CHECK: gptq.argmax
+  %2:2 = gptq.argmax ins(%1 part %c0 : tensor<1x64xf32>) outs(%v, %n : tensor<2x1xf32>, tensor<2x1xi32>) {columns = 32} -> tensor<2x1xf32>, tensor<2x1xi32>
+  // CHECK: gptq.choose_token
+  %3:2 = gptq.choose_token ins(%2#0, %2#1 : tensor<2x1xf32>, tensor<2x1xi32>) outs(%token, %token : tensor<1xi32>, tensor<1xi32>) -> tensor<1xi32>, tensor<1xi32>
+  return
+}
+
+// CHECK-LABEL: func @fragments
+func.func @fragments(%a: vector<4x2xf16>, %b: vector<2x2xf16>, %c: vector<2x2xf32>) {
+  // CHECK: gptq.fragment_dot
+  %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xf16>, vector<2x2xf16>, vector<2x2xf32>
+  return
+}
+
+// CHECK: gptq.weight @stack : tensor<2x64x32xi4> = #gptq.stack<[@codes, @sorted]>
+gptq.weight @stack : tensor<2x64x32xi4> = #gptq.stack<[@codes, @sorted]>
+
+// CHECK-LABEL: func @experts
+func.func @experts(%x: tensor<?x64xf32>, %logits: tensor<?x2xf32>, %q: tensor<2x64x32xi4>, %s: tensor<2x2x32xf16>, %perm: tensor<2x64xi32>,
+                   %w: tensor<2x32x64xf16>, %ids: tensor<?x2xi32>, %share: tensor<?x2xf32>, %runs: tensor<3x2xi32>, %xs: tensor<?x2x64xf32>,
+                   %ys: tensor<?x2x32xf32>, %y: tensor<?x32xf32>, %gate: tensor<?x1xf32>) {
+  // CHECK: gptq.route {{.*}} {normalize}
+  %r:2 = gptq.route ins(%logits : tensor<?x2xf32>) outs(%ids, %share : tensor<?x2xi32>, tensor<?x2xf32>) {normalize} -> tensor<?x2xi32>, tensor<?x2xf32>
+  // CHECK: gptq.group_rows
+  %g:3 = gptq.group_rows ins(%r#0 : tensor<?x2xi32>) outs(%ids, %ids, %runs : tensor<?x2xi32>, tensor<?x2xi32>, tensor<3x2xi32>)
+      -> tensor<?x2xi32>, tensor<?x2xi32>, tensor<3x2xi32>
+  // CHECK: gptq.gather_rows
+  %0 = gptq.gather_rows ins(%x, %g#1 : tensor<?x64xf32>, tensor<?x2xi32>) outs(%xs : tensor<?x2x64xf32>) -> tensor<?x2x64xf32>
+  // CHECK: gptq.stage {{.*}} perm {{.*}} runs
+  %1 = gptq.stage ins(%0 perm %perm runs %g#2 : tensor<?x2x64xf32> perm tensor<2x64xi32> runs tensor<3x2xi32>) outs(%xs : tensor<?x2x64xf32>) -> tensor<?x2x64xf32>
+  // CHECK: gptq.dequant_matmul {{.*}} perm {{.*}} runs
+  %2 = gptq.dequant_matmul ins(%1, %q, %s perm %perm runs %g#2 : tensor<?x2x64xf32>, tensor<2x64x32xi4>, tensor<2x2x32xf16> perm tensor<2x64xi32> runs tensor<3x2xi32>)
+      outs(%ys : tensor<?x2x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x2x32xf32>
+  // CHECK: gptq.matmul {{.*}} runs
+  %3 = gptq.matmul ins(%1, %w runs %g#2 : tensor<?x2x64xf32>, tensor<2x32x64xf16> runs tensor<3x2xi32>) outs(%ys : tensor<?x2x32xf32>) -> tensor<?x2x32xf32>
+  // CHECK: gptq.activation
+  %4 = gptq.activation ins(%2 times %3 : tensor<?x2x32xf32> times tensor<?x2x32xf32>) outs(%ys : tensor<?x2x32xf32>) {function = #gptq.function<silu>} -> tensor<?x2x32xf32>
+  // CHECK: gptq.combine_rows {{.*}} shared
+  %5 = gptq.combine_rows ins(%4, %g#0, %r#1 shared %y, %gate : tensor<?x2x32xf32>, tensor<?x2xi32>, tensor<?x2xf32> shared tensor<?x32xf32>, tensor<?x1xf32>)
+      outs(%y : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return
+}
+
 // CHECK-LABEL: func @matmuls
 func.func @matmuls(%x: tensor<?x64xf32>, %q: tensor<64x32xi4>, %s: tensor<2x32xf16>, %z: tensor<2x32xi4>, %perm: tensor<64xi32>,
                    %bias: tensor<32xf16>, %w: tensor<32x64xbf16>, %e: tensor<?x32xf32>) {
   // CHECK: gptq.dequant_matmul ins({{.*}} zeros {{.*}} perm {{.*}} bias
   %0 = gptq.dequant_matmul ins(%x, %q, %s zeros %z perm %perm bias %bias : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>
       zeros tensor<2x32xi4> perm tensor<64xi32> bias tensor<32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32} -> tensor<?x32xf32>
+  // CHECK: gptq.dequant_matmul ins({{.*}} offsets {{.*}} bias
+  %4 = gptq.dequant_matmul ins(%x, %q, %s offsets %s bias %bias : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>
+      offsets tensor<2x32xf16> bias tensor<32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 0} -> tensor<?x32xf32>
   // CHECK: gptq.matmul
   %1 = gptq.matmul ins(%x, %w : tensor<?x64xf32>, tensor<32x64xbf16>) outs(%e : tensor<?x32xf32>) -> tensor<?x32xf32>
   // CHECK: gptq.dequantize

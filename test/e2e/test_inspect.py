@@ -95,7 +95,7 @@ Q = "model.layers.0.self_attn.q_proj"
 DAMAGE = {
     "no config.json": (lambda d: os.remove(os.path.join(d, "config.json")), "holds no config.json"),
     "an unknown family": (lambda d: change_json(d, "config.json", lambda c: c.update(model_type="bert")), "'bert'"),
-    "no tensors": (lambda d: os.remove(os.path.join(d, "model.safetensors")), "holds no safetensors file"),
+    "no tensors": (lambda d: os.remove(os.path.join(d, "model.safetensors")), "holds no safetensors and no GGUF file"),
     "a cut file": (lambda d: os.truncate(os.path.join(d, "model.safetensors"), 5000), "model.safetensors"),
     "a missing layer": (lambda d: change_tensors(d, lambda t: [t.pop(n) for n in list(t) if n.startswith(Q)]), Q),
     "a missing part": (lambda d: change_tensors(d, lambda t: t.pop(Q + ".scales")), "q_proj.scales' is missing"),

@@ -2,13 +2,13 @@
 import json
 import os
 import re
-import shutil
 import stat
 
 import pytest
 
 import fake_gpu
 import harness
+from gpu import assemble
 
 SAYS = """ptxas info    : (C7510) Potential Performance Loss: products are serialized due to insufficient registers in the function 'dequant_matmul_0_m1'
 ptxas warning : Registers are spilled to local memory in function 'dequant_matmul_3_m512', 24 bytes spill stores, 20 bytes spill loads
@@ -139,8 +139,9 @@ def test_the_cubin_runs(layer, tmp_path, monkeypatch):
 
 # NVIDIA's own.
 
-PTXAS = shutil.which("ptxas") or os.path.join(os.environ.get("CUDA_HOME", ""), "bin", "ptxas")
-with_ptxas = pytest.mark.skipif(not os.access(PTXAS, os.X_OK), reason="no ptxas in $CUDA_HOME/bin or PATH")
+PTXAS = assemble.find_ptxas()
+with_ptxas = pytest.mark.skipif(PTXAS is None, reason="no ptxas in $CUDA_HOME/bin or PATH")
+
 
 @with_ptxas
 def test_the_same_file_twice(layer, tmp_path):
@@ -148,3 +149,14 @@ def test_the_same_file_twice(layer, tmp_path):
         compile_gpu(layer, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert codes_of(tmp_path / "a") == ["code.cubin", "code.ptx"]
+
+
+@with_ptxas
+@pytest.mark.parametrize("target", assemble.TARGETS)
+def test_every_architecture_assembles(target, tmp_path):
+    """A whole model, and a layer whose kernels take the most registers."""
+    if not assemble.knows(PTXAS, target):
+        pytest.skip(f"this ptxas does not know {target}")
+    for source in (assemble.EXAMPLE, "4096x4096"):
+        kernels = assemble.assemble(source, target, PTXAS, str(tmp_path))
+        assert kernels and all(0 < registers <= 255 for registers, _, _ in kernels.values())

@@ -36,10 +36,10 @@ def main():
             f.write(data)
 
     with tempfile.TemporaryDirectory() as root:
-        for family in ("llama3", "mistral", "qwen2", "qwen3"):
+        for family in ("llama3", "mistral", "qwen2", "qwen3", "gemma3", "phi3", "opt", "gpt_neox"):
             folder = make_model(os.path.join(root, family), family, head_dim=4 if family == "qwen3" else None,
                                 bits=None if family == "llama3" else 4, sym=family != "qwen2",
-                                act_order=family == "qwen3", **tiny)
+                                act_order=family == "qwen3", changes={"rotary_pct": 0.5} if family == "gpt_neox" else None, **tiny)
             # An even number of files in front of the tensors asks for the whole model.
             first = "config.json" if family == "llama3" else "quantize_config.json"
             write(family, encode(folder, [first, "config.json", "model.safetensors"]))

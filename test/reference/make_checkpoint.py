@@ -22,10 +22,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from reference import formats  # noqa: E402
 from reference.formats import pack_stream, round_to, stored_zeros  # noqa: E402,F401
 
-FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi3-long", "opt", "gpt_neox")
+FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi3-long", "opt", "gpt_neox",
+            "mixtral", "qwen2_moe", "qwen3_moe")
 # Where a family differs from Llama: what its models are called, and its modules.
 ARCHITECTURES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2",
-                 "gemma3_text": "Gemma3", "phi3": "Phi3", "opt": "OPT", "gpt_neox": "GPTNeoX"}
+                 "gemma3_text": "Gemma3", "phi3": "Phi3", "opt": "OPT", "gpt_neox": "GPTNeoX",
+                 "mixtral": "Mixtral", "qwen2_moe": "Qwen2Moe", "qwen3_moe": "Qwen3Moe"}
 USUAL = dict(embedding="model.embed_tokens", layers="model.layers", norm="model.norm", head="lm_head",
              input_norm="input_layernorm", output="self_attn.o_proj", mlp_norm="post_attention_layernorm",
              up="mlp.up_proj", down="mlp.down_proj")
@@ -176,9 +178,11 @@ def model_config(family, width, **sizes):
                                   "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     if family == "mistral":
         config["sliding_window"] = 24
-    if family in ("qwen2", "qwen3"):
+    if family == "mixtral":
+        config["sliding_window"] = None
+    if family.startswith("qwen"):
         config.update(use_sliding_window=False, sliding_window=None, max_window_layers=28)
-    if family in ("llama", "llama3", "qwen3"):
+    if family in ("llama", "llama3", "qwen3", "qwen3_moe"):
         config["attention_bias"] = False
     if family in ("llama", "llama3"):
         config["mlp_bias"] = False
@@ -193,10 +197,13 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
                checkpoint_format="gptq", g_idx="written", zeros="middle", dense_dtype="F16", shards=1,
                tied=None, biases=False, hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2,
                head_dim=None, vocab=128, context=256, rope_scaling=None, window=None, tokenizer=None,
-               overrides=None, quantized_head=False, changes=None):
+               overrides=None, quantized_head=False, changes=None, experts=8, experts_per_token=2, expert_width=None,
+               normalizes=True, dense_layers=(), sparse_step=1, quantized_router=False):
     """A whole checkpoint folder. `bits` None leaves every layer dense. `overrides` maps
-    patterns to settings as `dynamic` does; `changes` are made to config.json. The same
-    arguments but for the format give the same weights."""
+    patterns to settings as `dynamic` does; `changes` are made to config.json. Families of
+    mixtures have `experts` of width `expert_width`, by default `intermediate`, in all
+    blocks but `dense_layers` and those `sparse_step` leaves out. The same arguments but for
+    the format give the same weights."""
     rng = np.random.default_rng(seed)
     os.makedirs(folder, exist_ok=True)
     width = head_dim or hidden // heads
@@ -216,13 +223,23 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
     # Some families leave out what is usual.
     if usually_tied and tied:
         del config["tie_word_embeddings"]
-    if head_dim or family == "qwen3":
+    if head_dim or family in ("qwen3", "qwen3_moe"):
         config["head_dim"] = width
+    expert_width = expert_width or intermediate
+    if family == "mixtral":
+        config.update(num_local_experts=experts, num_experts_per_tok=experts_per_token,
+                      intermediate_size=expert_width)
+    elif family in ("qwen2_moe", "qwen3_moe"):
+        config.update(num_experts=experts, num_experts_per_tok=experts_per_token, norm_topk_prob=normalizes,
+                      moe_intermediate_size=expert_width, decoder_sparse_step=sparse_step,
+                      mlp_only_layers=list(dense_layers))
+        if family == "qwen2_moe":
+            config["shared_expert_intermediate_size"] = intermediate
     if rope_scaling:
         config["rope_scaling"] = rope_scaling
     if window:
         config["sliding_window"] = window
-        if family in ("qwen2", "qwen3"):
+        if family.startswith("qwen"):
             config.update(use_sliding_window=True, max_window_layers=1)
     config.update(changes or {})
     # Qwen2 always has biases on queries, keys and values; Mistral never has any.
@@ -254,7 +271,7 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
             return
         layer = random_layer(rng, rows, columns, changes.get("bits", bits), changes.get("group_size", group_size),
                              changes.get("sym", sym), act_order, bias, zeros, g_idx, size=size)
-        if order_of in quantized:
+        if order_of in quantized and layer.index is not None:
             layer.index = quantized[order_of].index
         quantized[name] = layer
         for part, value in formats.pack(layer, checkpoint_format).items():
@@ -265,7 +282,7 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
         # Layers of one input have one order, as quantizers write it; in every other block they differ.
         first = lambda name: p + name if act_order and i % 2 == 0 else None
         norm(p + modules["input_norm"], hidden)
-        qkv_bias = attention_bias or family == "qwen2"
+        qkv_bias = attention_bias or family in ("qwen2", "qwen2_moe")
         if is_phi or kind == "gpt_neox":
             name = "self_attn.qkv_proj" if is_phi else "attention.query_key_value"
             linear(p + name, hidden, (heads + 2 * kv_heads) * width, qkv_bias)
@@ -274,19 +291,37 @@ def make_model(folder, family="llama", seed=0, bits=4, group_size=32, sym=True, 
             linear(p + "self_attn.k_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
             linear(p + "self_attn.v_proj", hidden, kv_heads * width, qkv_bias, order_of=first("self_attn.q_proj"))
         linear(p + modules["output"], heads * width, hidden, attention_bias, 0.5)
-        if kind in ("qwen3", "gemma3_text"):
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
             norm(p + "self_attn.q_norm", width)
             norm(p + "self_attn.k_norm", width)
         if is_gemma:
             norm(p + "post_attention_layernorm", hidden)
         norm(p + modules["mlp_norm"], hidden)
-        if is_phi:
+
+        def mlp(name, width, gate="gate_proj", up="up_proj", down="down_proj"):
+            linear(p + name + gate, hidden, width, mlp_bias)
+            linear(p + name + up, hidden, width, mlp_bias, order_of=first(name + gate))
+            linear(p + name + down, width, hidden, mlp_bias, 0.5)
+
+        if family == "mixtral":
+            linear(p + "block_sparse_moe.gate", hidden, experts, False, is_quantized=quantized_router)
+            for e in range(experts):
+                mlp(f"block_sparse_moe.experts.{e}.", expert_width, "w1", "w3", "w2")
+        elif family in ("qwen2_moe", "qwen3_moe") and i not in dense_layers and (i + 1) % sparse_step == 0:
+            linear(p + "mlp.gate", hidden, experts, False, is_quantized=quantized_router)
+            for e in range(experts):
+                mlp(f"mlp.experts.{e}.", expert_width)
+            if family == "qwen2_moe":
+                mlp("mlp.shared_expert.", intermediate)
+                linear(p + "mlp.shared_expert_gate", hidden, 1, False, is_quantized=False)
+        elif is_phi:
             linear(p + "mlp.gate_up_proj", hidden, 2 * intermediate, mlp_bias)
+            linear(p + modules["down"], intermediate, hidden, mlp_bias, 0.5)
         else:
             if not has_layer_norm:
                 linear(p + "mlp.gate_proj", hidden, intermediate, mlp_bias)
             linear(p + modules["up"], hidden, intermediate, mlp_bias, order_of=first("mlp.gate_proj"))
-        linear(p + modules["down"], intermediate, hidden, mlp_bias, 0.5)
+            linear(p + modules["down"], intermediate, hidden, mlp_bias, 0.5)
         if is_gemma:
             norm(p + "post_feedforward_layernorm", hidden)
     norm(modules["norm"], hidden)

@@ -12,6 +12,8 @@ def rotary_frequencies(config, head_dim):
     theta = config.get("rope_theta") or scaling.get("rope_theta") or 10000.0
     f = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if "rope_divisors" in config:
+        return f / config["rope_divisors"]
     if kind == "default":
         return f
     if kind == "linear":
@@ -58,6 +60,49 @@ def soft_cap(x, cap):
     return cap * np.tanh(x / cap) if cap else x
 
 
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+class Experts:
+    """The mixture of experts of one block."""
+
+    def __init__(self, checkpoint, prefix, config):
+        self.per_token = config["num_experts_per_tok"]
+        if config["model_type"] == "mixtral":
+            # Softmax over the logits of the chosen: the same as choosing first and dividing by the sum.
+            self.normalizes = True
+            block, count, names = "block_sparse_moe.", config["num_local_experts"], ("w1", "w3", "w2")
+        else:
+            self.normalizes = config.get("norm_topk_prob", False)
+            block, count, names = "mlp.", config["num_experts"], ("gate_proj", "up_proj", "down_proj")
+        self.router = checkpoint.linear(f"{prefix}{block}gate")[0]
+        self.experts = [[checkpoint.linear(f"{prefix}{block}experts.{e}.{n}")[0] for n in names] for e in range(count)]
+        self.shared = None
+        if config["model_type"] == "qwen2_moe":
+            self.shared = [checkpoint.linear(f"{prefix}mlp.shared_expert.{n}")[0] for n in names]
+            self.shared_gate = checkpoint.linear(f"{prefix}mlp.shared_expert_gate")[0]
+
+    @staticmethod
+    def mlp(x, weights):
+        gate, up, down = weights
+        return (silu(x @ gate) * (x @ up)) @ down
+
+    def __call__(self, x):
+        logits = x @ self.router
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        y = np.zeros_like(x)
+        for t, row in enumerate(p):
+            chosen = np.argsort(-row, kind="stable")[:self.per_token]
+            weights = row[chosen] / (row[chosen].sum() if self.normalizes else 1)
+            for e, weight in zip(chosen, weights):
+                y[t] += weight * self.mlp(x[t:t + 1], self.experts[e])[0]
+        if self.shared:
+            y += self.mlp(x, self.shared) / (1 + np.exp(-(x @ self.shared_gate)))
+        return y
+
+
 class Model:
     """Llama, Mistral, Qwen2 and Qwen3. What others do differently, their classes say.
 
@@ -92,12 +137,21 @@ class Model:
         self.layers = []
         for i in range(c["num_hidden_layers"]):
             p = f"{self.PREFIX}layers.{i}."
-            layer = {n: checkpoint.linear(p + n) for n in self.LINEARS}
+            has_experts = self._has_experts(i)
+            layer = {n: checkpoint.linear(p + n) for n in self.LINEARS if not (has_experts and n.startswith("mlp."))}
+            layer["experts"] = Experts(checkpoint, p, c) if has_experts else None
             for n in self.NORMS:
                 layer[n] = self.read_norm(p + n) if checkpoint.has(f"{p}{n}.weight") else None
             layer["window"] = self._window(i)
             layer["rotary"] = self.rotary(i)
             self.layers.append(layer)
+
+    def _has_experts(self, i):
+        c = self.config
+        if c["model_type"] == "mixtral":
+            return True
+        return (c["model_type"] in ("qwen2_moe", "qwen3_moe") and i not in (c.get("mlp_only_layers") or [])
+                and (i + 1) % c.get("decoder_sparse_step", 1) == 0)
 
     def _window(self, i):
         """How many positions layer i may look back on, itself included, or None."""
@@ -106,9 +160,9 @@ class Model:
             return None
         if "layer_types" in c:
             return c["sliding_window"] if c["layer_types"][i] == "sliding_attention" else None
-        if c["model_type"] in ("mistral", "phi3"):
+        if c["model_type"] in ("mistral", "mixtral", "phi3"):
             return c["sliding_window"]
-        if c["model_type"] in ("qwen2", "qwen3") and c.get("use_sliding_window", False):
+        if c["model_type"] in ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe") and c.get("use_sliding_window", False):
             return c["sliding_window"] if i >= c.get("max_window_layers", 28) else None
         return None
 
@@ -138,6 +192,8 @@ class Model:
         return self.linear(layer, "self_attn.o_proj", x)
 
     def mlp(self, layer, x):
+        if layer["experts"]:
+            return layer["experts"](x)
         gate = self.activation(self.linear(layer, "mlp.gate_proj", x))
         return self.linear(layer, "mlp.down_proj", gate * self.linear(layer, "mlp.up_proj", x))
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Progress.h"
+#include "gptq/Codegen/Common/PlanFile.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Export/Assembler.h"
 #include "gptq/Export/Export.h"
@@ -39,9 +40,10 @@ namespace cl = llvm::cl;
 
 static cl::OptionCategory category("gptq-compile options");
 
-static cl::opt<std::string> input(cl::Positional, cl::Required,
-                                  cl::desc("<checkpoint folder or file.mlir>"),
-                                  cl::cat(category));
+static cl::opt<std::string>
+    input(cl::Positional, cl::Required,
+          cl::desc("<checkpoint folder, file.gguf or file.mlir>"),
+          cl::cat(category));
 static cl::opt<std::string> output("o", cl::value_desc("model.gptqm"),
                                    cl::desc("The compiled model to write"),
                                    cl::cat(category));
@@ -60,6 +62,15 @@ static cl::opt<std::string>
                cl::desc("Tokens a session can hold (default: as trained, at "
                         "most 4096)"),
                cl::cat(category));
+static cl::opt<std::string>
+    plan("plan", cl::value_desc("file"),
+         cl::desc("Plans to use in place of the planner's, as --write-plan "
+                  "writes them"),
+         cl::cat(category));
+static cl::opt<std::string>
+    writePlan("write-plan", cl::value_desc("file"),
+              cl::desc("Write the plans there, to be edited and given back"),
+              cl::cat(category));
 static cl::opt<bool>
     explain("explain",
             cl::desc("Print the plan of every layer, and the reasons"),
@@ -105,6 +116,22 @@ static cl::opt<bool>
               cl::desc("GPUs: start a kernel when the one in front has ended"),
               cl::cat(category));
 static cl::opt<bool>
+    noNormalize("no-normalize",
+                cl::desc("GPUs: normalize rows in kernels of their own"),
+                cl::cat(category));
+static cl::opt<bool>
+    noNext("no-next", cl::desc("GPUs: leave out the entry that chooses tokens"),
+           cl::cat(category));
+static cl::opt<bool>
+    noFuseRotary("no-fuse-rotary",
+                 cl::desc("GPUs: rotate and append in a kernel of its own"),
+                 cl::cat(category));
+static cl::opt<bool>
+    noSplitContext("no-split-context",
+                   cl::desc("GPUs: attend to all of the context in one "
+                            "workgroup a head"),
+                   cl::cat(category));
+static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
@@ -125,6 +152,17 @@ static cl::opt<std::string>
                    "none (default: $CUDA_HOME/bin/ptxas, or the one in PATH, "
                    "if there is one)"),
           cl::cat(category));
+static cl::opt<std::string>
+    unit("unit", cl::value_desc("name"),
+         cl::desc("GPUs: the arithmetic unit that multiplies: mma_m16n8k16 "
+                  "(sm_75: mma_m16n8k8), fma_f16x2, fma_f32 (default: the "
+                  "matrix unit)"),
+         cl::cat(category));
+static cl::opt<bool> noHalfMath(
+    "no-half-math",
+    cl::desc("GPUs: with --unit=fma_f16x2, convert and multiply each weight "
+             "by itself, in f32"),
+    cl::cat(category));
 
 /// The options MLIR brings that belong in this tool's help.
 static constexpr StringRef kShownOptions[] = {
@@ -253,19 +291,46 @@ static bool checkTokenizer(ModuleOp module, std::string &error) {
   if (!folder || !kind || kind == "none")
     return true;
   const bool isPieces = kind == "sentencepiece";
+  StringRef name = isPieces ? "tokenizer.model" : "tokenizer.json";
   SmallString<128> path(folder.getValue());
-  llvm::sys::path::append(path,
-                          isPieces ? "tokenizer.model" : "tokenizer.json");
-  auto file = ::gptq::abi::MappedFile::open(path.str().str());
-  if (!file) {
-    error = file.status().message();
-    return false;
+  llvm::sys::path::append(path, name);
+  ::gptq::abi::ByteSpan bytes;
+  ::gptq::abi::MappedFile file;
+  if (std::optional<StringRef> made = findTokenizerFile(module, name)) {
+    bytes = ::gptq::abi::ByteSpan::of(*made);
+  } else {
+    auto opened = ::gptq::abi::MappedFile::open(path.str().str());
+    if (!opened) {
+      error = opened.status().message();
+      return false;
+    }
+    file = opened.take();
+    bytes = file.bytes();
   }
-  auto read = isPieces ? ::gptq::runtime::readSentencePiece(file->bytes())
-                       : ::gptq::runtime::readTokenizerJson(file->bytes());
+  auto read = isPieces ? ::gptq::runtime::readSentencePiece(bytes)
+                       : ::gptq::runtime::readTokenizerJson(bytes);
   if (!read)
     error = ("'" + path + "': " + read.status().message()).str();
   return bool(read);
+}
+
+/// Writes the file `path`, if it can be written whole.
+static bool writeText(StringRef path,
+                      llvm::function_ref<void(raw_ostream &)> content,
+                      std::string &error) {
+  std::error_code code;
+  llvm::ToolOutputFile file(path, code, llvm::sys::fs::OF_None);
+  if (!code) {
+    content(file.os());
+    file.os().close();
+    code = file.os().error();
+    file.os().clear_error();
+    if (!code)
+      file.keep();
+  }
+  if (code)
+    error = ("cannot write '" + path + "': " + code.message()).str();
+  return !code;
 }
 
 /// Writes `module` as form number `number`.
@@ -275,22 +340,26 @@ static bool dump(ModuleOp module, unsigned number, StringRef form,
     return true;
   SmallString<128> path(dumpIR);
   llvm::sys::path::append(path, Twine(number) + "-" + form + ".mlir");
-  std::error_code code = llvm::sys::fs::create_directories(dumpIR);
-  if (!code) {
-    llvm::ToolOutputFile file(path, code, llvm::sys::fs::OF_None);
-    if (!code) {
-      module->print(file.os());
-      file.os() << "\n";
-      file.os().close();
-      code = file.os().error();
-      file.os().clear_error();
-      if (!code)
-        file.keep();
-    }
-  }
-  if (code)
+  if (std::error_code code = llvm::sys::fs::create_directories(dumpIR)) {
     error = ("cannot write '" + path + "': " + code.message()).str();
-  return !code;
+    return false;
+  }
+  return writeText(
+      path,
+      [&](raw_ostream &os) {
+        module->print(os);
+        os << "\n";
+      },
+      error);
+}
+
+/// Writes the plans of `module` where --write-plan says.
+static bool writePlans(ModuleOp module, const ::gptq::TargetInfo &target,
+                       std::string &error) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  return succeeded(writePlanFile(module, target, stream)) &&
+         writeText(writePlan, [&](raw_ostream &os) { os << text; }, error);
 }
 
 /// Whether passes have nothing left to do: kernels are there.
@@ -308,7 +377,8 @@ static bool isFinal(ModuleOp module) {
 /// Reads the folder or the file that the command line names.
 static OwningOpRef<ModuleOp>
 readInput(MLIRContext &context, Diagnostics &diagnostics, std::string &error) {
-  if (llvm::sys::fs::is_directory(input)) {
+  if (llvm::sys::fs::is_directory(input) ||
+      StringRef(input).ends_with(".gguf")) {
     ImportOptions options;
     if (!maxContext.empty() &&
         (!llvm::to_integer(maxContext, options.maxContext) ||
@@ -325,8 +395,8 @@ readInput(MLIRContext &context, Diagnostics &diagnostics, std::string &error) {
     return nullptr;
   }
   if (!layer.empty() || !maxContext.empty()) {
-    error = "--layer and --max-context are for checkpoint folders, but '" +
-            input + "' is a file";
+    error = "--layer and --max-context are for checkpoints, but '" + input +
+            "' is none";
     return nullptr;
   }
   OwningOpRef<ModuleOp> module =
@@ -357,7 +427,7 @@ int main(int argc, char **argv) {
   llvm::raw_string_ostream usageStream(usage);
   if (!cl::ParseCommandLineOptions(
           argc, argv,
-          "Compiles a GPTQ checkpoint folder into one .gptqm file\n",
+          "Compiles a checkpoint folder or a GGUF file into one .gptqm file\n",
           &usageStream)) {
     StringRef line = StringRef(usage).split('\n').first;
     // "gptq-compile: Unknown command line argument 'x'.  Try: …"
@@ -408,6 +478,18 @@ int main(int argc, char **argv) {
       findAssembler(isGpu ? StringRef(ptxas) : StringRef("none"));
   if (!assembler)
     return failClean("--ptxas: " + assembler.status().message());
+  if (!unit.empty() && !isGpu)
+    return failClean("--unit is for GPUs, but the target is " + info->name);
+  // Plans choose a unit of several warps by themselves.
+  const ::gptq::UnitInfo *chosen = info->findUnit(unit);
+  if (!unit.empty() && (!chosen || chosen->warps > 1)) {
+    std::vector<std::string> names;
+    for (const ::gptq::UnitInfo &known : info->units)
+      if (known.warps == 1)
+        names.push_back(known.name);
+    return failClean("--unit takes " + llvm::join(names, ", ") + " for " +
+                     info->name + ", but found '" + unit + "'");
+  }
   progress.step("reading " + input);
   TimingScope importTimer = timer.nest("Import");
   OwningOpRef<ModuleOp> module = readInput(context, diagnostics, error);
@@ -428,11 +510,18 @@ int main(int argc, char **argv) {
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
     options.ring = !noRing;
+    options.normalize = !noNormalize;
+    options.next = !noNext;
+    options.fuseRotary = !noFuseRotary;
+    options.splitContext = !noSplitContext;
     options.promote = !noPromote;
     options.bufferPartials = !noBufferPartials;
     options.vectorize = !noVectorize;
     options.hoistScales = !noHoistScales;
     options.foldZeros = !noFoldZeros;
+    options.planFile = plan;
+    options.unit = unit;
+    options.halfMath = !noHalfMath;
     options.reasons = explain;
     if (explain)
       explanation = std::make_unique<Explanation>(context, *info,
@@ -450,6 +539,9 @@ int main(int argc, char **argv) {
             ("the passes to the form '" + stage + "' failed").str()));
       if (!dump(*module, number++, stage, error))
         return failClean(error);
+      if (stage == "planned" && !writePlan.empty() &&
+          !writePlans(*module, *info, error))
+        return failClean(diagnostics.message(error));
       if (explanation && stage == "packed")
         explanation->addPlans(*module);
       if (explanation && stage == "dispatched")

@@ -80,6 +80,38 @@ static Status writeBytes(StringRef path, StringRef bytes) {
                     "': " + llvm::toString(std::move(error)));
 }
 
+/// Adds what no quantized layer holds, as the imported form reads it: tables,
+/// norms, biases, dense layers. For files whose tensors others cannot read.
+static Status addOthers(ModuleOp module, WeightReader &reader,
+                        std::vector<TensorToWrite> &tensors) {
+  llvm::StringSet<> seen;
+  Status status;
+  module.walk([&](LoadWeightOp load) {
+    auto weight = module.lookupSymbol<WeightOp>(load.getWeight());
+    StringRef name = weight.getSymName();
+    auto [owner, part] = name.rsplit('.');
+    if (llvm::is_contained({"codes", "scales", "zeros", "offsets"}, part) ||
+        !seen.insert(name).second)
+      return;
+    if (auto rotary = dyn_cast<RotaryAttr>(weight.getInit())) {
+      if (rotary.getFactors())
+        status = Status(StatusCode::Unsupported,
+                        "the factors that divide rotary frequencies have no "
+                        "place in a folder of format GPTQ");
+      return;
+    }
+    RankedTensorType type = weight.getTensorType();
+    tensors.push_back(
+        {(owner == "lm_head" ? "" : "model.") + name.str(),
+         storedDType(type.getElementType()),
+         std::vector<uint64_t>(type.getShape().begin(), type.getShape().end()),
+         [&reader, weight](WeightReader::Sink sink) {
+           return reader.read(weight, sink);
+         }});
+  });
+  return status;
+}
+
 /// Writes everything into the folder `to`, which exists.
 static Status fill(Folder &folder, StringRef to, StringRef format,
                    MLIRContext *context) {
@@ -93,6 +125,10 @@ static Status fill(Folder &folder, StringRef to, StringRef format,
       continue;
     ImportOptions options;
     options.layer = module["name"];
+    // A table that is the head, too, becomes one of the head's own.
+    const bool isTable = options.layer == "model.embed_tokens";
+    if (isTable && !report["model"]["tied_embeddings"].get<bool>())
+      continue;
     std::string error;
     OwningOpRef<ModuleOp> imported =
         importCheckpoint(folder, options, context, error);
@@ -100,7 +136,7 @@ static Status fill(Folder &folder, StringRef to, StringRef format,
       return Status(StatusCode::InvalidFile, error);
     GPTQ_ASSIGN(std::unique_ptr<QuantizedLayer> layer,
                 QuantizedLayer::open(std::move(imported)));
-    layers.push_back({options.layer, std::move(layer)});
+    layers.push_back({isTable ? "lm_head" : options.layer, std::move(layer)});
   }
   if (layers.empty())
     return Status(StatusCode::InvalidFile,
@@ -113,14 +149,25 @@ static Status fill(Folder &folder, StringRef to, StringRef format,
     names.insert(layer.name);
     GPTQ_TRY(layer.layer->addTensors(layer.name, format == "gptq", tensors));
   }
-  GPTQ_TRY(forEachTensor(
-      folder, [&](const abi::TensorInfo &info, abi::ByteSpan bytes) {
-        auto [module, part] = StringRef(info.name).rsplit('.');
-        if (part == "bias" || !names.contains(module))
-          tensors.push_back(
-              {info.name, info.dtype, info.shape,
-               [bytes](WeightReader::Sink sink) { return sink(bytes); }});
-      }));
+  OwningOpRef<ModuleOp> whole;
+  std::unique_ptr<WeightReader> reader;
+  if (folder.isMade("config.json")) {
+    std::string error;
+    whole = importCheckpoint(folder, {}, context, error);
+    if (!whole)
+      return Status(StatusCode::InvalidFile, error);
+    reader = std::make_unique<WeightReader>(*whole);
+    GPTQ_TRY(addOthers(*whole, *reader, tensors));
+  } else {
+    GPTQ_TRY(forEachTensor(
+        folder, [&](const abi::TensorInfo &info, abi::ByteSpan bytes) {
+          auto [module, part] = StringRef(info.name).rsplit('.');
+          if (part == "bias" || !names.contains(module))
+            tensors.push_back(
+                {info.name, info.dtype, info.shape,
+                 [bytes](WeightReader::Sink sink) { return sink(bytes); }});
+        }));
+  }
   auto inside = [&](StringRef name) {
     SmallString<256> path(to);
     llvm::sys::path::append(path, name);
@@ -131,7 +178,7 @@ static Status fill(Folder &folder, StringRef to, StringRef format,
   const Json settings = makeSettings(layers, format);
   for (const std::string &name : folder.list()) {
     StringRef file = name;
-    if (file.ends_with(".safetensors") ||
+    if (file.ends_with(".safetensors") || file.ends_with(".gguf") ||
         file.ends_with(".safetensors.index.json") ||
         file == "quantize_config.json" || file == "quant_config.json")
       continue;
@@ -149,7 +196,7 @@ static Status fill(Folder &folder, StringRef to, StringRef format,
 
 Status mlir::gptq::exportGPTQ(StringRef from, StringRef to, StringRef format,
                               MLIRContext *context) {
-  GPTQ_ASSIGN(std::unique_ptr<DiskFolder> folder, DiskFolder::open(from));
+  GPTQ_ASSIGN(std::unique_ptr<Folder> folder, openCheckpoint(from));
   SmallString<256> target(to);
   llvm::sys::fs::make_absolute(target);
   if (llvm::sys::fs::exists(target))

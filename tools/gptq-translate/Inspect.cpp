@@ -144,6 +144,8 @@ static std::string kindOf(const Json &module) {
         ", zero point " + std::to_string(module["zero_point"].get<int64_t>());
   else
     text += ", zero points per group";
+  if (module.value("offsets", false))
+    text += ", offsets";
   if (module["act_order"].get<bool>())
     text += ", act-order";
   return text + ", scales " + module["scales"].get<std::string>() + bias;
@@ -204,6 +206,11 @@ static void printText(const Json &report, llvm::raw_ostream &os) {
                            number(model, "heads") + " heads on " +
                            number(model, "kv_heads") + ", vocabulary " +
                            number(model, "vocab_size"));
+  if (!model.is_null() && model.contains("experts"))
+    lines.add("experts", number(model, "experts_per_token") + " of " +
+                             number(model, "experts") + " for a token, width " +
+                             number(model, "expert_width") + ", in " +
+                             number(model, "expert_layers") + " layers");
   if (!report["tokenizer"].is_null())
     lines.add("tokenizer", report["tokenizer"]["kind"].get<std::string>());
 
@@ -265,7 +272,7 @@ static void printText(const Json &report, llvm::raw_ostream &os) {
 int64_t mlir::gptq::inspect(StringRef folder, const InspectOptions &options,
                             MLIRContext *context, llvm::raw_ostream &os,
                             std::string &error) {
-  auto opened = DiskFolder::open(folder);
+  auto opened = openCheckpoint(folder);
   if (!opened) {
     error = opened.status().message();
     return -1;

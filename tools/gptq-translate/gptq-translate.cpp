@@ -27,9 +27,9 @@ namespace cl = llvm::cl;
 
 static cl::OptionCategory category("gptq-translate options");
 static cl::opt<std::string> importHF("import-hf",
-                                     cl::desc("Import this checkpoint folder"),
-                                     cl::value_desc("folder"),
-                                     cl::cat(category));
+                                     cl::desc("Import this checkpoint: a "
+                                              "folder, or a GGUF file"),
+                                     cl::value_desc("path"), cl::cat(category));
 static cl::opt<std::string>
     layer("layer",
           cl::desc("Import one linear layer: model.layers.0.mlp.down_proj"),
@@ -66,9 +66,9 @@ static cl::opt<std::string>
                  cl::value_desc("format"), cl::cat(category));
 static cl::opt<std::string>
     inspectFolder("inspect",
-                  cl::desc("Say what this checkpoint folder holds, and what "
-                           "keeps it from being compiled"),
-                  cl::value_desc("folder"), cl::cat(category));
+                  cl::desc("Say what this checkpoint, a folder or a GGUF file, "
+                           "holds, and what keeps it from being compiled"),
+                  cl::value_desc("path"), cl::cat(category));
 static cl::opt<bool> asJson("json", cl::desc("With --inspect: as JSON"),
                             cl::cat(category));
 static cl::opt<bool> verifyValues(

@@ -73,8 +73,8 @@ public:
   /// Reads the weights of `module` from the folder its attribute names.
   explicit WeightReader(ModuleOp module);
 
-  /// Opens the view of `weight`, which must not be packed, after checking that
-  /// every byte it will read exists.
+  /// Opens the view of `weight`, neither packed nor a stack, after checking
+  /// that every byte it will read exists.
   model::Expected<std::unique_ptr<RowSource>> open(WeightOp weight);
 
   using Sink = llvm::function_ref<model::Status(model::ByteSpan)>;
@@ -86,6 +86,7 @@ public:
   CheckpointFiles &getFiles() { return files; }
 
 private:
+  model::Status readStack(WeightOp weight, StackAttr stack, Sink sink);
   model::Status readPacked(WeightOp weight, PackedAttr packed, Sink sink);
   model::Expected<std::unique_ptr<RowSource>> open(WeightOp weight,
                                                    unsigned depth);

@@ -28,11 +28,15 @@ public:
 
   /// Where it is, for messages and for the `gptq.folder` attribute.
   virtual const std::string &path() const = 0;
+  /// What people call the model in it.
+  virtual std::string name() const;
   /// Names of its regular files, sorted.
   virtual std::vector<std::string> list() = 0;
   virtual bool exists(llvm::StringRef name) = 0;
   /// The bytes of a file. `name` must be plain (see `isPlainName`).
   virtual abi::Expected<abi::ByteSpan> read(llvm::StringRef name) = 0;
+  /// Whether `name` is a file only here, and not where `path` says.
+  virtual bool isMade(llvm::StringRef name) { return false; }
 
   /// Whether `name` can only mean a file below the folder: relative, without
   /// `..`, without control characters.
@@ -53,6 +57,16 @@ private:
   std::string root;
   llvm::StringMap<abi::MappedFile> files;
 };
+
+/// Opens what `path` names: a folder as hubs publish it or, as the folder it
+/// would be, a GGUF file (the first of several parts) or a folder of one.
+abi::Expected<std::unique_ptr<Folder>> openCheckpoint(llvm::StringRef path);
+
+/// The files of a GGUF model, `first` of `folder` and its other parts, and what
+/// they say about the model and its tokenizer as the files in which other
+/// checkpoints say it: config.json, tokenizer.json and so on.
+abi::Expected<std::unique_ptr<Folder>> openGGUF(std::unique_ptr<Folder> folder,
+                                                llvm::StringRef first);
 
 /// A folder made of strings: for tests, and for modules without a checkpoint.
 class MemoryFolder final : public Folder {

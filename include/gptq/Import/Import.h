@@ -28,9 +28,9 @@ struct ImportOptions {
 };
 
 /// Reads a checkpoint folder as published: config.json, one or several
-/// safetensors files, quantized or not. The result is the imported form: the
-/// entries `@generate` and `@score`, or one function for `options.layer`.
-/// Weights stay in their files; the IR names their bytes.
+/// safetensors files, quantized or not; or a GGUF file. The result is the
+/// imported form: the entries `@generate` and `@score`, or one function for
+/// `options.layer`. Weights stay in their files; the IR names their bytes.
 ///
 /// On failure the result is null and `error` one sentence that names what was
 /// expected and what was found. Doubts that do not stop the import are

@@ -42,7 +42,21 @@ struct PipelineOptions {
   bool ring = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
+  /// Every workgroup of a matmul of one row normalizes the row itself.
+  bool normalize = true;
+  /// The device chooses tokens: the model gets the entry `next`. In it, and
+  /// wherever there is one row, attention rotates and appends by itself, and is
+  /// split over parts of the context.
+  bool next = true;
+  bool fuseRotary = true;
+  bool splitContext = true;
   int64_t loadBits = 128;
+  /// A file of plans that replace the planner's, or empty.
+  std::string planFile;
+  /// GPUs: the arithmetic unit that multiplies, by its name in Target (empty:
+  /// the target's first), and whether it may multiply packed halves.
+  std::string unit;
+  bool halfMath = true;
   /// Plans come with their reasons, `gptq.reasons`.
   bool reasons = false;
 };

@@ -55,31 +55,52 @@ struct UnitInfo {
     /// activations, 16 steps of K at a time, each holding a share of every
     /// operand: the fragments of mma.sync m16n8k16.
     Matrix,
+    /// The threads of a warp hold a column each of a tile of 32, and multiply
+    /// it by activations that all of them read.
+    Lanes,
   };
 
   std::string name;
   Kind kind = Kind::Vector;
-  /// Vector: elements of one vector. Matrix: threads of a warp.
+  /// Vector: elements of one vector. Matrix, Lanes: threads of a warp.
   int64_t lanes = 1;
-  /// Vectors (Matrix: tiles of 16 columns) that make up one panel of weights.
+  /// Vectors (Matrix, Lanes: tiles) that make up one panel of weights.
   int64_t vectorsPerPanel = 1;
-  /// Registers for accumulators: rows times vectors (Matrix: sums of one
-  /// thread) of the largest tile.
+  /// Registers for accumulators: rows times vectors (Matrix, Lanes: sums of
+  /// one thread) of the largest tile.
   int64_t accumulators = 1;
   /// Vector: whether four products of bytes at a time are added to 32-bit sums
   /// in one instruction.
   bool addsBytesWide = false;
+  /// Lanes: whether it multiplies pairs of 16-bit floating-point numbers in one
+  /// instruction; numbers that it does not are widened.
+  bool multipliesPairs = false;
   /// Matrix: warps that multiply together, each a tile of columns of its own
   /// by the same activations, which lie in workgroup memory as
   /// `activationLayout` says, the 16-byte pieces of a line exchanged by the
   /// lowest bits of the row.
   int64_t warps = 1;
 
-  /// Columns of one panel.
-  int64_t panelColumns() const {
-    return (kind == Kind::Matrix ? MatrixFragments::tileColumns : lanes) *
-           vectorsPerPanel;
+  /// Whether the threads of a warp hold a tile together.
+  bool isWarps() const { return kind != Kind::Vector; }
+  /// Columns of one tile. Of these and of its rows a thread holds as many sums
+  /// as follow; threads that share columns follow each other.
+  int64_t tileColumns() const {
+    return kind == Kind::Matrix ? MatrixFragments::tileColumns : lanes;
   }
+  int64_t columnsPerThread() const {
+    return kind == Kind::Matrix ? MatrixFragments::columnsPerThread : 1;
+  }
+  int64_t rowsPerThread() const {
+    return kind == Kind::Matrix ? MatrixFragments::rowsPerThread : 1;
+  }
+  int64_t threadsPerColumn() const {
+    return lanes * columnsPerThread() / tileColumns();
+  }
+  /// Rows of activations of one tile.
+  int64_t tileRows() const { return threadsPerColumn() * rowsPerThread(); }
+  /// Columns of one panel.
+  int64_t panelColumns() const { return tileColumns() * vectorsPerPanel; }
   /// Whether there is a layout of `bits`-bit elements.
   bool reads(int64_t bits) const {
     return kind == Kind::Vector || (bits & (bits - 1)) == 0;
@@ -112,12 +133,15 @@ struct TargetInfo {
   int64_t coreBandwidth = 0;
   /// Multiprocessors of the largest chip of this kind; 0 on CPUs.
   int64_t multiprocessors = 0;
-  /// GPUs: whether matrix units take bf16; and the bytes that a load of what is
+  /// GPUs: whether units multiply bf16; and the bytes that a load of what is
   /// read once may ask the level-2 cache for, at most.
   bool hasBF16 = false;
   int64_t streamBytes = 0;
   /// Whether a kernel may start before the one in front of it has ended.
   bool launchesOverlap = false;
+  /// Whether a kernel of its own costs more than adding or normalizing a few
+  /// rows, so that matmuls do it where they can.
+  bool avoidsSmallKernels = false;
 
   const UnitInfo *findUnit(llvm::StringRef unit) const;
   /// The unit whose warps multiply together, or null.

@@ -80,13 +80,14 @@ private:
   int64_t rows;
   /// The first column of each vector of the tile.
   SmallVector<int64_t> columns;
-  SmallVector<Value> scales, zeros;
+  SmallVector<Value> scales, zeros, offsets;
   /// Whether codes are multiplied where they lie in their word, as q * 2^shift,
   /// by activations that are as much smaller. Both are exact, and a shift for
   /// every vector of weights becomes a multiplication for every activation:
   /// worth it where fewer rows than vectors share a step.
   bool multipliesInPlace() const {
-    return rows < vectors() && scales.empty() && zeros.empty();
+    return rows < vectors() && scales.empty() && zeros.empty() &&
+           offsets.empty();
   }
 
   /// Independent sums per accumulator.
@@ -238,6 +239,8 @@ void DotLowering::step(Value block, Value k0, int64_t limit,
           w = arith::SubFOp::create(b, w, zeros[v]);
         if (!scales.empty())
           w = arith::MulFOp::create(b, w, scales[v]);
+        if (!offsets.empty())
+          w = arith::AddFOp::create(b, w, offsets[v]);
         weights.push_back(w);
       }
       stepField(weights, b.add(k0, joined->row(c, i)), fields++ % sets,
@@ -256,6 +259,8 @@ void DotLowering::runOnFloats() {
       scales.push_back(splitColumns(op.getScale(), v));
     if (op.getZero())
       zeros.push_back(splitColumns(op.getZero(), v));
+    if (op.getOffset())
+      offsets.push_back(splitColumns(op.getOffset(), v));
   }
 
   int64_t depth = op.getDepth(), blockK = layout.blockK();
@@ -316,7 +321,7 @@ static int64_t stepsIn16Bits(int64_t bits) {
 
 bool DotLowering::readsBytes() {
   if (!op.getBytes() || isFloat() || rows != 1 || op.getScale() ||
-      op.getZero() || (b.lanes != 8 && b.lanes != 16))
+      op.getZero() || op.getOffset() || (b.lanes != 8 && b.lanes != 16))
     return false;
   const int64_t bits = layout.bits();
   if (bits > 8 || (!addsWide && stepsIn16Bits(bits) < layout.blockK() / 4) ||

@@ -23,17 +23,42 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// Whether `value` is M inside `kernel`: its own argument, or the number of
-/// rows of one of its buffers.
-static bool isRowCount(Value value, func::FuncOp kernel) {
+/// How many times M `value` is inside `kernel`: once its own argument or the
+/// number of rows of one of its buffers, S times that of one with S slots a
+/// row; 0 where it is something else.
+static int64_t rowCountFactor(Value value, func::FuncOp kernel) {
   unsigned indices = 0;
   for (BlockArgument arg : kernel.getArguments())
     if (arg.getType().isIndex() && indices++ == 0 && arg == value)
-      return true;
+      return 1;
+  if (auto apply = value.getDefiningOp<affine::AffineApplyOp>()) {
+    // The rows of a matrix of slots: s0 * S.
+    auto product = dyn_cast<AffineBinaryOpExpr>(apply.getMap().getResult(0));
+    if (apply.getMap().getNumInputs() != 1 || !product ||
+        product.getKind() != AffineExprKind::Mul)
+      return 0;
+    auto factor = dyn_cast<AffineConstantExpr>(product.getRHS());
+    return factor && isa<AffineSymbolExpr, AffineDimExpr>(product.getLHS())
+               ? factor.getValue() *
+                     rowCountFactor(apply.getMapOperands().front(), kernel)
+               : 0;
+  }
   auto dim = value.getDefiningOp<memref::DimOp>();
-  return dim && dim.getConstantIndex() == 0 &&
-         isa<BlockArgument>(dim.getSource()) &&
-         cast<MemRefType>(dim.getSource().getType()).isDynamicDim(0);
+  if (!dim || dim.getConstantIndex() != 0)
+    return 0;
+  Value source = dim.getSource();
+  int64_t factor = 1;
+  if (auto slots = source.getDefiningOp<memref::CollapseShapeOp>()) {
+    source = slots.getSrc();
+    auto type = cast<MemRefType>(source.getType());
+    if (type.getRank() != 3 || type.isDynamicDim(1))
+      return 0;
+    factor = type.getDimSize(1);
+  }
+  return isa<BlockArgument>(source) &&
+                 cast<MemRefType>(source.getType()).isDynamicDim(0)
+             ? factor
+             : 0;
 }
 
 namespace {
@@ -81,14 +106,15 @@ struct DistributeWorkgroupsPass final
       std::optional<int64_t> lb = getConstantIntValue(lower);
       std::optional<int64_t> ub = getConstantIntValue(upper);
       std::optional<int64_t> by = getConstantIntValue(step);
-      if (!lb || *lb != 0 || !by ||
-          (!ub && !isRowCount(cast<Value>(upper), kernel))) {
+      const int64_t perRow =
+          ub ? 0 : rowCountFactor(cast<Value>(upper), kernel);
+      if (!lb || *lb != 0 || !by || (!ub && !perRow)) {
         loop.emitError("expects workgroups that count constants or M");
         return signalPassFailure();
       }
       grid.push_back(
           b.getDenseI64ArrayAttr(ub ? ArrayRef<int64_t>{0, 0, *ub, *by}
-                                    : ArrayRef<int64_t>{1, 0, 0, *by}));
+                                    : ArrayRef<int64_t>{perRow, 0, 0, *by}));
       trips.push_back(affine::makeComposedFoldedAffineApply(
           b, loc, b.getAffineSymbolExpr(0).ceilDiv(*by), {upper}));
     }

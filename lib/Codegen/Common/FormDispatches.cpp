@@ -8,12 +8,15 @@
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -34,6 +37,13 @@ MemRefType bufferType(ShapedType type, bool singleRow) {
   if (singleRow && !shape.empty() && ShapedType::isDynamic(shape[0]))
     shape[0] = 1;
   return MemRefType::get(shape, type.getElementType());
+}
+
+/// Whether `value` holds activations with several slots a row: kernels see the
+/// slots of all rows as the rows of one matrix.
+bool hasSlots(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && type.getRank() == 3 && type.isDynamicDim(0);
 }
 
 /// Kernels made so far, shared by the entry functions.
@@ -61,6 +71,33 @@ struct Kernels {
   }
 };
 
+/// What the kernel of `op` with a certain plan reads: `op` without the operands
+/// that others with other plans read.
+template <typename OpTy> static void keepOperandsOf(OpTy op, PlanAttr plan) {
+  if (!op.getSource())
+    return;
+  if (plan.getPath() == "normalize") {
+    // Still says what its rows are normalized to.
+    OpBuilder b(op);
+    auto type = cast<RankedTensorType>(op.getLhs().getType());
+    op.getLhsMutable().assign(tensor::EmptyOp::create(
+        b, op.getLoc(), tensor::getMixedSizes(b, op.getLoc(), op.getSource()),
+        type.getElementType()));
+    return;
+  }
+  op.getSourceMutable().clear();
+  op.getNormMutable().clear();
+  op.removeEpsilonAttr();
+}
+
+/// Whether `op` adds to its destination.
+static bool readsInits(Operation *op) {
+  if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+    return matmul.getAccumulate();
+  auto matmul = dyn_cast<MatmulOp>(op);
+  return matmul && matmul.getAccumulate();
+}
+
 /// Moves the ops of one entry function into kernels.
 class DispatchFormer {
 public:
@@ -78,6 +115,8 @@ private:
   func::FuncOp entry;
   Kernels &kernels;
   Value rows, position;
+  /// The entry is for one row.
+  bool isForOneRow = false;
 };
 
 } // namespace
@@ -87,6 +126,11 @@ Value DispatchFormer::argumentOf(Value value) {
   while (auto slice = value.getDefiningOp<tensor::ExtractSliceOp>())
     value = slice.getSource();
   return value;
+}
+
+/// Whether `value` is a tensor of no contents: a kernel makes it itself.
+static bool isEmpty(Value value) {
+  return value.getDefiningOp<tensor::EmptyOp>() != nullptr;
 }
 
 /// Clones what the index `value` is computed from. Row counts are M.
@@ -134,24 +178,43 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   map.map(rows, m);
   map.map(position, body->getArgument(types.size() - 1));
 
-  for (auto [i, value] : llvm::enumerate(inputs)) {
+  auto tensorOf = [&](Value buffer, bool isWritable) -> Value {
+    auto type = cast<MemRefType>(buffer.getType());
+    return bufferization::ToTensorOp::create(
+        b, loc, RankedTensorType::get(type.getShape(), type.getElementType()),
+        buffer, /*restrict=*/true, isWritable);
+  };
+  // The buffer that argument `i` is to the kernel's op.
+  auto bufferOf = [&](int64_t i, Value value) -> Value {
     Value arg = body->getArgument(i);
+    if (!hasSlots(value))
+      return arg;
+    SmallVector<ReassociationIndices> slots = {{0, 1}, {2}};
+    return memref::CollapseShapeOp::create(b, loc, arg, slots);
+  };
+  for (auto [i, value] : llvm::enumerate(inputs)) {
+    Value arg = bufferOf(i, value);
     if (isa<RankedTensorType>(value.getType()))
-      arg = bufferization::ToTensorOp::create(
-          b, loc,
-          RankedTensorType::get(
-              cast<MemRefType>(arg.getType()).getShape(),
-              cast<MemRefType>(arg.getType()).getElementType()),
-          arg, /*restrict=*/true);
+      arg = tensorOf(arg, /*isWritable=*/false);
     map.map(value, arg);
   }
+  SmallVector<Value> destinations;
   for (auto [i, value] : llvm::enumerate(inits)) {
-    auto type =
-        cast<MemRefType>(body->getArgument(inputs.size() + i).getType());
+    destinations.push_back(bufferOf(inputs.size() + i, value));
+    if (readsInits(op)) {
+      map.map(value, tensorOf(destinations.back(), /*isWritable=*/true));
+      continue;
+    }
+    auto type = cast<MemRefType>(destinations.back().getType());
+    const int64_t slots =
+        hasSlots(value) ? cast<ShapedType>(value.getType()).getDimSize(1) : 1;
     SmallVector<OpFoldResult> sizes;
     for (int64_t size : type.getShape())
-      sizes.push_back(ShapedType::isDynamic(size) ? OpFoldResult(m)
-                                                  : b.getIndexAttr(size));
+      sizes.push_back(
+          ShapedType::isDynamic(size)
+              ? affine::makeComposedFoldedAffineApply(
+                    b, loc, b.getAffineSymbolExpr(0) * slots, {OpFoldResult(m)})
+              : b.getIndexAttr(size));
     map.map(value,
             tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
   }
@@ -159,6 +222,16 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   // The slices the op reads, from the outermost in.
   SmallVector<Value> operands;
   for (Value operand : op->getOperands()) {
+    if (isEmpty(operand) && !map.contains(operand)) {
+      auto type = cast<RankedTensorType>(operand.getType());
+      SmallVector<OpFoldResult> sizes(1, b.getIndexAttr(type.getDimSize(0)));
+      if (type.isDynamicDim(0))
+        sizes[0] = singleRow ? OpFoldResult(b.getIndexAttr(1)) : m;
+      for (int64_t size : type.getShape().drop_front())
+        sizes.push_back(b.getIndexAttr(size));
+      map.map(operand,
+              tensor::EmptyOp::create(b, loc, sizes, type.getElementType()));
+    }
     SmallVector<tensor::ExtractSliceOp> slices;
     for (Value v = operand;
          auto slice = v.getDefiningOp<tensor::ExtractSliceOp>();
@@ -184,6 +257,22 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
       auto offsets = translate(slice.getMixedOffsets());
       auto sizes = translate(slice.getMixedSizes());
       auto strides = translate(slice.getMixedStrides());
+      if (succeeded(sizes) && succeeded(offsets) && succeeded(strides) &&
+          hasSlots(slice.getSource())) {
+        // Columns of all slots of all rows.
+        if (!isZeroInteger((*offsets)[0]) || !isZeroInteger((*offsets)[1]) ||
+            slice.getType().getRank() != 3 ||
+            slice.getType().getDimSize(1) !=
+                slice.getSourceType().getDimSize(1)) {
+          slice.emitError("expects a slice of all slots of all rows");
+          return nullptr;
+        }
+        offsets->erase(offsets->begin());
+        strides->erase(strides->begin());
+        sizes->erase(sizes->begin());
+        sizes->front() =
+            tensor::getMixedSize(b, loc, map.lookup(slice.getSource()), 0);
+      }
       if (failed(offsets) || failed(sizes) || failed(strides)) {
         slice.emitError("expects a slice at an offset that is computed from M "
                         "and the position");
@@ -213,7 +302,7 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   copy->setAttr(kPlanAttr, plan);
   for (auto [i, result] : llvm::enumerate(copy->getResults()))
     bufferization::MaterializeInDestinationOp::create(
-        b, loc, /*result=*/Type(), result, body->getArgument(inputs.size() + i),
+        b, loc, /*result=*/Type(), result, destinations[i],
         /*restrict=*/true, /*writable=*/true);
   func::ReturnOp::create(b, loc);
   return kernel;
@@ -224,38 +313,59 @@ LogicalResult DispatchFormer::form(Operation *op) {
   if (!dps)
     return op->emitError("expects planned ops in destination style");
   SmallVector<PlanAttr> plans = getPlans(op);
-  if (plans.empty())
-    return op->emitError("expects at least one plan");
+  if (plans.empty()) {
+    // No kernel reads its results.
+    op->replaceAllUsesWith(ValueRange(dps.getDpsInits()));
+    op->erase();
+    return success();
+  }
   int64_t maxRows = entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
 
+  // The op as each kernel has it; the dispatch hands over what any of them
+  // reads.
+  OpBuilder b(op);
+  SmallVector<Operation *> planned;
   llvm::SetVector<Value> inputs;
-  SmallVector<Value> inits;
-  for (OpOperand &operand : op->getOpOperands()) {
-    if (operand.get().getType().isIndex())
-      continue;
-    if (dps.isDpsInit(&operand))
-      inits.push_back(operand.get());
-    else
-      inputs.insert(argumentOf(operand.get()));
+  for (PlanAttr plan : plans) {
+    Operation *copy = planned.emplace_back(b.clone(*op));
+    if (auto matmul = dyn_cast<DequantMatmulOp>(copy))
+      keepOperandsOf(matmul, plan);
+    else if (auto matmul = dyn_cast<MatmulOp>(copy))
+      keepOperandsOf(matmul, plan);
+    auto copyInits = cast<DestinationStyleOpInterface>(copy).getDpsInits();
+    for (Value operand : copy->getOperands())
+      if (!operand.getType().isIndex() && !isEmpty(operand) &&
+          !llvm::is_contained(copyInits, operand))
+        inputs.insert(argumentOf(operand));
   }
+  auto forget = llvm::make_scope_exit([&] {
+    for (Operation *copy : planned)
+      copy->erase();
+  });
+  SmallVector<Value> inits(dps.getDpsInits());
+  // What an entry is called with may be left for its next call.
   for (Value init : inits)
-    if (!init.getDefiningOp<tensor::EmptyOp>())
-      return op->emitError("expects destinations that are tensor.empty");
+    if (!isEmpty(init) && !isa<BlockArgument>(init) &&
+        !(readsInits(op) && init.getDefiningOp<DispatchOp>()))
+      return op->emitError("expects destinations that are tensor.empty, "
+                           "arguments of the entry, or results of dispatches "
+                           "to add to");
 
   // An op on a fixed number of rows has one kernel, whatever M is.
   auto outType = cast<RankedTensorType>(inits.front().getType());
   bool fixedRows = !outType.isDynamicDim(0);
   SmallVector<Attribute> names;
   SmallVector<int64_t> bounds;
-  for (PlanAttr plan : plans) {
+  for (auto [plan, copy] : llvm::zip(plans, planned)) {
     if (fixedRows && (outType.getDimSize(0) < plan.getMMin() ||
                       outType.getDimSize(0) > plan.getMMax()))
       continue;
     int64_t bound = fixedRows ? maxRows : std::min(plan.getMMax(), maxRows);
     if (!bounds.empty() && bound <= bounds.back())
       continue;
-    func::FuncOp kernel = outline(op, plan, !fixedRows && bound == 1,
-                                  inputs.getArrayRef(), inits);
+    func::FuncOp kernel =
+        outline(copy, plan, isForOneRow || (!fixedRows && bound == 1),
+                inputs.getArrayRef(), inits);
     if (!kernel)
       return failure();
     StringAttr name = kernels.add(kernel, op->getName().stripDialect(), bound);
@@ -269,12 +379,12 @@ LogicalResult DispatchFormer::form(Operation *op) {
            << maxRows << ", but they end at "
            << (bounds.empty() ? 0 : bounds.back());
 
-  OpBuilder b(op);
   auto label = op->getAttrOfType<StringAttr>(kLabelAttr);
   auto dispatch = DispatchOp::create(
       b, op->getLoc(), op->getResultTypes(), inputs.getArrayRef(), inits, rows,
       position, b.getArrayAttr(names), b.getDenseI64ArrayAttr(bounds),
-      label ? label : b.getStringAttr(op->getName().stripDialect()));
+      label ? label : b.getStringAttr(op->getName().stripDialect()),
+      b.getI64IntegerAttr(fixedRows ? 1 : plans.front().getMMin()));
   op->replaceAllUsesWith(dispatch.getResults());
   op->erase();
   return success();
@@ -286,12 +396,18 @@ LogicalResult DispatchFormer::run() {
     auto type = dyn_cast<RankedTensorType>(arg.getType());
     if (!rows && type && type.getRank() > 0 && type.isDynamicDim(0))
       rows = tensor::DimOp::create(b, entry.getLoc(), arg, 0);
+    else if (!rows && type && type.getRank() > 0 && type.getDimSize(0) == 1)
+      isForOneRow = true;
     else if (arg.getType().isIndex())
       position = arg;
   }
-  if (!rows)
+  if (rows)
+    isForOneRow = false;
+  else if (isForOneRow)
+    rows = arith::ConstantIndexOp::create(b, entry.getLoc(), 1);
+  else
     return entry.emitError(
-        "expects an argument with a dynamic first dimension, M");
+        "expects an argument with a first dimension that is dynamic, M, or 1");
   if (!position)
     position = arith::ConstantIndexOp::create(b, entry.getLoc(), 0);
 

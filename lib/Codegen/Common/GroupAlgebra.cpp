@@ -7,9 +7,10 @@
 //
 // The algebra of group-quantized sums, on register tiles:
 //
-//   sum over k of s*(q - z)*x  =  s * (sum of q*x  -  z * sum of x)
+//   sum over k of (s*(q - z) + o)*x  =  s * (sum of q*x  -  z * sum of x)
+//                                       + o * sum of x
 //
-// Both steps are exact in real arithmetic; in f32 they change only where
+// All steps are exact in real arithmetic; in f32 they change only where
 // rounding happens.
 //
 //===----------------------------------------------------------------------===//
@@ -22,6 +23,7 @@
 #include "mlir/IR/PatternMatch.h"
 
 namespace mlir::gptq {
+#define GEN_PASS_DEF_FOLDOFFSETSPASS
 #define GEN_PASS_DEF_HOISTSCALESPASS
 #define GEN_PASS_DEF_FOLDZEROPOINTSPASS
 #include "gptq/Codegen/Common/Passes.h.inc"
@@ -45,14 +47,44 @@ static Value toColumns(OpBuilder &b, Location loc, Value perRow,
   return vector::TransposeOp::create(b, loc, wide, ArrayRef<int64_t>{1, 0});
 }
 
+/// The sums of the activations that `op` multiplies, one for each row.
+static Value sumOfGroup(OpBuilder &b, GroupDotOp op) {
+  auto type = cast<VectorType>(op.getAcc().getType());
+  auto rows = VectorType::get({type.getDimSize(0)}, type.getElementType());
+  return GroupSumOp::create(b, op.getLoc(), rows, op.getX(), op.getRow(),
+                            op.getK0(), op.getPerm(), op.getDepth(),
+                            op.getPlan());
+}
+
 namespace {
+struct FoldOffsetsPass final
+    : mlir::gptq::impl::FoldOffsetsPassBase<FoldOffsetsPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    getOperation()->walk([&](GroupDotOp op) {
+      if (!op.getOffset())
+        return;
+      OpBuilder b(op);
+      Location loc = op.getLoc();
+      auto type = cast<VectorType>(op.getAcc().getType());
+      op.getAccMutable().assign(vector::FMAOp::create(
+          b, loc, toColumns(b, loc, sumOfGroup(b, op), type),
+          toRows(b, loc, op.getOffset(), type), op.getAcc()));
+      op.getOffsetMutable().clear();
+    });
+  }
+};
+
 struct HoistScalesPass final
     : mlir::gptq::impl::HoistScalesPassBase<HoistScalesPass> {
   using Base::Base;
 
   void runOnOperation() override {
     getOperation()->walk([&](GroupDotOp op) {
-      if (!op.getScale() || op.getPlan().getScale() != "accumulator")
+      // What a scale is not multiplied with stays with it.
+      if (!op.getScale() || op.getOffset() ||
+          op.getPlan().getScale() != "accumulator")
         return;
       OpBuilder b(op);
       Location loc = op.getLoc();
@@ -80,12 +112,9 @@ struct FoldZeroPointsPass final
       OpBuilder b(op);
       Location loc = op.getLoc();
       auto type = cast<VectorType>(op.getAcc().getType());
-      auto rows = VectorType::get({type.getDimSize(0)}, type.getElementType());
       // The accumulator starts at minus the correction, so the loop over the
       // group has nothing left to do afterwards.
-      Value sum =
-          GroupSumOp::create(b, loc, rows, op.getX(), op.getRow(), op.getK0(),
-                             op.getPerm(), op.getDepth(), op.getPlan());
+      Value sum = sumOfGroup(b, op);
       Value zero = op.getZero();
       if (op.getScale())
         zero = arith::MulFOp::create(b, loc, zero, op.getScale());

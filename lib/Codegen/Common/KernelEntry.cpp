@@ -12,9 +12,9 @@
 using namespace mlir;
 using namespace mlir::gptq;
 
-static constexpr StringRef kKeptAttrs[] = {kKernelAttr,    kGridAttr,
-                                           kScratchAttr,   kThreadsAttr,
-                                           kOccupancyAttr, kOverlapAttr};
+static constexpr StringRef kKeptAttrs[] = {
+    kKernelAttr,    kGridAttr,    kScratchAttr, kThreadsAttr,
+    kOccupancyAttr, kOverlapAttr, kAdvancesAttr};
 
 static bool isScratch(Type type) {
   auto memref = dyn_cast<MemRefType>(type);
@@ -36,6 +36,9 @@ mlir::gptq::collectKernels(ModuleOp module) {
       continue;
     KernelSignature &signature = kernels[kernel.getSymNameAttr()];
     signature.arguments = llvm::to_vector(kernel.getArgumentTypes());
+    for (auto [i, type] : llvm::enumerate(signature.arguments))
+      if (isa<MemRefType>(type) && !isScratch(type))
+        signature.weights.push_back(bool(kernel.getArgAttr(i, kWeightAttr)));
     for (StringRef name : kKeptAttrs)
       if (Attribute attr = kernel->getAttr(name))
         signature.attributes.set(name, attr);

@@ -8,6 +8,7 @@
 #include "gptq/Codegen/Common/Passes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/WeightSymbols.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 
@@ -24,66 +25,73 @@ namespace {
 /// Makes packed weight symbols, each once, and loads of them.
 class Packer {
 public:
-  explicit Packer(ModuleOp module) : module(module), symbols(module) {}
+  explicit Packer(ModuleOp module) : weights(module) {}
 
   /// The weight that `value` loads, or null.
-  WeightOp weightOf(Value value) {
-    auto load = value.getDefiningOp<LoadWeightOp>();
-    return load ? symbols.lookup<WeightOp>(load.getWeight()) : nullptr;
-  }
+  WeightOp weightOf(Value value) { return weights.of(value); }
 
-  /// Returns `value`, a matrix loaded from a weight, packed by `layout` in
-  /// elements of `element`, every `run` rows (0: all) from a block of their
-  /// own.
+  /// Returns `value`, a matrix loaded from a weight or a stack of them, packed
+  /// by `layout` in elements of `element`, every `run` rows (0: all) from a
+  /// block of their own.
   Value pack(OpBuilder &b, Value value, LayoutAttr layout, Type element,
              bool transposed = false, int64_t run = 0) {
-    WeightOp source = weightOf(value);
-    ArrayRef<int64_t> shape = source.getTensorType().getShape();
-    int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
-    auto type = RankedTensorType::get(
-        {int64_t(llvm::divideCeil(n, layout.getBlockN())),
-         layout.blocksOf(k, run ? run : k),
-         layout.getBlockBits() / element.getIntOrFloatBitWidth()},
-        element);
-    auto view = PackedAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                                layout, transposed, run);
-    return load(b, value.getLoc(), declare(source, ".packed", type, view));
+    return weights.derive(
+        b, weightOf(value),
+        [&](MutableArrayRef<WeightOp> part) -> DerivedWeight {
+          WeightOp source = part.front();
+          ArrayRef<int64_t> shape = source.getTensorType().getShape();
+          int64_t k = shape[transposed ? 1 : 0], n = shape[transposed ? 0 : 1];
+          auto type = RankedTensorType::get(
+              {int64_t(llvm::divideCeil(n, layout.getBlockN())),
+               layout.blocksOf(k, run ? run : k),
+               layout.getBlockBits() / element.getIntOrFloatBitWidth()},
+              element);
+          return {".packed", type,
+                  PackedAttr::get(b.getContext(),
+                                  FlatSymbolRefAttr::get(source), layout,
+                                  transposed, run)};
+        });
   }
 
   /// Returns a load of the two halves of `value` along `dim` in runs of `run`,
   /// taken in turn: of a concatenation of two weights, whose last runs are
-  /// filled up with zeros, or of one weight whose halves are whole runs.
+  /// filled up with zeros, or of one weight whose halves are whole runs; or of
+  /// a stack of such.
   Value interleave(OpBuilder &b, Value value, int64_t dim, int64_t run) {
-    WeightOp source = weightOf(value);
-    RankedTensorType type = source.getTensorType();
-    auto concat = concatOfTwo(source, dim);
-    if (!concat) {
-      // Dealing out the first run of either half, then the second, undoes
-      // dealing out the halves themselves.
-      const int64_t size = type.getDimSize(dim);
-      WeightOp order = declare(
-          source, ".turns", RankedTensorType::get({size}, b.getI32Type()),
-          DealtAttr::get(b.getContext(), /*parts=*/size / 2 / run, run));
-      auto view =
-          GatherAttr::get(b.getContext(), FlatSymbolRefAttr::get(source),
-                          FlatSymbolRefAttr::get(order), dim);
-      return load(b, value.getLoc(),
-                  declare(source, ".interleaved", type, view));
-    }
-    SmallVector<int64_t> shape(type.getShape());
-    shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
-    auto view = ConcatAttr::get(b.getContext(), concat.getParts(), dim, run);
-    return load(b, value.getLoc(),
-                declare(source, ".interleaved",
-                        RankedTensorType::get(shape, type.getElementType()),
-                        view));
+    return weights.derive(
+        b, weightOf(value),
+        [&](MutableArrayRef<WeightOp> part) -> DerivedWeight {
+          WeightOp source = part.front();
+          RankedTensorType type = source.getTensorType();
+          ConcatAttr concat = concatOfTwo(source, dim);
+          if (!concat) {
+            // Dealing out the first run of either half, then the second, undoes
+            // dealing out the halves themselves.
+            const int64_t size = type.getDimSize(dim);
+            WeightOp order = weights.declare(
+                b, source,
+                {".turns", RankedTensorType::get({size}, b.getI32Type()),
+                 DealtAttr::get(b.getContext(), /*parts=*/size / 2 / run,
+                                run)});
+            return {".interleaved", type,
+                    GatherAttr::get(b.getContext(),
+                                    FlatSymbolRefAttr::get(source),
+                                    FlatSymbolRefAttr::get(order), dim)};
+          }
+          SmallVector<int64_t> shape(type.getShape());
+          shape[dim] = 2 * llvm::alignTo(shape[dim] / 2, run);
+          return {".interleaved", type.clone(shape),
+                  ConcatAttr::get(b.getContext(), concat.getParts(), dim, run)};
+        });
   }
 
   /// Whether `interleave` can be asked for `value`.
   bool isPair(Value value, int64_t dim, int64_t run) {
     WeightOp source = weightOf(value);
-    return source && (concatOfTwo(source, dim) ||
-                      source.getTensorType().getDimSize(dim) % (2 * run) == 0);
+    return source && llvm::all_of(weights.partsOf(source), [&](WeightOp part) {
+             return concatOfTwo(part, dim) ||
+                    part.getTensorType().getDimSize(dim) % (2 * run) == 0;
+           });
   }
 
 private:
@@ -96,37 +104,15 @@ private:
                : nullptr;
   }
 
-  Value load(OpBuilder &b, Location loc, WeightOp weight) {
-    return LoadWeightOp::create(b, loc, weight.getTensorType(),
-                                FlatSymbolRefAttr::get(weight));
-  }
-
-  /// The weight that shows `view` of `source`, made if it is not there yet.
-  WeightOp declare(WeightOp source, StringRef suffix, RankedTensorType type,
-                   Attribute view) {
-    WeightOp &weight = made[{view, type}];
-    if (!weight) {
-      OpBuilder b(source->getContext());
-      b.setInsertionPointAfter(source);
-      weight = WeightOp::create(
-          b, source.getLoc(), (source.getSymName() + suffix).str(), type, view);
-      symbols.insert(weight);
-    }
-    return weight;
-  }
-
-  ModuleOp module;
-  SymbolTable symbols;
-  DenseMap<std::pair<Attribute, Type>, WeightOp> made;
+  WeightSymbols weights;
 };
 
 /// The unit of the first plan of `op`, whose layout of `bits`-bit weights in
 /// groups of `span` all others read as well; null and an error if they do not.
-const ::gptq::UnitInfo *unitOf(Operation *op, int64_t bits, int64_t span) {
+const ::gptq::UnitInfo *commonUnit(Operation *op, int64_t bits, int64_t span) {
   const ::gptq::UnitInfo *first = nullptr;
   for (PlanAttr plan : getPlans(op)) {
-    const ::gptq::UnitInfo *unit =
-        findUnit(plan.getUnit().getValue(), plan.getLanes());
+    const ::gptq::UnitInfo *unit = unitOf(plan);
     if (!unit) {
       op->emitError("expects a known unit in its plan, but found ")
           << plan.getUnit() << " with " << plan.getLanes() << " lanes";
@@ -152,25 +138,25 @@ const ::gptq::UnitInfo *unitOf(Operation *op, int64_t bits, int64_t span) {
 
 LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
   const int64_t group = op.getGroupSize(), span = group < op.getK() ? group : 0;
-  const ::gptq::UnitInfo *unit = unitOf(op, op.getBits(), span);
+  const ::gptq::UnitInfo *unit = commonUnit(op, op.getBits(), span);
   if (!unit)
     return failure();
   OpBuilder b(op);
   MLIRContext *ctx = op.getContext();
   if (op.getGIdx())
     return op.emitOpError("expects normalized act-order (perm, not g_idx)");
-  for (Value weight :
-       {Value(op.getCodes()), Value(op.getScales()), Value(op.getZeros())})
+  for (Value weight : {Value(op.getCodes()), Value(op.getScales()),
+                       Value(op.getZeros()), Value(op.getOffsets())})
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
   LayoutAttr layout =
       toAttr(ctx, unit->weightLayout(op.getBits(), span), op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
-        bias = op.getBias();
+        offsets = op.getOffsets(), bias = op.getBias();
   if (isGated(op.getEpilogue())) {
     int64_t run = layout.getBlockN() / 2;
-    for (Value value : {codes, scales, zeros})
+    for (Value value : {codes, scales, zeros, offsets})
       if (value && !packer.isPair(value, 1, run))
         return op.emitOpError("expects the weights of a gated epilogue to "
                               "be gate and up beside each other");
@@ -178,24 +164,30 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
     scales = packer.interleave(b, scales, 1, run);
     if (zeros)
       zeros = packer.interleave(b, zeros, 1, run);
+    if (offsets)
+      offsets = packer.interleave(b, offsets, 1, run);
     if (bias)
       bias = packer.interleave(b, bias, 0, run);
   }
-  // Scales and zero points: one row of a panel per group.
+  // Scales, zero points and offsets: one row of a panel per group.
   auto perGroup = [&](int64_t bits) {
     return toAttr(ctx, unit->rowLayout(bits), bits);
   };
-  Type scaleType = cast<ShapedType>(scales.getType()).getElementType();
+  auto packNumbers = [&](Value value) {
+    Type type = cast<ShapedType>(value.getType()).getElementType();
+    return packer.pack(b, value, perGroup(type.getIntOrFloatBitWidth()), type);
+  };
   // Groups that fill whole blocks lie as they would without runs.
   int64_t run =
       group < op.getK() && group % layout.getBlockK() != 0 ? group : 0;
   op.getCodesMutable().assign(packer.pack(b, codes, layout, b.getI32Type(),
                                           /*transposed=*/false, run));
-  op.getScalesMutable().assign(packer.pack(
-      b, scales, perGroup(scaleType.getIntOrFloatBitWidth()), scaleType));
+  op.getScalesMutable().assign(packNumbers(scales));
   if (zeros)
     op.getZerosMutable().assign(
         packer.pack(b, zeros, perGroup(8), b.getI8Type()));
+  if (offsets)
+    op.getOffsetsMutable().assign(packNumbers(offsets));
   if (bias)
     op.getBiasMutable().assign(bias);
   op.setLayoutAttr(layout);
@@ -205,7 +197,7 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
 LogicalResult packMatmul(MatmulOp op, Packer &packer) {
   Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
   int64_t bits = element.getIntOrFloatBitWidth();
-  const ::gptq::UnitInfo *unit = unitOf(op, bits, /*span=*/0);
+  const ::gptq::UnitInfo *unit = commonUnit(op, bits, /*span=*/0);
   if (!unit)
     return failure();
   if (!packer.weightOf(op.getWeight()))

@@ -8,6 +8,7 @@
 #include "gptq/Codegen/Common/Plan.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 #include "llvm/ADT/StringExtras.h"
 
@@ -25,6 +26,15 @@ SmallVector<PlanAttr> mlir::gptq::getPlans(Operation *op) {
 
 PlanAttr mlir::gptq::getPlan(Operation *op) {
   return op->getAttrOfType<PlanAttr>(kPlanAttr);
+}
+
+PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
+  return PlanAttr::get(
+      plan.getContext(), mMin, mMax, plan.getUnit(), plan.getTileM(),
+      plan.getTileN(), plan.getTileK(), plan.getRows(), plan.getColumns(),
+      plan.getLanes(), plan.getPath(), plan.getPartials(), plan.getScale(),
+      plan.getZero(), plan.getThreads(), plan.getStepK(), plan.getOccupancy(),
+      plan.getStages(), plan.getLoadBits());
 }
 
 LayoutAttr mlir::gptq::toAttr(MLIRContext *ctx,
@@ -59,9 +69,18 @@ bool mlir::gptq::isWeight(Value buffer) {
          kernel.getArgAttr(arg.getArgNumber(), kWeightAttr);
 }
 
+const ::gptq::UnitInfo *mlir::gptq::unitOf(PlanAttr plan) {
+  return findUnit(plan.getUnit(), plan.getLanes());
+}
+
 bool mlir::gptq::usesMatrixUnit(PlanAttr plan) {
-  const ::gptq::UnitInfo *unit = findUnit(plan.getUnit(), plan.getLanes());
+  const ::gptq::UnitInfo *unit = unitOf(plan);
   return unit && unit->kind == ::gptq::UnitInfo::Kind::Matrix;
+}
+
+bool mlir::gptq::usesLanes(PlanAttr plan) {
+  const ::gptq::UnitInfo *unit = unitOf(plan);
+  return unit && unit->kind == ::gptq::UnitInfo::Kind::Lanes;
 }
 
 void mlir::gptq::planOps(
@@ -95,5 +114,44 @@ void mlir::gptq::planOps(
     op->setAttr(kPlansAttr, ArrayAttr::get(op.getContext(), plans));
     if (withReasons)
       op->setAttr(kReasonsAttr, ArrayAttr::get(op.getContext(), whys));
+  });
+}
+
+void mlir::gptq::dropUnreadPlans(ModuleOp module) {
+  // Whether a kernel of `op` for some M of `plan` reads its left operand.
+  auto isRead = [](Operation *op, PlanAttr plan) {
+    return llvm::any_of(getPlans(op), [&](PlanAttr other) {
+      return other.getMMin() <= plan.getMMax() &&
+             plan.getMMin() <= other.getMMax() &&
+             other.getPath() != "normalize";
+    });
+  };
+  module.walk([&](RMSNormOp norm) {
+    SmallVector<PlanAttr> plans = getPlans(norm);
+    if (plans.empty())
+      return;
+    size_t unread = 0;
+    for (; unread < plans.size(); ++unread)
+      if (llvm::any_of(norm->getUses(), [&](OpOperand &use) {
+            Operation *user = use.getOwner();
+            if (isa<tensor::DimOp>(user))
+              return false;
+            auto quantized = dyn_cast<DequantMatmulOp>(user);
+            auto dense = dyn_cast<MatmulOp>(user);
+            const bool isLhs =
+                (quantized && &quantized.getLhsMutable() == &use) ||
+                (dense && &dense.getLhsMutable() == &use);
+            return !isLhs || isRead(user, plans[unread]);
+          }))
+        break;
+    if (unread == 0)
+      return;
+    auto keep = [&](StringRef name) {
+      if (auto all = norm->getAttrOfType<ArrayAttr>(name))
+        norm->setAttr(name, ArrayAttr::get(norm.getContext(),
+                                           all.getValue().drop_front(unread)));
+    };
+    keep(kPlansAttr);
+    keep(kReasonsAttr);
   });
 }

@@ -36,8 +36,10 @@ static Value cloneForNext(OpBuilder &b, Value value, scf::ForOp loop,
 }
 
 /// Whether the place `load` reads depends on nothing but the loop's counter.
-/// What such loops read, nobody writes meanwhile.
+/// What such loops read, nobody writes meanwhile. Workgroup memory is near.
 static bool isPrefetchable(vector::LoadOp load, scf::ForOp loop) {
+  if (load.getMemRefType().getMemorySpace())
+    return false;
   SmallVector<Value> open(load->getOperands());
   while (!open.empty()) {
     Value value = open.pop_back_val();
@@ -59,7 +61,7 @@ static bool isPrefetchable(vector::LoadOp load, scf::ForOp loop) {
 static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
   SmallVector<vector::LoadOp> loads;
   for (auto load : loop.getBody()->getOps<vector::LoadOp>())
-    if (isPrefetchable(load, loop))
+    if (!load->hasAttr(kInPlaceAttr) && isPrefetchable(load, loop))
       loads.push_back(load);
   if (loads.empty())
     return;

@@ -46,6 +46,17 @@ static Value makeRoom(OpBuilder &b, Location loc, Value tile, int64_t rows,
       SmallVector<OpFoldResult>(2, b.getIndexAttr(1)));
 }
 
+/// The plan of what the threads of `plan` do row by row: 16 bytes of f32 for a
+/// thread at a time.
+static PlanAttr rowPlan(PlanAttr plan) {
+  return PlanAttr::get(
+      plan.getContext(), plan.getMMin(), plan.getMMax(), plan.getUnit(),
+      plan.getTileM(), /*tileN=*/0, /*tileK=*/0, /*rows=*/1, /*columns=*/1,
+      /*lanes=*/4, StringAttr::get(plan.getContext(), "direct"),
+      plan.getPartials(), plan.getScale(), plan.getZero(), plan.getThreads(),
+      /*stepK=*/0, plan.getOccupancy(), /*stages=*/1, plan.getLoadBits());
+}
+
 namespace {
 struct PromoteActivationsPass final
     : mlir::gptq::impl::PromoteActivationsPassBase<PromoteActivationsPass> {
@@ -76,7 +87,7 @@ struct PromoteActivationsPass final
     Value room =
         makeRoom(b, op.getLoc(), lhs, rows, columns, type.getElementType());
     auto stage = StageOp::create(b, op.getLoc(), TypeRange{room.getType()}, lhs,
-                                 perm, ValueRange{room});
+                                 perm, /*runs=*/Value(), ValueRange{room});
     stage->setAttr(kPlanAttr, plan);
     op.getLhsMutable().assign(stage->getResult(0));
     return true;
@@ -108,10 +119,47 @@ struct PromoteActivationsPass final
     op.getUnitsMutable().assign(stage->getResult(1));
   }
 
+  /// Normalizes the rows of `op` in workgroup memory. Nothing else has them:
+  /// failure if they do not fit.
+  template <typename OpTy> LogicalResult normalize(OpTy op, PlanAttr plan) {
+    if (!op.getSource())
+      return op.emitOpError("expects norm_of where the plan says normalize");
+    auto type = cast<RankedTensorType>(op.getLhs().getType());
+    int64_t rows = maxTileRows(plan, type), columns = type.getDimSize(1);
+    if (rows * columns * type.getElementTypeBitWidth() / 8 > maxBytes)
+      return op.emitOpError("expects normalized rows to fit ")
+             << maxBytes << " bytes, but found " << rows << " x " << columns;
+    OpBuilder b(op);
+    Location loc = op.getLoc();
+    Value room =
+        makeRoom(b, loc, op.getSource(), rows, columns, type.getElementType());
+    auto norm =
+        RMSNormOp::create(b, loc, TypeRange{room.getType()}, op.getSource(),
+                          op.getNorm(), ValueRange{room}, op.getEpsilonAttr());
+    norm->setAttr(kPlanAttr, rowPlan(plan));
+    op.getLhsMutable().assign(norm->getResult(0));
+    op.getSourceMutable().clear();
+    op.getNormMutable().clear();
+    op.removeEpsilonAttr();
+    return success();
+  }
+
   void runOnOperation() override {
+    auto result = getOperation()->walk([&](Operation *op) -> WalkResult {
+      PlanAttr plan = getPlan(op);
+      if (!plan || plan.getPath() != "normalize")
+        return WalkResult::advance();
+      if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+        return normalize(matmul, plan);
+      if (auto matmul = dyn_cast<MatmulOp>(op))
+        return normalize(matmul, plan);
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      return signalPassFailure();
     getOperation()->walk([&](Operation *op) {
       PlanAttr plan = getPlan(op);
-      if (!plan || plan.getPath() == "direct")
+      if (!plan || plan.getPath() == "direct" || plan.getPath() == "normalize")
         return;
       if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
         if (!isa<RankedTensorType>(matmul.getLhs().getType()))

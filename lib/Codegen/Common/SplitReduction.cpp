@@ -51,6 +51,9 @@ static DequantMatmulOp restrictTo(OpBuilder &b, DequantMatmulOp op, int64_t k0,
   part.getScalesMutable().assign(slice(b, loc, op.getScales(), 1, g0, groups));
   if (op.getZeros())
     part.getZerosMutable().assign(slice(b, loc, op.getZeros(), 1, g0, groups));
+  if (op.getOffsets())
+    part.getOffsetsMutable().assign(
+        slice(b, loc, op.getOffsets(), 1, g0, groups));
   if (!last)
     part.getBiasMutable().clear();
   part.getInitsMutable().assign(init);
@@ -149,7 +152,8 @@ struct BufferPartialsPass final
         op->getResult(0).setType(cast<RankedTensorType>(buffer.getType()));
       b.setInsertionPointAfter(last);
       auto copy = StageOp::create(b, loc, TypeRange{type}, last->getResult(0),
-                                  /*perm=*/Value(), ValueRange{target});
+                                  /*perm=*/Value(), /*runs=*/Value(),
+                                  ValueRange{target});
       copy->setAttr(kPlanAttr, plan);
       last->getResult(0).replaceAllUsesExcept(copy->getResult(0), copy);
     }

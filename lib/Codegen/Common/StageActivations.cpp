@@ -20,13 +20,14 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// A copy of `value` with element type `type`, columns in the order `perm`.
+/// A copy of `value` with element type `type`, columns in the order `perm`; of
+/// rows in `runs` each run in the order of its expert.
 static Value stage(OpBuilder &b, Location loc, Value value, Value perm,
-                   Type type) {
+                   Value runs, Type type) {
   auto shaped = cast<RankedTensorType>(value.getType()).clone(type);
   Value room = tensor::EmptyOp::create(
       b, loc, tensor::getMixedSizes(b, loc, value), type);
-  return StageOp::create(b, loc, TypeRange{shaped}, value, perm,
+  return StageOp::create(b, loc, TypeRange{shaped}, value, perm, runs,
                          ValueRange{room})
       ->getResult(0);
 }
@@ -40,13 +41,16 @@ static OpOperand *activationsOf(Operation *op) {
   return nullptr;
 }
 
-/// Whether matmuls, and slices that only matmuls read, are all that reads
-/// `value`.
+/// Whether matmuls, and slices and gathered rows that only matmuls read, are
+/// all that reads `value`.
 static bool onlyMatmulsRead(Value value) {
   return llvm::all_of(value.getUses(), [](OpOperand &use) {
     if (auto slice = dyn_cast<tensor::ExtractSliceOp>(use.getOwner()))
       return use.get() == slice.getSource() &&
              onlyMatmulsRead(slice.getResult());
+    if (auto gather = dyn_cast<GatherRowsOp>(use.getOwner()))
+      return use.get() == gather.getInput() &&
+             onlyMatmulsRead(gather->getResult(0));
     return isa<tensor::DimOp>(use.getOwner()) ||
            activationsOf(use.getOwner()) == &use;
   });
@@ -102,7 +106,7 @@ struct StagePermutationsPass final
       OpBuilder b(op);
       auto type = cast<RankedTensorType>(op.getLhs().getType());
       op.getLhsMutable().assign(stage(b, op.getLoc(), op.getLhs(), op.getPerm(),
-                                      type.getElementType()));
+                                      op.getRuns(), type.getElementType()));
       op.getPermMutable().clear();
     });
   }
@@ -150,7 +154,8 @@ struct NarrowActivationsPass final
       if (!copy) {
         OpBuilder b(op);
         b.setInsertionPointAfterValue(lhs->get());
-        copy = stage(b, op->getLoc(), lhs->get(), Value(), narrow);
+        copy = stage(b, op->getLoc(), lhs->get(), /*perm=*/Value(),
+                     /*runs=*/Value(), narrow);
       }
       lhs->set(copy);
     });

@@ -13,6 +13,7 @@
 #include "mlir/Dialect/SCF/Transforms/TileUsingInterface.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/PatternMatch.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_TILETOWORKGROUPSPASS
@@ -22,6 +23,14 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
+/// The runs of rows that `op` is on, or null.
+static Value runsOf(Operation *op) {
+  return llvm::TypeSwitch<Operation *, Value>(op)
+      .Case<DequantMatmulOp, MatmulOp, StageOp>(
+          [](auto onRuns) -> Value { return onRuns.getRuns(); })
+      .Default([](Operation *) { return Value(); });
+}
+
 /// The tile of one workgroup in iterations of the op's loops; 0 leaves a loop
 /// alone.
 static SmallVector<int64_t> workgroupTile(Operation *op, PlanAttr plan) {
@@ -29,18 +38,29 @@ static SmallVector<int64_t> workgroupTile(Operation *op, PlanAttr plan) {
     return layout ? llvm::divideCeil(plan.getTileN(), layout.getBlockN())
                   : plan.getTileN();
   };
+  // One run of rows, whose tiles come later.
+  const int64_t rows = runsOf(op) ? 1 : plan.getTileM();
   if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
     if (matmul.getEpilogue() != Epilogue::None && !matmul.getLayout())
-      return {plan.getTileM()};
-    return {plan.getTileM(), int64_t(panels(matmul.getLayoutAttr()))};
+      return {rows};
+    return {rows, int64_t(panels(matmul.getLayoutAttr()))};
   }
   if (auto matmul = dyn_cast<MatmulOp>(op)) {
     if (matmul.getEpilogue() != Epilogue::None && !matmul.getLayout())
-      return {plan.getTileM()};
-    return {plan.getTileM(), int64_t(panels(matmul.getLayoutAttr()))};
+      return {rows};
+    return {rows, int64_t(panels(matmul.getLayoutAttr()))};
   }
-  if (isa<AttentionOp>(op))
-    return {plan.getTileM(), 1, plan.getTileN()};
+  if (auto attention = dyn_cast<AttentionOp>(op)) {
+    SmallVector<int64_t> tile{plan.getTileM(), 1, plan.getTileN()};
+    if (attention.getPart())
+      tile.push_back(1);
+    return tile;
+  }
+  if (isa<StageOp>(op))
+    return {rows};
+  // Every row decides on the places of the others.
+  if (isa<GroupRowsOp>(op))
+    return {};
   return {plan.getTileM()};
 }
 
@@ -61,9 +81,13 @@ struct TileToWorkgroupsPass final
       SmallVector<int64_t> tile = workgroupTile(op, getPlan(op));
       // A loop no longer than its tile needs none.
       SmallVector<Range> domain = op.getIterationDomain(rewriter);
-      for (auto [size, range] : llvm::zip(tile, domain))
-        if (std::optional<int64_t> trips = getConstantIntValue(range.size);
-            trips && *trips <= size)
+      const bool isOnRuns = bool(runsOf(op));
+      for (auto [loop, size, range] : llvm::enumerate(tile, domain))
+        // Tiling to a run is what turns it into rows.
+        if (isOnRuns && loop == 0)
+          continue;
+        else if (std::optional<int64_t> trips = getConstantIntValue(range.size);
+                 trips && *trips <= size)
           size = 0;
       if (llvm::all_of(tile, [](int64_t size) { return size == 0; }))
         continue;
@@ -84,6 +108,23 @@ struct TileToWorkgroupsPass final
         return signalPassFailure();
       }
       rewriter.replaceOp(op, result->replacements);
+      // A run has any number of rows up to M: a workgroup takes them a tile at
+      // a time, none where the run is empty. One row is one tile.
+      PlanAttr plan = getPlan(result->tiledOps.front());
+      if (!isOnRuns || plan.getTileM() == 0 || plan.getMMax() == 1)
+        continue;
+      auto onRows = cast<TilingInterface>(result->tiledOps.front());
+      rewriter.setInsertionPoint(onRows);
+      scf::SCFTilingOptions rows;
+      rows.setTileSizes(
+          {getAsIndexOpFoldResult(&getContext(), plan.getTileM())});
+      FailureOr<scf::SCFTilingResult> tiles =
+          scf::tileUsingSCF(rewriter, onRows, rows);
+      if (failed(tiles)) {
+        onRows->emitError("cannot be tiled to rows");
+        return signalPassFailure();
+      }
+      rewriter.replaceOp(onRows, tiles->replacements);
     }
   }
 };

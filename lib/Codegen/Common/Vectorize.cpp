@@ -11,6 +11,7 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include <numeric>
 
 #include <cmath>
 
@@ -128,7 +129,7 @@ private:
 
 } // namespace
 
-/// The scales or zero points of one group for the columns of a tile.
+/// The scales, zero points or offsets of one group for the columns of a tile.
 Value MatmulVectorizer::perColumn(Value buffer, Value panel, Value g,
                                   ArrayRef<int64_t> columns) {
   int64_t width = chunkColumns() / columns.size();
@@ -157,7 +158,7 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
                               ArrayRef<int64_t> columns, Value acc) {
   Value k0 = b.mul(g, op.groupSize);
   Value block = b.mul(g, llvm::divideCeil(op.groupSize, op.layout.getBlockK()));
-  Value scale, zero, unit;
+  Value scale, zero, offset, unit;
   if (op.bytes) {
     int64_t rows = cast<VectorType>(acc.getType()).getDimSize(0);
     unit = b.zeros(b.vectorType(rows));
@@ -169,11 +170,13 @@ Value MatmulVectorizer::group(Value panel, Value row, Value g, int64_t depth,
     scale = perColumn(op.scales, panel, g, columns);
   if (op.zeros)
     zero = perColumn(op.zeros, panel, g, columns);
-  else if (op.scales)
+  else if (op.zeroPoint != 0)
     zero = b.splat(b.f32(op.zeroPoint), chunkColumns());
+  if (op.offsets)
+    offset = perColumn(op.offsets, panel, g, columns);
   return GroupDotOp::create(b, acc.getType(), op.lhs, row, k0, op.weight, panel,
                             block, b.getDenseI64ArrayAttr(columns), acc,
-                            op.perm, op.bytes, unit, scale, zero,
+                            op.perm, op.bytes, unit, scale, zero, offset,
                             b.getI64IntegerAttr(depth), op.layout, op.plan);
 }
 
@@ -302,8 +305,9 @@ void MatmulVectorizer::run() {
 }
 
 static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
-  if (usesMatrixUnit(tile.plan))
-    return vectorizeOnWarps(tile, b);
+  const ::gptq::UnitInfo *unit = unitOf(tile.plan);
+  if (unit && unit->isWarps())
+    return vectorizeOnWarps(tile, *unit, b);
   MatmulVectorizer(b, tile).run();
   return success();
 }
@@ -311,13 +315,15 @@ static LogicalResult vectorize(const MatmulTile &tile, VectorBuilder &b) {
 static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
                                PlanAttr plan) {
   LayoutAttr layout = op.getLayoutAttr();
-  if (!layout || op.getGIdx())
-    return op.emitOpError("expects packed weights and no g_idx");
+  if (!layout || op.getGIdx() || op.getSource() || op.getRuns())
+    return op.emitOpError("expects packed weights of one expert, no g_idx and "
+                          "no norm_of");
   MatmulTile tile{op,
                   op.getLhs(),
                   op.getCodes(),
                   op.getScales(),
                   op.getZeros(),
+                  op.getOffsets(),
                   op.getPerm(),
                   op.getBias(),
                   op.getBytes(),
@@ -334,25 +340,15 @@ static LogicalResult vectorize(DequantMatmulOp op, VectorBuilder &b,
 }
 
 static LogicalResult vectorize(MatmulOp op, VectorBuilder &b, PlanAttr plan) {
-  if (!op.getLayout())
-    return op.emitOpError("expects a packed weight");
-  MatmulTile tile{op,
-                  op.getLhs(),
-                  op.getWeight(),
-                  Value(),
-                  Value(),
-                  Value(),
-                  op.getBias(),
-                  Value(),
-                  Value(),
-                  op.getInits()[0],
-                  op.getLayoutAttr(),
-                  plan,
-                  op.getK(),
-                  op.getK(),
-                  0,
-                  op.getEpilogue(),
-                  op.getAccumulate()};
+  if (!op.getLayout() || op.getSource() || op.getRuns())
+    return op.emitOpError("expects a packed weight of one expert and no "
+                          "norm_of");
+  MatmulTile tile{op,      op.getLhs(),      op.getWeight(),
+                  Value(), Value(),          Value(),
+                  Value(), op.getBias(),     Value(),
+                  Value(), op.getInits()[0], op.getLayoutAttr(),
+                  plan,    op.getK(),        op.getK(),
+                  0,       op.getEpilogue(), op.getAccumulate()};
   return vectorize(tile, b);
 }
 
@@ -395,19 +391,67 @@ static LogicalResult vectorize(EmbeddingOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
-/// 1 / sqrt(mean square + epsilon) for a sum of squares over `size` elements.
-static Value inverseRms(VectorBuilder &b, Value squares, int64_t size,
-                        double epsilon) {
+Value mlir::gptq::inverseRms(VectorBuilder &b, Value squares, int64_t size,
+                             double epsilon) {
   Value mean = arith::DivFOp::create(b, squares, b.f32(double(size)));
   Value root = math::SqrtOp::create(
       b, Value(arith::AddFOp::create(b, mean, b.f32(epsilon))));
   return arith::DivFOp::create(b, b.f32(1.0), root);
 }
 
+/// `width` elements of `buffer` as f32, at a multiple of `width` of a row, or
+/// of a vector. Where rows are whole, that says how far they are aligned.
+static Value loadAligned(VectorBuilder &b, Value buffer, ValueRange indices,
+                         int64_t width) {
+  auto type = cast<MemRefType>(buffer.getType());
+  const int64_t row = type.getShape().back();
+  auto [strides, offset] = type.getStridesAndOffset();
+  const bool isWhole =
+      type.getRank() == 1 ? offset == 0 : strides[0] == row && strides[1] == 1;
+  const int64_t elements = !isWhole              ? 1
+                           : type.getRank() == 1 ? width
+                                                 : std::gcd(width, row);
+  const int64_t bytes = elements * type.getElementTypeBitWidth() / 8;
+  return b.toF32(vector::LoadOp::create(
+      b, VectorType::get({width}, type.getElementType()), buffer, indices,
+      /*nontemporal=*/false,
+      llvm::Align(int64_t(1) << llvm::countr_zero(uint64_t(bytes)))));
+}
+
+/// Vectors of a row that a thread keeps between reading and normalizing it, at
+/// most.
+static constexpr int64_t kKeptVectors = 8;
+
 /// out[row] = in[row] * weight / rms(in[row]).
 static void normalizeRow(VectorBuilder &b, Value in, Value weight, Value out,
                          Value row, double epsilon) {
   int64_t size = columnsOf(in);
+  const int64_t kept = size / (b.threads * b.lanes);
+  if (b.threads > 1 && size % (b.threads * b.lanes) == 0 &&
+      kept <= kKeptVectors) {
+    // All loads at once; what a thread has read it need not read again.
+    SmallVector<Value> at, values, weights;
+    for (int64_t i = 0; i < kept; ++i) {
+      at.push_back(b.add(b.mul(b.thread, b.lanes), i * b.threads * b.lanes));
+      values.push_back(loadAligned(b, in, {row, at[i]}, b.lanes));
+      weights.push_back(loadAligned(b, weight, {at[i]}, b.lanes));
+    }
+    Value squares;
+    for (Value v : values) {
+      Value square = arith::MulFOp::create(b, v, v);
+      squares =
+          squares ? Value(arith::AddFOp::create(b, squares, square)) : square;
+    }
+    Value inverse =
+        inverseRms(b, b.allReduce(b.reduce(squares)), size, epsilon);
+    for (int64_t i = 0; i < kept; ++i)
+      b.store(
+          arith::MulFOp::create(
+              b, arith::MulFOp::create(b, values[i], b.splat(inverse, b.lanes)),
+              weights[i]),
+          out, {row, at[i]});
+    return;
+  }
   Value squares = b.sumChunks(size, [&](Value at, int64_t n) -> Value {
     Value v = b.load(in, {row, at}, n);
     return arith::MulFOp::create(b, v, v);
@@ -522,6 +566,8 @@ static LogicalResult vectorize(AddRMSNormOp op, VectorBuilder &b, PlanAttr) {
 
 static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
   Value in = op.getInput(), out = op.getInits()[0];
+  if (op.getRuns())
+    return op.emitOpError("expects the rows of one expert");
   b.forEach(rowsOf(b, in), [&](Value row) {
     if (!op.getPerm()) {
       b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
@@ -699,6 +745,276 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
 }
 
 //===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+/// Whether the logit `x` of expert `i` comes before `y` of `j`.
+static Value comesBefore(VectorBuilder &b, Value x, Value i, Value y, Value j) {
+  Value isLarger = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, x, y);
+  Value isEqual = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x, y);
+  Value isLower = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, i, j);
+  return arith::OrIOp::create(
+      b, isLarger, Value(arith::AndIOp::create(b, isEqual, isLower)));
+}
+
+/// The first of `count` logits of a row after logit `last` of expert
+/// `lastExpert`: {logit, expert}. The threads that share the work look at
+/// logits in turn, and all know the result.
+static std::pair<Value, Value> nextExpert(VectorBuilder &b, Value logits,
+                                          Value row, int64_t count, Value last,
+                                          Value lastExpert) {
+  Value lowest = b.f32(-std::numeric_limits<float>::infinity());
+  Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(count));
+  const bool isShared = b.threads > 1;
+  auto loop =
+      scf::ForOp::create(b, isShared ? b.thread : b.index(0), b.index(count),
+                         b.index(b.threads), ValueRange{lowest, none});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value at = loop.getInductionVar();
+    Value expert = arith::IndexCastOp::create(b, b.getI32Type(), at);
+    Value logit = memref::LoadOp::create(b, logits, ValueRange{row, at});
+    // A NaN has no place in the order: it comes last, and is there once.
+    Value isNumber =
+        arith::CmpFOp::create(b, arith::CmpFPredicate::ORD, logit, logit);
+    logit = arith::SelectOp::create(b, isNumber, logit, lowest);
+    Value isBetter = arith::AndIOp::create(
+        b, comesBefore(b, last, lastExpert, logit, expert),
+        comesBefore(b, logit, expert, loop.getRegionIterArg(0),
+                    loop.getRegionIterArg(1)));
+    scf::YieldOp::create(
+        b, ValueRange{arith::SelectOp::create(b, isBetter, logit,
+                                              loop.getRegionIterArg(0)),
+                      arith::SelectOp::create(b, isBetter, expert,
+                                              loop.getRegionIterArg(1))});
+  }
+  Value best = loop.getResult(0), expert = loop.getResult(1);
+  for (int64_t mask = VectorBuilder::kWarpThreads / 2; isShared && mask > 0;
+       mask /= 2) {
+    Value otherBest = b.shuffle(best, mask), other = b.shuffle(expert, mask);
+    Value isBetter = comesBefore(b, otherBest, other, best, expert);
+    best = arith::SelectOp::create(b, isBetter, otherBest, best);
+    expert = arith::SelectOp::create(b, isBetter, other, expert);
+  }
+  return {best, expert};
+}
+
+static LogicalResult vectorize(RouteOp op, VectorBuilder &b, PlanAttr) {
+  Value logits = op.getLogits();
+  Value experts = op.getInits()[0], weights = op.getInits()[1];
+  const int64_t count = columnsOf(logits), slots = columnsOf(experts);
+  auto exp = [&](Value x, Value most) -> Value {
+    return math::ExpOp::create(b, Value(arith::SubFOp::create(b, x, most)));
+  };
+  auto i32 = [&](int64_t v) -> Value {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(v));
+  };
+  // One warp is enough for a row.
+  auto routeRow = [&](Value row) {
+    auto choice = scf::ForOp::create(
+        b, b.index(0), b.index(slots), b.index(1),
+        ValueRange{b.f32(std::numeric_limits<float>::infinity()), i32(-1),
+                   b.f32(0), b.f32(0)});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(choice.getBody());
+      Value slot = choice.getInductionVar();
+      std::pair<Value, Value> next =
+          nextExpert(b, logits, row, count, choice.getRegionIterArg(0),
+                     choice.getRegionIterArg(1));
+      Value logit = next.first, expert = next.second;
+      Value isFirst =
+          arith::CmpIOp::create(b, arith::CmpIPredicate::eq, slot, b.index(0));
+      Value most = arith::SelectOp::create(b, isFirst, logit,
+                                           choice.getRegionIterArg(2));
+      Value sum = arith::AddFOp::create(b, choice.getRegionIterArg(3),
+                                        exp(logit, most));
+      b.onFirstThread([&] {
+        memref::StoreOp::create(b, expert, experts, ValueRange{row, slot});
+        memref::StoreOp::create(b, logit, weights, ValueRange{row, slot});
+      });
+      scf::YieldOp::create(b, ValueRange{logit, expert, most, sum});
+    }
+    Value most = choice.getResult(2), sum = choice.getResult(3);
+    if (!op.getNormalize())
+      sum = b.sumChunks(count, [&](Value at, int64_t n) -> Value {
+        return exp(b.load(logits, {row, at}, n), b.splat(most, n));
+      });
+    b.onFirstThread([&] {
+      b.forEach(b.index(slots), [&](Value slot) {
+        Value logit = b.loadScalar(weights, {row, slot});
+        memref::StoreOp::create(b,
+                                arith::DivFOp::create(b, exp(logit, most), sum),
+                                weights, ValueRange{row, slot});
+      });
+    });
+  };
+  b.forEach(rowsOf(b, logits), [&](Value row) {
+    b.forEachPart(1, [&](Value) { routeRow(row); });
+  });
+  return success();
+}
+
+/// Counts the slots of each expert, then lays the experts one behind the other,
+/// then numbers the slots of each.
+static LogicalResult vectorize(GroupRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value experts = op.getExperts(), positions = op.getInits()[0];
+  Value order = op.getInits()[1], runs = op.getInits()[2];
+  const int64_t count = cast<MemRefType>(runs.getType()).getDimSize(0) - 1;
+  const int64_t slots = columnsOf(experts);
+  Value rows = rowsOf(b, experts);
+  auto i32 = [&](int64_t v) -> Value {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(v));
+  };
+  auto toI32 = [&](Value v) -> Value {
+    return arith::IndexCastOp::create(b, b.getI32Type(), v);
+  };
+  auto plusOne = [&](Value v) -> Value {
+    return arith::AddIOp::create(b, v, i32(1));
+  };
+  auto is = [&](Value x, Value y) -> Value {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, x, y);
+  };
+  // Runs `body(row, slot, number so far)` for every slot, returns the number.
+  auto countSlots = [&](Value start,
+                        function_ref<Value(Value, Value, Value)> body) {
+    auto overRows =
+        scf::ForOp::create(b, b.index(0), rows, b.index(1), ValueRange{start});
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(overRows.getBody());
+    auto overSlots =
+        scf::ForOp::create(b, b.index(0), b.index(slots), b.index(1),
+                           ValueRange{overRows.getRegionIterArg(0)});
+    {
+      OpBuilder::InsertionGuard inner(b);
+      b.setInsertionPointToStart(overSlots.getBody());
+      scf::YieldOp::create(b, ValueRange{body(overRows.getInductionVar(),
+                                              overSlots.getInductionVar(),
+                                              overSlots.getRegionIterArg(0))});
+    }
+    scf::YieldOp::create(b, overSlots.getResults());
+    return overRows.getResult(0);
+  };
+  auto expertAt = [&](Value row, Value slot) -> Value {
+    return memref::LoadOp::create(b, experts, ValueRange{row, slot});
+  };
+
+  Value firsts = b.workgroupBuffer({count}, b.getI32Type());
+  b.forEachElement(count, [&](Value e) {
+    Value expert = toI32(e);
+    Value own =
+        countSlots(i32(0), [&](Value row, Value slot, Value n) -> Value {
+          return arith::SelectOp::create(b, is(expertAt(row, slot), expert),
+                                         plusOne(n), n);
+        });
+    memref::StoreOp::create(b, own, firsts, ValueRange{e});
+  });
+  b.barrier();
+  b.onFirstThread([&] {
+    auto put = [&](Value run, Value expert, Value first) {
+      memref::StoreOp::create(b, expert, runs, ValueRange{run, b.index(0)});
+      memref::StoreOp::create(b, first, runs, ValueRange{run, b.index(1)});
+    };
+    auto loop = scf::ForOp::create(b, b.index(0), b.index(count), b.index(1),
+                                   ValueRange{b.index(0), i32(0)});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value e = loop.getInductionVar(), run = loop.getRegionIterArg(0);
+      Value first = loop.getRegionIterArg(1);
+      Value own = memref::LoadOp::create(b, firsts, ValueRange{e});
+      memref::StoreOp::create(b, first, firsts, ValueRange{e});
+      // Without slots it is overwritten by the next one.
+      put(run, toI32(e), first);
+      Value next =
+          arith::SelectOp::create(b, is(own, i32(0)), run, b.add(run, 1));
+      scf::YieldOp::create(
+          b, ValueRange{next, arith::AddIOp::create(b, first, own)});
+    }
+    b.forRange(loop.getResult(0), b.index(count + 1), 1,
+               [&](Value run) { put(run, i32(0), loop.getResult(1)); });
+  });
+  b.barrier();
+  b.forEachElement(count, [&](Value e) {
+    Value expert = toI32(e);
+    Value first = memref::LoadOp::create(b, firsts, ValueRange{e});
+    countSlots(first, [&](Value row, Value slot, Value n) -> Value {
+      Value isOwn = is(expertAt(row, slot), expert);
+      auto own = scf::IfOp::create(b, isOwn);
+      {
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(own.thenBlock());
+        memref::StoreOp::create(b, n, positions, ValueRange{row, slot});
+        Value at = arith::IndexCastOp::create(b, b.getIndexType(), n);
+        Value number = toI32(b.add(b.mul(row, slots), slot));
+        memref::StoreOp::create(
+            b, number, order,
+            ValueRange{arith::DivUIOp::create(b, at, b.index(slots)),
+                       arith::RemUIOp::create(b, at, b.index(slots))});
+      }
+      return arith::SelectOp::create(b, isOwn, plusOne(n), n);
+    });
+  });
+  return success();
+}
+
+static LogicalResult vectorize(GatherRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput(), out = op.getInits()[0];
+  const int64_t slots = columnsOf(op.getOrder());
+  b.forEach(rowsOf(b, op.getOrder()), [&](Value row) {
+    b.forEach(b.index(slots), [&](Value slot) {
+      Value number = arith::IndexCastOp::create(
+          b, b.getIndexType(),
+          memref::LoadOp::create(b, op.getOrder(), ValueRange{row, slot}));
+      Value from = arith::DivUIOp::create(b, number, b.index(slots));
+      Value to = b.add(b.mul(row, slots), slot);
+      b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
+        b.store(b.load(in, {from, at}, n), out, {to, at});
+      });
+    });
+  });
+  return success();
+}
+
+static LogicalResult vectorize(CombineRowsOp op, VectorBuilder &b, PlanAttr) {
+  Value in = op.getInput(), out = op.getInits()[0];
+  const int64_t slots = columnsOf(op.getPositions());
+  b.forEach(rowsOf(b, out), [&](Value row) {
+    SmallVector<std::pair<Value, Value>> terms;
+    for (int64_t s = 0; s < slots; ++s) {
+      SmallVector<Value> at = {row, b.index(s)};
+      Value position = memref::LoadOp::create(b, op.getPositions(), at);
+      terms.push_back(
+          {arith::IndexCastOp::create(b, b.getIndexType(), position),
+           b.loadScalar(op.getWeights(), at)});
+    }
+    Value share;
+    if (op.getShared()) {
+      Value gate = b.loadScalar(op.getGate(), {row, b.index(0)});
+      Value one = b.f32(1);
+      Value e = math::ExpOp::create(b, Value(arith::NegFOp::create(b, gate)));
+      share = arith::DivFOp::create(b, one,
+                                    Value(arith::AddFOp::create(b, one, e)));
+    }
+    b.forChunks(columnsOf(out), [&](Value at, int64_t n) {
+      Value sum;
+      auto add = [&](Value weight, Value row, Value from) {
+        Value v = b.load(from, {row, at}, n), w = b.splat(weight, n);
+        sum = sum ? Value(vector::FMAOp::create(b, w, v, sum))
+                  : Value(arith::MulFOp::create(b, w, v));
+      };
+      for (auto [position, weight] : terms)
+        add(weight, position, in);
+      if (share)
+        add(share, row, op.getShared());
+      b.store(sum, out, {row, at});
+    });
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Attention
 //===----------------------------------------------------------------------===//
 
@@ -706,9 +1022,13 @@ static LogicalResult vectorize(RotaryAppendOp op, VectorBuilder &b, PlanAttr) {
 /// latency of an FMA, few enough to stay in registers.
 static constexpr int64_t kHeadVectors = 8;
 
-static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
+static LogicalResult vectorize(AttentionOp op, VectorBuilder &b,
+                               PlanAttr plan) {
   if (b.threads > 1)
-    return vectorizeOnWarps(op, b);
+    return vectorizeOnWarps(op, b, plan);
+  if (op.getK() || op.getPart())
+    return op.emitOpError("expects workgroups of several threads where it "
+                          "rotates or is in parts");
   int64_t d = op.getHeadDim(), groups = op.getHeads() / op.getKvHeads();
   int64_t context = cast<MemRefType>(op.getKeys().getType()).getDimSize(1);
   if (ShapedType::isDynamic(context))
@@ -835,6 +1155,138 @@ static LogicalResult vectorize(AttentionOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
+static LogicalResult vectorize(JoinAttentionOp op, VectorBuilder &b, PlanAttr) {
+  if (b.threads == 1)
+    return op.emitOpError("expects workgroups of several threads");
+  return vectorizeOnWarps(op, b);
+}
+
+//===----------------------------------------------------------------------===//
+// The next token
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// An element and where it is.
+struct Largest {
+  Value value, index;
+};
+} // namespace
+
+/// The larger of two elements, of equal ones that in front. NaNs are never
+/// larger.
+static Largest larger(VectorBuilder &b, Largest x, Largest y) {
+  Value more =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, y.value, x.value);
+  Value same =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, y.value, x.value);
+  Value before =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, y.index, x.index);
+  Value wins = arith::OrIOp::create(b, more, both(b, same, before));
+  return {select(b, wins, y.value, x.value), select(b, wins, y.index, x.index)};
+}
+
+/// The largest of `from(i)` for i in [begin, end), which the threads share, on
+/// all of the first warp's threads.
+static Largest largestOf(VectorBuilder &b, Value begin, Value end,
+                         function_ref<Largest(Value)> from) {
+  constexpr int64_t lanes = VectorBuilder::kWarpThreads;
+  const int64_t warps = b.threads / lanes;
+  Type i32 = b.getI32Type();
+  Value lowest = b.f32(-std::numeric_limits<float>::infinity());
+  Value nowhere = arith::ConstantOp::create(
+      b, b.getI32IntegerAttr(std::numeric_limits<int32_t>::max()));
+  auto loop =
+      scf::ForOp::create(b, b.threads > 1 ? b.add(begin, b.thread) : begin, end,
+                         b.index(b.threads), ValueRange{lowest, nowhere});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Largest next =
+        larger(b, {loop.getRegionIterArg(0), loop.getRegionIterArg(1)},
+               from(loop.getInductionVar()));
+    scf::YieldOp::create(b, ValueRange{next.value, next.index});
+  }
+  Largest result{loop.getResult(0), loop.getResult(1)};
+  if (b.threads == 1)
+    return result;
+  auto inWarp = [&](Largest own) {
+    for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
+      own = larger(b, own,
+                   {b.shuffle(own.value, mask), b.shuffle(own.index, mask)});
+    return own;
+  };
+  result = inWarp(result);
+  if (warps == 1)
+    return result;
+  Value values = b.workgroupBuffer({warps});
+  Value indices = memref::AllocOp::create(
+      b, MemRefType::get({warps}, i32, MemRefLayoutAttrInterface(),
+                         cast<MemRefType>(values.getType()).getMemorySpace()));
+  Value lane = remainder(b, b.thread, lanes), warp = divide(b, b.thread, lanes);
+  auto store = scf::IfOp::create(b, equal(b, lane, b.index(0)));
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(store.thenBlock());
+    memref::StoreOp::create(b, result.value, values, ValueRange{warp});
+    memref::StoreOp::create(b, result.index, indices, ValueRange{warp});
+  }
+  gpu::BarrierOp::create(b);
+  // Past the last warp the last is read again.
+  Value at = arith::MinSIOp::create(b, lane, b.index(warps - 1));
+  return inWarp({memref::LoadOp::create(b, values, ValueRange{at}),
+                 memref::LoadOp::create(b, indices, ValueRange{at})});
+}
+
+static LogicalResult vectorize(ArgmaxOp op, VectorBuilder &b, PlanAttr) {
+  Value values = op.getInits()[0], indices = op.getInits()[1];
+  Value n = b.index(columnsOf(op.getInput()));
+  if (cast<MemRefType>(values.getType()).getDimSize(0) != 1)
+    return op.emitOpError("expects a part for each workgroup");
+  Value begin = b.mul(op.getPart(), op.getColumns());
+  Value end = arith::MinSIOp::create(b, n, b.add(begin, op.getColumns()));
+  Value zero = b.index(0);
+  Largest largest = largestOf(b, begin, end, [&](Value column) -> Largest {
+    return {b.loadScalar(op.getInput(), {zero, column}),
+            arith::IndexCastOp::create(b, b.getI32Type(), column)};
+  });
+  auto write = [&] {
+    memref::StoreOp::create(b, largest.value, values, ValueRange{zero, zero});
+    memref::StoreOp::create(b, largest.index, indices, ValueRange{zero, zero});
+  };
+  if (b.threads > 1)
+    b.onFirstThread(write);
+  else
+    write();
+  return success();
+}
+
+static LogicalResult vectorize(ChooseTokenOp op, VectorBuilder &b, PlanAttr) {
+  auto kernel = op->getParentOfType<FunctionOpInterface>();
+  kernel->setAttr(kAdvancesAttr, b.getUnitAttr());
+  Value zero = b.index(0);
+  Largest largest =
+      largestOf(b, zero, rowsOf(b, op.getValues()), [&](Value part) -> Largest {
+        return {
+            memref::LoadOp::create(b, op.getValues(), ValueRange{part, zero}),
+            memref::LoadOp::create(b, op.getIndices(), ValueRange{part, zero})};
+      });
+  Value nowhere = arith::ConstantOp::create(
+      b, b.getI32IntegerAttr(std::numeric_limits<int32_t>::max()));
+  Value isNowhere = equal(b, largest.index, nowhere);
+  Value token =
+      select(b, isNowhere, arith::ConstantOp::create(b, b.getI32IntegerAttr(0)),
+             largest.index);
+  auto write = [&] {
+    for (Value init : op.getInits())
+      memref::StoreOp::create(b, token, init, ValueRange{zero});
+  };
+  if (b.threads > 1)
+    b.onFirstThread(write);
+  else
+    write();
+  return success();
+}
+
 namespace {
 struct VectorizePass final
     : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
@@ -880,10 +1332,23 @@ struct VectorizePass final
       if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
                               LayerNormOp, SoftcapOp, AddOp, AddRMSNormOp,
                               ActivationOp, StageOp, StageSplitOp,
-                              RotaryAppendOp, AttentionOp>(op, b, plan)))
+                              RotaryAppendOp, AttentionOp, JoinAttentionOp,
+                              ArgmaxOp, ChooseTokenOp, RouteOp, GroupRowsOp,
+                              GatherRowsOp, CombineRowsOp>(op, b, plan)))
         return signalPassFailure();
+      // What one thread has left in workgroup memory others may read.
+      if (plan.getThreads() > 1 && writesWorkgroupMemory(op))
+        gpu::BarrierOp::create(b);
       op->erase();
     }
+  }
+
+private:
+  static bool writesWorkgroupMemory(Operation *op) {
+    return llvm::any_of(
+        cast<DestinationStyleOpInterface>(op).getDpsInits(), [](Value init) {
+          return bool(cast<MemRefType>(init.getType()).getMemorySpace());
+        });
   }
 };
 } // namespace

@@ -10,13 +10,15 @@
 
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Target/Target.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 
 namespace mlir::gptq {
 
 /// A matmul on buffers, quantized or dense, as its lowering sees it.
 struct MatmulTile {
   Operation *op;
-  Value lhs, weight, scales, zeros, perm, bias, bytes, units, out;
+  Value lhs, weight, scales, zeros, offsets, perm, bias, bytes, units, out;
   LayoutAttr layout;
   PlanAttr plan;
   int64_t k, groupSize, zeroPoint;
@@ -36,10 +38,15 @@ Value activate(VectorBuilder &b, Activation activation, Value v);
 Value softcap(VectorBuilder &b, double cap, Value v);
 
 /// Lowers a matmul whose plan's unit multiplies with whole warps.
-LogicalResult vectorizeOnWarps(const MatmulTile &op, VectorBuilder &b);
+LogicalResult vectorizeOnWarps(const MatmulTile &op,
+                               const ::gptq::UnitInfo &unit, VectorBuilder &b);
 
 /// Lowers attention where a workgroup has several threads.
-LogicalResult vectorizeOnWarps(AttentionOp op, VectorBuilder &b);
+LogicalResult vectorizeOnWarps(AttentionOp op, VectorBuilder &b, PlanAttr plan);
+LogicalResult vectorizeOnWarps(JoinAttentionOp op, VectorBuilder &b);
+
+/// 1 / sqrt(mean square + epsilon) for a sum of squares over `size` elements.
+Value inverseRms(VectorBuilder &b, Value squares, int64_t size, double epsilon);
 
 inline int64_t columnsOf(Value buffer) {
   return cast<MemRefType>(buffer.getType()).getDimSize(1);
@@ -50,6 +57,28 @@ inline Value rowsOf(VectorBuilder &b, Value buffer) {
   if (!type.isDynamicDim(0))
     return b.index(type.getDimSize(0));
   return memref::DimOp::create(b, buffer, 0);
+}
+
+inline Value less(VectorBuilder &b, Value x, Value y) {
+  return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, x, y);
+}
+inline Value equal(VectorBuilder &b, Value x, Value y) {
+  return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, x, y);
+}
+inline Value both(VectorBuilder &b, Value x, Value y) {
+  return arith::AndIOp::create(b, x, y);
+}
+inline Value divide(VectorBuilder &b, Value x, int64_t y) {
+  return y == 1 ? x : Value(arith::DivUIOp::create(b, x, b.index(y)));
+}
+inline Value remainder(VectorBuilder &b, Value x, int64_t y) {
+  return arith::RemUIOp::create(b, x, b.index(y));
+}
+inline Value select(VectorBuilder &b, Value condition, Value x, Value y) {
+  return arith::SelectOp::create(b, condition, x, y);
+}
+inline Value exp(VectorBuilder &b, Value x) {
+  return math::ExpOp::create(b, x);
 }
 
 } // namespace mlir::gptq

@@ -188,10 +188,10 @@ bool RingFormer::match(std::string &why) {
       const int64_t blockK = dot.getLayout().getBlockK();
       if (dot.getX() != dots[0].getX() || dot.getK0() != dots[0].getK0() ||
           dot.getDepth() != dots[0].getDepth() || dot.getPerm() ||
-          dot.getDepth() % blockK != 0 ||
+          dot.getOffset() || dot.getDepth() % blockK != 0 ||
           getConstantIntValue(dot.getRow()) != 0)
         return refuse("expects products with the same whole blocks of "
-                      "activations");
+                      "activations, in the order of K and without offsets");
       if (!addStream(dot.getW(), dot.getBlock(), dot.getDepth() / blockK))
         return refuse("expects products with the same part of a weight");
       continue;
@@ -509,6 +509,7 @@ void RingFormer::form() {
   makeRing();
   Value multiplies = isLess(thread, b.index(consumers));
   auto split = scf::IfOp::create(b, multiplies, /*withElseRegion=*/true);
+  split->setAttr(kRolesAttr, b.getUnitAttr());
   Block *body = split->getBlock();
   Block *consumer = split.thenBlock();
   consumer->getOperations().splice(consumer->begin(), body->getOperations(),
@@ -532,6 +533,7 @@ void RingFormer::form() {
   Value isFirst =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(0));
   auto copies = scf::IfOp::create(b, isFirst, /*withElseRegion=*/true);
+  copies->setAttr(kRolesAttr, b.getUnitAttr());
   b.setInsertionPointToStart(copies.thenBlock());
   copyWeights(lane);
   b.setInsertionPointToStart(copies.elseBlock());

@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NVVMOperands.h"
 #include "WeightFragments.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/Common/VectorBuilder.h"
@@ -79,32 +80,6 @@ private:
 };
 
 } // namespace
-
-/// The largest number known to divide `value`, at most 64.
-static int64_t knownDivisor(Value value) {
-  if (std::optional<int64_t> constant = getConstantIntValue(value))
-    return *constant == 0 ? 64 : std::gcd<int64_t>(*constant, 64);
-  if (auto mul = value.getDefiningOp<arith::MulIOp>())
-    return std::min<int64_t>(64, knownDivisor(mul.getLhs()) *
-                                     knownDivisor(mul.getRhs()));
-  if (auto add = value.getDefiningOp<arith::AddIOp>())
-    return std::gcd(knownDivisor(add.getLhs()), knownDivisor(add.getRhs()));
-  return 1;
-}
-
-/// Bytes that a run of elements of `buffer` at column `column` is aligned to:
-/// rows of the buffer start at multiples of their length.
-static llvm::Align alignmentOf(Value buffer, Value column) {
-  auto type = cast<MemRefType>(buffer.getType());
-  const int64_t bytes = type.getElementTypeBitWidth() / 8;
-  int64_t divisor = knownDivisor(column);
-  auto [strides, offset] = type.getStridesAndOffset();
-  (void)offset;
-  int64_t row = strides[0];
-  divisor = ShapedType::isDynamic(row) ? 1 : std::gcd(divisor, row);
-  return llvm::Align(std::min<int64_t>(
-      16, int64_t(1) << llvm::countr_zero<uint64_t>(divisor * bytes)));
-}
 
 Activations MatrixLowering::load(Value x, Value row, Value k0, int64_t depth,
                                  int64_t rowTiles) {
@@ -258,12 +233,38 @@ void MatrixLowering::sum(GroupSumOp op, const Activations &x) {
   op.erase();
 }
 
+/// One instruction.
+static void lower(FragmentDotOp op) {
+  VectorBuilder b(op, /*lanes=*/1);
+  auto pairsOf = [&](Value fragment) {
+    SmallVector<Value> pairs;
+    for (int64_t i = 0; i < cast<VectorType>(fragment.getType()).getDimSize(0);
+         ++i)
+      pairs.push_back(vector::ExtractOp::create(b, fragment, i));
+    return pairs;
+  };
+  SmallVector<Value> sums;
+  for (int64_t i = 0; i < 4; ++i)
+    sums.push_back(vector::ExtractOp::create(b, op.getAcc(),
+                                             ArrayRef<int64_t>{i / 2, i % 2}));
+  SmallVector<Value> right = pairsOf(op.getB());
+  MatrixLowering(b, /*isHalfStep=*/false)
+      .multiply(pairsOf(op.getA()), {right[0], right[1]}, sums);
+  Value result = b.zeros(op.getResult().getType());
+  for (int64_t i = 0; i < 4; ++i)
+    result = vector::InsertOp::create(b, sums[i], result,
+                                      ArrayRef<int64_t>{i / 2, i % 2});
+  op.getResult().replaceAllUsesWith(result);
+  op.erase();
+}
+
 namespace {
 struct NVVMLowerGroupDotPass final
     : mlir::gptq::impl::NVVMLowerGroupDotPassBase<NVVMLowerGroupDotPass> {
   using Base::Base;
 
   void runOnOperation() override {
+    getOperation()->walk([](FragmentDotOp op) { lower(op); });
     SmallVector<Operation *> ops;
     getOperation()->walk([&](Operation *op) {
       if (isa<GroupDotOp, GroupSumOp>(op))
@@ -282,6 +283,11 @@ struct NVVMLowerGroupDotPass final
           (dot ? dot.getPerm() : sum.getPerm())) {
         op->emitOpError("expects a matrix unit, activations of f16 or bf16 and "
                         "no permutation");
+        return signalPassFailure();
+      }
+      if (dot && dot.getOffset()) {
+        op->emitOpError("expects offsets to be folded into the sums, as "
+                        "gptq-fold-offsets does");
         return signalPassFailure();
       }
       VectorBuilder b(op, plan.getLanes());

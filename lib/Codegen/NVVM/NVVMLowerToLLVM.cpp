@@ -46,19 +46,26 @@ static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
 /// The most that a workgroup buffer may ask for.
 static constexpr unsigned kSharedAlignment = 1024;
 
-/// Whether `kernel` reads P, its second index argument.
-static bool usesPosition(func::FuncOp kernel) {
+/// Whether `kernel` reads M or P, its first and second index argument.
+static bool usesDim(func::FuncOp kernel, unsigned dim) {
   unsigned indices = 0;
-  for (BlockArgument arg : kernel.getArguments())
-    if (arg.getType().isIndex() && indices++ == 1)
+  for (BlockArgument arg : kernel.getArguments()) {
+    if (arg.getType().isIndex() && indices++ == dim)
       return !arg.use_empty();
+    // A buffer that is open in its first dimension has M rows.
+    auto type = dyn_cast<MemRefType>(arg.getType());
+    if (dim == GPTQ_DIM_M && type && type.getRank() > 0 &&
+        type.isDynamicDim(0) && !type.getMemorySpace() && !arg.use_empty())
+      return true;
+  }
   return false;
 }
 
 /// Makes the grid function: one pointer per buffer, then one to the values of
 /// M and P in device memory.
 static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
-                      const KernelSignature &signature, bool usesPosition) {
+                      const KernelSignature &signature, bool usesM,
+                      bool usesPosition) {
   ImplicitLocOpBuilder b(body.getLoc(), body);
   MLIRContext *ctx = b.getContext();
   auto global = LLVM::LLVMPointerType::get(ctx, kGlobalSpace);
@@ -82,33 +89,63 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
                      b.getI64IntegerAttr(GPTQ_ALIGNMENT));
-    entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
-                     b.getUnitAttr());
+    // What other kernels write changes while this one waits for them. Were it
+    // not aliased, it would be read as what is constant: at any time, and not
+    // coherently.
+    if (i < buffers && signature.weights[i])
+      entry.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(),
+                       b.getUnitAttr());
   }
-  // What the kernel in front leaves may be read from here on, the position too.
-  if (signature.attributes.get(kOverlapAttr) && usesPosition)
-    NVVM::GriddepcontrolOp::create(b, NVVM::GridDepActionKind::wait);
-  auto loadDim = [&](int64_t i) -> Value {
-    Value at = LLVM::GEPOp::create(b, global, b.getI64Type(),
-                                   entry.getArgument(buffers),
-                                   ArrayRef<LLVM::GEPArg>{int32_t(i)});
-    return LLVM::LoadOp::create(b, b.getI64Type(), at);
+  // Nothing of the same call writes M and P but its last kernel: they may be
+  // read before the kernel in front has ended. Volatile: until that wait, the
+  // level-1 cache may hold what they were in the call before.
+  auto placeOf = [&](int64_t i) -> Value {
+    return LLVM::GEPOp::create(b, global, b.getI64Type(),
+                               entry.getArgument(buffers),
+                               ArrayRef<LLVM::GEPArg>{int32_t(i)});
   };
+  const bool advances = bool(signature.attributes.get(kAdvancesAttr));
+  auto loadDim = [&](int64_t i, bool isUsed) -> Value {
+    if (!isUsed)
+      return LLVM::ConstantOp::create(b, b.getI64Type(),
+                                      b.getI64IntegerAttr(0));
+    return LLVM::LoadOp::create(b, b.getI64Type(), placeOf(i), /*alignment=*/8,
+                                /*isVolatile=*/true);
+  };
+  Value position = loadDim(GPTQ_DIM_P, usesPosition || advances);
   Value workgroup = LLVM::ZExtOp::create(
       b, b.getI64Type(), NVVM::BlockIdXOp::create(b, b.getI32Type()));
   callBody(b, body, entry, signature,
-           {loadDim(GPTQ_DIM_M), loadDim(GPTQ_DIM_P), workgroup,
+           {loadDim(GPTQ_DIM_M, usesM), position, workgroup,
             LLVM::AddressOfOp::create(b, shared), [&](int64_t i) -> Value {
               return LLVM::AddrSpaceCastOp::create(b, generic,
                                                    entry.getArgument(i));
             }});
+  if (!advances)
+    return;
+  // The first thread alone: the others may not have read it yet.
+  Block *last = b.getInsertionBlock();
+  Operation *end = last->getTerminator();
+  Block *done = last->splitBlock(end);
+  Block *advance = b.createBlock(done);
+  auto constant = [&](Type type, int64_t value) -> Value {
+    return LLVM::ConstantOp::create(b, type, b.getIntegerAttr(type, value));
+  };
+  Value next = LLVM::AddOp::create(b, position, constant(b.getI64Type(), 1));
+  LLVM::StoreOp::create(b, next, placeOf(GPTQ_DIM_P));
+  LLVM::BrOp::create(b, ValueRange(), done);
+  b.setInsertionPointToEnd(last);
+  Value isFirst = LLVM::ICmpOp::create(
+      b, LLVM::ICmpPredicate::eq, NVVM::ThreadIdXOp::create(b, b.getI32Type()),
+      constant(b.getI32Type(), 0));
+  LLVM::CondBrOp::create(b, isFirst, advance, done);
 }
 
 namespace {
-/// Loads that stream (`nontemporal`) or that were moved ahead as instructions
-/// of their own: the first with hints that suit what is read once, the others
-/// because LLVM would move a load whose value goes around a loop back to its
-/// use.
+/// Loads that stream (`nontemporal`), that were moved ahead or that stay in
+/// place as instructions of their own: the first with hints that suit what is
+/// read once, the others because LLVM would move a load whose value goes around
+/// a loop back to its use, or join neighbours that the plan wants apart.
 struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
   LowerPlacedLoad(const LLVMTypeConverter &converter, int64_t streamBytes)
       : ConvertOpToLLVMPattern(converter, /*benefit=*/2),
@@ -122,7 +159,8 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     const int64_t words =
         type.getNumElements() * type.getElementTypeBitWidth() / 32;
     const int64_t alignment = op.getAlignment().value_or(1);
-    if ((!op.getNontemporal() && !op->hasAttr(kPrefetchedAttr)) ||
+    if ((!op.getNontemporal() && !op->hasAttr(kPrefetchedAttr) &&
+         !op->hasAttr(kInPlaceAttr)) ||
         memref.getMemorySpace() || type.getRank() != 1 ||
         (words != 1 && words != 2 && words != 4) || alignment < 4 * words ||
         type.getNumElements() * type.getElementTypeBitWidth() != 32 * words)
@@ -139,10 +177,13 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     }
     if (words > 1)
       results = "{" + results + "}";
+    // What an earlier call has written may be old in the level-1 cache until
+    // the kernel waits for the one in front.
     std::string code = op.getNontemporal()
                            ? "ld.global.nc.L1::no_allocate.L2::" +
                                  std::to_string(streamBytes) + "B"
-                           : "ld.global";
+                       : op->hasAttr(kSettledAttr) ? "ld.relaxed.gpu.global"
+                                                   : "ld.global";
     if (words > 1)
       code += ".v" + std::to_string(words);
     code += ".b32 " + results + ",[$" + std::to_string(words) + "];";
@@ -234,40 +275,69 @@ struct NVVMOverlapLaunchesPass final
     : mlir::gptq::impl::NVVMOverlapLaunchesPassBase<NVVMOverlapLaunchesPass> {
   using Base::Base;
 
-  /// Whether `op`, or one inside, touches memory that the kernel in front may
-  /// have written, or may still read: anything but weights and workgroup
-  /// memory.
+  /// Whether `op` touches memory that the kernel in front may have written, or
+  /// may still read: anything but loads of weights and of what is settled.
   static bool mustWait(Operation *op) {
-    if (op->getNumRegions() > 0)
-      return op
-          ->walk([&](Operation *inner) {
-            return inner != op && inner->getNumRegions() == 0 && mustWait(inner)
-                       ? WalkResult::interrupt()
-                       : WalkResult::advance();
-          })
-          .wasInterrupted();
-    if (auto load = dyn_cast<vector::LoadOp>(op))
-      return !isWeight(load.getBase());
-    if (auto copy = dyn_cast<NVVM::CpAsyncBulkGlobalToSharedClusterOp>(op)) {
-      auto from = copy.getSrcMem().getDefiningOp<PointerOp>();
-      return !from || !isWeight(from.getBuffer());
+    return op
+        ->walk([&](Operation *inner) {
+          if (inner->getNumRegions() > 0 || inner->hasAttr(kSettledAttr))
+            return WalkResult::advance();
+          // Barriers in workgroup memory, for threads of different work.
+          if (isa<NVVM::MBarrierInitOp, NVVM::MBarrierTryWaitParityOp,
+                  NVVM::MBarrierArriveExpectTxOp, NVVM::FenceMbarrierInitOp,
+                  gpu::BarrierOp>(inner))
+            return WalkResult::advance();
+          bool waits = !isMemoryEffectFree(inner);
+          if (auto load = dyn_cast<vector::LoadOp>(inner))
+            waits = !isWeight(load.getBase());
+          else if (auto copy =
+                       dyn_cast<NVVM::CpAsyncBulkGlobalToSharedClusterOp>(
+                           inner)) {
+            auto from = copy.getSrcMem().getDefiningOp<PointerOp>();
+            waits = !from || !isWeight(from.getBuffer());
+          }
+          return waits ? WalkResult::interrupt() : WalkResult::advance();
+        })
+        .wasInterrupted();
+  }
+
+  /// Moves loads of weights in front of `wait`, with what their places are
+  /// computed from.
+  static void moveUp(Operation *wait) {
+    llvm::SetVector<Operation *> movable;
+    auto comesWithIt = [&](Value operand) {
+      Operation *def = operand.getDefiningOp();
+      return !def || def->getBlock() != wait->getBlock() ||
+             def->isBeforeInBlock(wait) || movable.contains(def);
+    };
+    for (Operation *op = wait; op; op = op->getNextNode()) {
+      auto load = dyn_cast<vector::LoadOp>(op);
+      const bool readsWeight = load && isWeight(load.getBase());
+      if ((readsWeight || (op->getNumRegions() == 0 && isPure(op))) &&
+          llvm::all_of(op->getOperands(), comesWithIt))
+        movable.insert(op);
     }
-    // Barriers lie in workgroup memory.
-    if (isa<NVVM::MBarrierInitOp, NVVM::MBarrierTryWaitParityOp,
-            NVVM::MBarrierArriveExpectTxOp, NVVM::FenceMbarrierInitOp,
-            gpu::BarrierOp>(op) ||
-        op->hasTrait<OpTrait::IsTerminator>())
-      return false;
-    return !isMemoryEffectFree(op);
+    DenseSet<Operation *> needed;
+    for (Operation *op : llvm::reverse(movable)) {
+      if (!isa<vector::LoadOp>(op) && !needed.contains(op))
+        continue;
+      needed.insert(op);
+      for (Value operand : op->getOperands())
+        if (Operation *def = operand.getDefiningOp())
+          needed.insert(def);
+    }
+    for (Operation *op : movable)
+      if (needed.contains(op) && op != wait)
+        op->moveBefore(wait);
   }
 
   /// Waits in `block` before the first op that has to, in each branch for
-  /// itself.
+  /// itself where threads have different work.
   static void placeWait(Block &block) {
     for (Operation &op : llvm::make_early_inc_range(block)) {
       if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
         continue;
-      if (isa<scf::IfOp>(op)) {
+      if (op.hasAttr(kRolesAttr)) {
         for (Region &region : op.getRegions())
           if (!region.empty())
             placeWait(region.front());
@@ -275,8 +345,9 @@ struct NVVMOverlapLaunchesPass final
         continue;
       }
       OpBuilder b(&op);
-      NVVM::GriddepcontrolOp::create(b, op.getLoc(),
-                                     NVVM::GridDepActionKind::wait);
+      auto wait = NVVM::GriddepcontrolOp::create(b, op.getLoc(),
+                                                 NVVM::GridDepActionKind::wait);
+      moveUp(wait);
       return;
     }
   }
@@ -291,9 +362,6 @@ struct NVVMOverlapLaunchesPass final
     b.setInsertionPointToStart(&body);
     NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
                                    NVVM::GridDepActionKind::launch_dependents);
-    // The entry waits before it reads P.
-    if (usesPosition(kernel))
-      return;
     placeWait(body);
   }
 };
@@ -305,10 +373,11 @@ struct NVVMLowerToLLVMPass final
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto kernels = collectKernels(module);
-    llvm::DenseSet<StringAttr> readsPosition;
+
+    llvm::DenseMap<StringAttr, std::pair<bool, bool>> reads;
     for (auto kernel : module.getOps<func::FuncOp>())
-      if (usesPosition(kernel))
-        readsPosition.insert(kernel.getSymNameAttr());
+      reads[kernel.getSymNameAttr()] = {usesDim(kernel, GPTQ_DIM_M),
+                                        usesDim(kernel, GPTQ_DIM_P)};
 
     LowerToLLVMOptions options(&getContext());
     LLVMTypeConverter converter(&getContext(), options);
@@ -341,7 +410,19 @@ struct NVVMLowerToLLVMPass final
         Attribute(), kSharedAlignment, kSharedSpace);
     for (auto &[name, signature] : kernels)
       makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
-                readsPosition.contains(name));
+                reads[name].first, reads[name].second);
+    // LLVM says of the intrinsic that it has nothing to do with memory, and may
+    // move loads across it.
+    module.walk([](NVVM::GriddepcontrolOp op) {
+      if (op.getKind() != NVVM::GridDepActionKind::wait)
+        return;
+      OpBuilder b(op);
+      LLVM::InlineAsmOp::create(
+          b, op.getLoc(), TypeRange(), ValueRange(), "griddepcontrol.wait;",
+          "~{memory}", /*has_side_effects=*/true, /*is_align_stack=*/false,
+          LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr());
+      op.erase();
+    });
   }
 };
 } // namespace

@@ -111,11 +111,12 @@ static LogicalResult lower(GroupDotOp op) {
     return op.emitOpError("expects an image of ")
            << rows << " rows and " << op.getDepth() << " columns, but found "
            << x;
+  if (op.getPerm() || op.getOffset())
+    return op.emitOpError("expects activations in the order of K and no "
+                          "offsets");
   FailureOr<WeightFragments> weights = WeightFragments::create(op, b);
   if (failed(weights))
     return failure();
-  if (weights->added(0) != 0 || weights->added(1) != 0)
-    return op.emitOpError("expects zero points to be subtracted from codes");
 
   auto tileType = cast<VectorType>(op.getAcc().getType());
   auto forSums = [&](function_ref<void(ArrayRef<int64_t>)> body) {

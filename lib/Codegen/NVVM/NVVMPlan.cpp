@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NVVMPlanLanes.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
@@ -38,6 +39,9 @@ static constexpr int64_t kMaxRows = 32;
 /// Registers that sums and operands on their way may take of a thread's 128;
 /// the others hold what is being unpacked, scales, addresses.
 static constexpr int64_t kOperandRegisters = 112;
+/// The part of shared memory that normalized rows may take, 1 / this; the other
+/// is for sums and for the cache.
+static constexpr int64_t kNormalizedShare = 2;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
 
@@ -50,6 +54,12 @@ static constexpr int64_t kMaxPlaces = 8;
 /// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
 /// ring and what alignment costs take as much.
 static constexpr int64_t kReservedBytes = 2048;
+/// Query heads that share what is loaded of a cache, at most: a thread keeps
+/// its elements of each, and of their sums.
+static constexpr int64_t kMaxQueries = 8;
+/// Tiles of rows that share what is loaded of a cache, at least; and the most
+/// elements of a head that a warp's result can have.
+static constexpr int64_t kLeastTiles = 4, kMostHeadDim = 128;
 
 namespace {
 /// The matmul that a plan is for.
@@ -58,6 +68,9 @@ struct MatmulShape {
   /// Of codes, scales and zero points (0: there are none).
   int64_t bits, scaleBits, zeroBits;
   bool isQuantized, isF16;
+  /// Its activations are the norm of something; groups have an offset; rows of
+  /// activations come in runs for several weights.
+  bool isNormalized, hasOffsets, hasRuns;
 };
 
 /// How the work on a matmul is divided.
@@ -156,8 +169,14 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       return refuse("warps of this architecture do not multiply together");
     if (!ring)
       return refuse("rings are off");
+    if (!this->unit.empty())
+      return refuse("a unit was asked for");
     if (!shape.isQuantized)
       return refuse("weights are dense");
+    if (shape.hasRuns)
+      return refuse("rows come in runs for several weights");
+    if (shape.hasOffsets)
+      return refuse("groups have offsets");
     // Measured: each product waits for its part, and only those of many rows
     // and of many tiles are long enough to hide it.
     const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
@@ -261,6 +280,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       return throughRing;
     const int64_t n = shape.n, k = shape.k;
     const bool isQuantized = shape.isQuantized;
+    const bool isNormalized = shape.isNormalized;
     OpBuilder b(&getContext());
     NamedAttrList why(throughRing.reasons);
     auto because = [&](StringRef field, const Twine &reason) {
@@ -299,6 +319,19 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             ? "the sums of the warps meet in shared memory, and are written "
               "once"
             : "buffers for partials are off: warps add to the result");
+    // One row is normalized sooner by every workgroup than by a kernel that all
+    // of them have to wait for.
+    const bool fits =
+        2 * k * tiles.occupancy <= target.workgroupMemory / kNormalizedShare;
+    const bool normalizes = isNormalized && normalize && fits && mMax == 1;
+    if (normalizes)
+      because("path", "every workgroup normalizes the row itself");
+    else if (isNormalized)
+      because("path", Twine(!normalize ? "normalizing in matmuls is off"
+                            : !fits    ? "a row is too long for shared memory"
+                                       : "rows are normalized once for all "
+                                         "workgroups") +
+                          "; " + cast<StringAttr>(why.get("path")).getValue());
     const bool folds = foldZeros && rows <= kTileRows;
     if (isQuantized) {
       because("scale", hoistScales
@@ -318,7 +351,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
                           /*tileM=*/rows, tiles.panels * kTileColumns,
                           /*tileK=*/0, rows, tiles.panelsPerWarp * kTileColumns,
-                          unit.lanes, b.getStringAttr("direct"),
+                          unit.lanes,
+                          b.getStringAttr(normalizes ? "normalize" : "direct"),
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
                           where(hoistScales), where(folds),
                           tiles.warps * kWarpThreads, tiles.stepK,
@@ -326,18 +360,81 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             why.getDictionary(&getContext())};
   }
 
+  /// The same on any unit.
+  ReasonedPlan planOn(const ::gptq::TargetInfo &target,
+                      const ::gptq::UnitInfo &unit, const MatmulShape &shape,
+                      int64_t mMin, int64_t mMax) {
+    if (unit.kind != ::gptq::UnitInfo::Kind::Lanes)
+      return planMatmul(target, unit, shape, mMin, mMax);
+    return planOnLanes(
+        &getContext(), target, unit,
+        {bufferPartials, hoistScales, foldZeros, prefetch, loadBits}, shape.n,
+        shape.k, shape.isQuantized, mMin, mMax);
+  }
+
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
   /// f32 for a thread at a time.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax,
-                    int64_t threads, int64_t tileN) {
+                    int64_t threads, int64_t tileN, int64_t occupancy = 1) {
     OpBuilder b(&getContext());
     return PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
                          /*tileM=*/1, tileN, /*tileK=*/0, /*rows=*/1,
                          /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
                          b.getStringAttr("global"), b.getStringAttr("weight"),
                          b.getStringAttr("weight"), threads, /*stepK=*/0,
-                         /*occupancy=*/1,
+                         occupancy,
                          /*stages=*/1, loadBits);
+  }
+
+  /// Whether several rows of attention are products of tiles. Results of larger
+  /// heads do not fit a thread's registers.
+  static bool fitsMatrixUnit(const ::gptq::UnitInfo &unit, AttentionOp op) {
+    Type cache = cast<MemRefType>(op.getKeys().getType()).getElementType();
+    return unit.name == "mma_m16n8k16" && (cache.isF16() || cache.isBF16()) &&
+           op.getHeadDim() % kTileRows == 0 &&
+           int64_t(op.getHeadDim()) <= kMostHeadDim;
+  }
+
+  ReasonedPlan planAttention(const ::gptq::UnitInfo &unit, AttentionOp op,
+                             int64_t mMin, int64_t mMax) {
+    int64_t queries = std::min(op.getQueries(), kMaxQueries);
+    while (op.getQueries() % queries != 0)
+      --queries;
+    OpBuilder b(&getContext());
+    NamedAttrList why;
+    if (!op.getPart() && mMax > 1 && fitsMatrixUnit(unit, op)) {
+      const int64_t tiles = llvm::divideCeil(kLeastTiles, queries);
+      why.set("rows", b.getStringAttr("queries and keys are multiplied by the "
+                                      "matrix unit, then exponentials and "
+                                      "values"));
+      why.set("tileM",
+              b.getStringAttr(llvm::formatv(
+                  "{0} tiles of {1} rows for {2} query heads, one a warp",
+                  tiles, kTileColumns, queries)));
+      return {PlanAttr::get(
+                  &getContext(), mMin, mMax, b.getStringAttr(unit.name),
+                  /*tileM=*/tiles * kTileColumns, /*tileN=*/queries,
+                  /*tileK=*/0, /*rows=*/kTileColumns, /*columns=*/1,
+                  /*lanes=*/4, b.getStringAttr("direct"),
+                  b.getStringAttr("global"), b.getStringAttr("weight"),
+                  b.getStringAttr("weight"), tiles * queries * kWarpThreads,
+                  /*stepK=*/0, /*occupancy=*/1, /*stages=*/1, loadBits),
+              why.getDictionary(&getContext())};
+    }
+    if (!op.getPart())
+      // Each cache is read once for every query head: the second time from the
+      // level-2 cache, and on other multiprocessors.
+      return {planRows(unit, mMin, mMax, kMaxWarps * kWarpThreads, 1),
+              DictionaryAttr::get(&getContext())};
+    why.set("tileN", b.getStringAttr(llvm::formatv(
+                         "{0} of the {1} query heads that read one head of the "
+                         "caches share what is loaded",
+                         queries, op.getQueries())));
+    why.set("occupancy", b.getStringAttr("one workgroup loads while the other "
+                                         "sums"));
+    return {planRows(unit, mMin, mMax, kMaxWarps / 2 * kWarpThreads, queries,
+                     /*occupancy=*/2),
+            why.getDictionary(&getContext())};
   }
 
   void runOnOperation() override {
@@ -348,7 +445,17 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           << chip << "'";
       return signalPassFailure();
     }
-    // The unit multiplies what the activations are.
+    const ::gptq::UnitInfo *chosen = this->unit.empty()
+                                         ? &target->units.front()
+                                         : target->findUnit(this->unit);
+    // Plans choose a unit of several warps by themselves.
+    if (!chosen || chosen->warps > 1) {
+      getOperation().emitError("expects a unit of ")
+          << chip << ", but found '" << this->unit << "'";
+      return signalPassFailure();
+    }
+    const ::gptq::UnitInfo &unit = *chosen;
+    // A matrix unit multiplies what the activations are; others can widen.
     bool isRefused = false;
     getOperation().walk([&](Operation *op) {
       Value lhs;
@@ -357,7 +464,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       else if (auto matmul = dyn_cast<MatmulOp>(op))
         lhs = matmul.getLhs();
       if (!lhs || !getElementTypeOrSelf(lhs).isBF16() || target->hasBF16 ||
-          isRefused)
+          unit.kind != ::gptq::UnitInfo::Kind::Matrix || isRefused)
         return;
       op->emitError("expects activations of f16 on ")
           << chip << ", whose matrix units have no bf16";
@@ -365,39 +472,51 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     });
     if (isRefused)
       return signalPassFailure();
-    const ::gptq::UnitInfo &unit = target->units.front();
     planOps(
         getOperation(), reasons,
         [&](Operation *op) -> SmallVector<int64_t> {
-          if (isa<DequantMatmulOp>(op) && target->warpgroupUnit() && ring)
-            return {1, kTileRows, 2 * kTileRows, kMaxHoistedRows};
-          if (isa<DequantMatmulOp, MatmulOp>(op))
-            return {1, kTileRows, 2 * kTileRows};
-          return {1};
+          if (!isa<DequantMatmulOp, MatmulOp>(op))
+            return {1};
+          if (unit.kind == ::gptq::UnitInfo::Kind::Lanes)
+            return lanesRowEnds();
+          SmallVector<int64_t> ends = {1, kTileRows, 2 * kTileRows};
+          if (isa<DequantMatmulOp>(op) && target->warpgroupUnit() && ring &&
+              this->unit.empty())
+            ends.push_back(kMaxHoistedRows);
+          return ends;
         },
         [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
           auto bitsOf = [](Value value) -> int64_t {
             return getElementTypeOrSelf(value).getIntOrFloatBitWidth();
           };
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
-            return planMatmul(
+            return planOn(
                 *target, unit,
                 {matmul.getN(), matmul.getK(), int64_t(matmul.getGroupSize()),
                  int64_t(matmul.getBits()), bitsOf(matmul.getScales()),
                  matmul.getZeros() ? kZeroBits : 0, /*isQuantized=*/true,
-                 getElementTypeOrSelf(matmul.getLhs()).isF16()},
+                 getElementTypeOrSelf(matmul.getLhs()).isF16(),
+                 bool(matmul.getSource()), bool(matmul.getOffsets()),
+                 bool(matmul.getRuns())},
                 mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
-            return planMatmul(*target, unit,
-                              {matmul.getN(), matmul.getK(), matmul.getK(),
-                               bitsOf(matmul.getWeight()), 0, 0,
-                               /*isQuantized=*/false, /*isF16=*/false},
-                              mMin, mMax);
-          // Attention reads each cache once for every query head: the second
-          // time from the level-2 cache, and on other multiprocessors.
-          return {planRows(unit, mMin, mMax, 512, isa<AttentionOp>(op) ? 1 : 0),
+            return planOn(*target, unit,
+                          {matmul.getN(), matmul.getK(), matmul.getK(),
+                           bitsOf(matmul.getWeight()), 0, 0,
+                           /*isQuantized=*/false, /*isF16=*/false,
+                           bool(matmul.getSource()), /*hasOffsets=*/false,
+                           bool(matmul.getRuns())},
+                          mMin, mMax);
+          if (auto attention = dyn_cast<AttentionOp>(op))
+            return planAttention(unit, attention, mMin, mMax);
+          const int64_t threads = isa<JoinAttentionOp, ChooseTokenOp>(op)
+                                      ? kMaxWarps / 4
+                                  : isa<ArgmaxOp>(op) ? kMaxWarps / 2
+                                                      : kMaxWarps;
+          return {planRows(unit, mMin, mMax, threads * kWarpThreads, 0),
                   DictionaryAttr::get(&getContext())};
         });
+    dropUnreadPlans(getOperation());
   }
 };
 } // namespace

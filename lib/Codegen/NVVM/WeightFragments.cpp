@@ -6,34 +6,15 @@
 //===----------------------------------------------------------------------===//
 
 #include "WeightFragments.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "NVVMOperands.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 
 using namespace mlir;
 using namespace mlir::gptq;
 using Fragments = ::gptq::MatrixFragments;
 
-/// Bits of the fraction, and the pattern of 2^bits, whose last place is 1.
-static int64_t fractionBits(FloatType type) { return type.isBF16() ? 7 : 10; }
-static int64_t patternOf(FloatType type, int64_t exponent) {
-  return type.isBF16() ? (127 + exponent) << 7 : (15 + exponent) << 10;
-}
-
 static Value constant(VectorBuilder &b, uint32_t value) {
   return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value)));
-}
-
-/// Two codes of a word, which lie `place` + `shift` bits up in each half of it,
-/// as floating-point numbers 2^(fraction bits - place) larger than the codes.
-Value WeightFragments::unpack(Value word, int64_t shift, int64_t place) {
-  auto twice = [](int64_t half) { return uint32_t(half) * 0x10001u; };
-  if (shift)
-    word = arith::ShRUIOp::create(b, word, constant(b, shift));
-  word = arith::AndIOp::create(
-      b, word,
-      constant(b, twice(((int64_t(1) << layout().bits()) - 1) << place)));
-  word = arith::OrIOp::create(
-      b, word, constant(b, twice(patternOf(type, fractionBits(type) - place))));
-  return LLVM::BitcastOp::create(b, VectorType::get({2}, type), word);
 }
 
 FailureOr<WeightFragments> WeightFragments::create(GroupDotOp op,
@@ -88,7 +69,8 @@ FailureOr<WeightFragments> WeightFragments::create(GroupDotOp op,
 
   // Zero points that were not folded are subtracted from each pair of codes,
   // together with what unpacking added: small integers, so this is exact.
-  // Scales that were not hoisted then multiply it, which rounds.
+  // Scales that were not hoisted then multiply it, which rounds. Of an image
+  // nobody has the sum of activations that would subtract it later.
   auto pairOf = [&](Value perColumn, int64_t h, double add) -> Value {
     Value one = perColumn ? Value(vector::ExtractOp::create(b, perColumn, h))
                           : b.f32(0);
@@ -97,7 +79,8 @@ FailureOr<WeightFragments> WeightFragments::create(GroupDotOp op,
                                        arith::TruncFOp::create(b, f.type, one));
   };
   for (int64_t h = 0; h < 2; ++h) {
-    if (op.getZero() || (op.getScale() && f.addedTo[h] != 0)) {
+    if (op.getZero() ||
+        ((op.getScale() || op->hasAttr(kImageAttr)) && f.addedTo[h] != 0)) {
       f.minus[h] = pairOf(op.getZero(), h, f.addedTo[h]);
       f.addedTo[h] = 0;
     }
@@ -164,7 +147,8 @@ WeightFragments::block(int64_t index) {
         return refuse("pairs of codes in the halves of a word"), failure();
       Value word = wordAt(low);
       if (!converts) {
-        step.a[i] = unpack(word, low % 32 - places[i % 2], places[i % 2]);
+        step.a[i] = unpackPair(b, word, low % 32 - places[i % 2], places[i % 2],
+                               layout.bits(), type);
         continue;
       }
       // More bits than the fraction has: each by itself.

@@ -55,7 +55,6 @@ private:
       : op(op), b(b), whole(op.getLayout()) {}
 
   const Plane &layout() const { return whole.getParts().front().plane; }
-  Value unpack(Value word, int64_t shift, int64_t place);
   InFlightDiagnostic refuse(const Twine &why) {
     return op.emitOpError("expects ")
            << why << ", but found " << op.getLayout();

@@ -11,9 +11,9 @@ using namespace mlir::gptq;
 
 llvm::ArrayRef<const Family *> mlir::gptq::allFamilies() {
   static const Family *const families[] = {
-      &kGemma2Family, &kGemma3Family,  &kGPTNeoXFamily,
-      &kLlamaFamily,  &kMistralFamily, &kOPTFamily,
-      &kPhi3Family,   &kQwen2Family,   &kQwen3Family};
+      &kGemma2Family,  &kGemma3Family,   &kGPTNeoXFamily, &kLlamaFamily,
+      &kMistralFamily, &kMixtralFamily,  &kOPTFamily,     &kPhi3Family,
+      &kQwen2Family,   &kQwen2MoeFamily, &kQwen3Family,   &kQwen3MoeFamily};
   return families;
 }
 

@@ -84,6 +84,19 @@ enum class NormKind {
   Layer,
 };
 
+/// MLPs that are mixtures of experts: keys of config.json, and what modules of
+/// a block are called. Number and name of a part follow `experts`.
+struct ExpertNames {
+  /// Number of experts, and the width of each. Empty: there are none.
+  llvm::StringRef countKey, widthKey;
+  /// The weights of a row's experts add up to one, whatever `norm_topk_prob`
+  /// says.
+  bool alwaysNormalizes = false;
+  llvm::StringRef router, experts, gate, up, down;
+  /// An expert of all rows, its width and what it is multiplied by.
+  llvm::StringRef sharedWidthKey, shared, sharedGate;
+};
+
 /// Decoders of attention and an MLP differ only in what this table says.
 struct Family {
   /// `model_type` of config.json.
@@ -91,6 +104,7 @@ struct Family {
   ModuleNames modules;
   ConfigKeys keys;
   NormKind norm = NormKind::RMS;
+  ExpertNames experts;
 
   /// Values of config.json keys that may be left out.
   double defaultEpsilon = 1e-6;
@@ -140,10 +154,13 @@ extern const Family kGemma3Family;
 extern const Family kGPTNeoXFamily;
 extern const Family kLlamaFamily;
 extern const Family kMistralFamily;
+extern const Family kMixtralFamily;
 extern const Family kOPTFamily;
 extern const Family kPhi3Family;
 extern const Family kQwen2Family;
+extern const Family kQwen2MoeFamily;
 extern const Family kQwen3Family;
+extern const Family kQwen3MoeFamily;
 
 /// All families, and the one of a `model_type` or null.
 llvm::ArrayRef<const Family *> allFamilies();

@@ -7,6 +7,7 @@
 
 #include "lib/Import/Formats/Format.h"
 #include "gptq/Dialect/GPTQ/IR/CodesReader.h"
+#include "lib/Import/GGUF.h"
 #include "mlir/IR/Builders.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/MathExtras.h"
@@ -18,11 +19,25 @@ using abi::StatusCode;
 
 Format::~Format() = default;
 
+abi::Expected<View> Format::readTable(Checkpoint &checkpoint, StringRef module,
+                                      int64_t rows, int64_t columns,
+                                      MLIRContext *context) const {
+  return readDense(checkpoint, (module + ".weight").str(), {rows, columns},
+                   context);
+}
+
+bool mlir::gptq::isWeightPart(StringRef part) {
+  return llvm::is_contained({"qweight", "weight_packed", "B"}, part) ||
+         findBlockType(part);
+}
+
 std::unique_ptr<Format> mlir::gptq::createFormat(const QuantConfig &config) {
   if (config.method == "awq")
     return createAWQFormat(config);
   if (config.method == "compressed-tensors")
     return createCompressedTensorsFormat(config);
+  if (config.method == "gguf")
+    return createGGUFFormat(config);
   if (config.method == "marlin")
     return createMarlinFormat(config);
   return createGPTQFormat(config);
@@ -116,6 +131,16 @@ FlatSymbolRefAttr mlir::gptq::getPartRef(int i, MLIRContext *context) {
   return FlatSymbolRefAttr::get(context, std::to_string(i));
 }
 
+View mlir::gptq::getReordered(View source, View order, int64_t dim,
+                              MLIRContext *context) {
+  if (!source)
+    return {};
+  auto gather = GatherAttr::get(context, getPartRef(0, context),
+                                getPartRef(1, context), dim);
+  RankedTensorType type = source.type;
+  return {type, gather, {std::move(source), std::move(order)}};
+}
+
 std::optional<int64_t>
 mlir::gptq::findConstant(CodesAttr codes, int64_t rows, int64_t columns,
                          const CheckpointTensor &tensor) {
@@ -135,8 +160,8 @@ mlir::gptq::findConstant(CodesAttr codes, int64_t rows, int64_t columns,
 void mlir::gptq::setZeros(LinearViews &linear, CodesAttr codes, int64_t groups,
                           const CheckpointTensor &tensor) {
   linear.zeroPoint = findConstant(codes, groups, linear.n, tensor);
-  if (!linear.zeroPoint)
-    linear.zeros = getCodesView(codes, groups, linear.n);
+  (linear.zeroPoint ? linear.constantZeros : linear.zeros) =
+      getCodesView(codes, groups, linear.n);
 }
 
 abi::Status mlir::gptq::readGroupIndex(const CheckpointTensor &tensor,
@@ -171,8 +196,8 @@ abi::Status mlir::gptq::readGroupIndex(const CheckpointTensor &tensor,
           (long long)group, (long long)expected, (long long)members[group]);
   }
   // In one group there is no order to keep.
-  if (!isOrdered && groups > 1)
-    linear.groupIndex = getDataView(tensor, context);
+  (!isOrdered && groups > 1 ? linear.groupIndex : linear.orderedIndex) =
+      getDataView(tensor, context);
   return abi::Status::success();
 }
 
@@ -264,5 +289,15 @@ mlir::gptq::readLinear(Checkpoint &checkpoint, const Format *format,
   }
   GPTQ_ASSIGN(linear.bias,
               readBias(checkpoint, module, linear.n, biasRule, context));
+  if (linear.outputOrder) {
+    auto reorder = [&](View &view, int64_t dim) {
+      view = getReordered(std::move(view), linear.outputOrder, dim, context);
+    };
+    reorder(linear.weight, 0);
+    for (View *view :
+         {&linear.codes, &linear.scales, &linear.zeros, &linear.offsets})
+      reorder(*view, 1);
+    reorder(linear.bias, 0);
+  }
   return linear;
 }

@@ -38,10 +38,20 @@ struct LinearViews {
   /// Neither of these two: a dense layer. Exactly one: a quantized one.
   View zeros;
   std::optional<int64_t> zeroPoint;
+  /// What is added to the weights of each group, where there is such a thing.
+  View offsets;
+  /// Beside `zeroPoint`, where it was found in the checkpoint: what `zeros`
+  /// would be. Layers that are stacked have all of them or none.
+  View constantZeros;
   /// How it was found what the stored zero points mean; for people.
   std::string zeroEvidence;
   /// The group of each row, where it is not row / groupSize.
   View groupIndex;
+  /// The order in which the columns N above, and the bias, are stored; empty
+  /// where it is their own. `readLinear` applies it.
+  View outputOrder;
+  /// What `groupIndex` would be where the checkpoint stores rows in order.
+  View orderedIndex;
   View bias;
   int64_t bits = 0;
   int64_t groupSize = 0;
@@ -76,6 +86,11 @@ public:
                                           llvm::StringRef module,
                                           std::optional<LinearShape> shape,
                                           MLIRContext *context) const = 0;
+  /// Reads a table [rows, columns] whose rows are looked up.
+  virtual abi::Expected<View> readTable(Checkpoint &checkpoint,
+                                        llvm::StringRef module, int64_t rows,
+                                        int64_t columns,
+                                        MLIRContext *context) const;
 };
 
 /// The format that `config` describes.
@@ -85,6 +100,7 @@ std::unique_ptr<Format> createGPTQFormat(const QuantConfig &config);
 std::unique_ptr<Format> createAWQFormat(const QuantConfig &config);
 std::unique_ptr<Format>
 createCompressedTensorsFormat(const QuantConfig &config);
+std::unique_ptr<Format> createGGUFFormat(const QuantConfig &config);
 std::unique_ptr<Format> createMarlinFormat(const QuantConfig &config);
 
 /// "gptq 4-bit group 128".
@@ -122,6 +138,9 @@ View getTransposedView(const CheckpointTensor &tensor, int64_t rows,
 /// Names part `i` of a view.
 FlatSymbolRefAttr getPartRef(int i, MLIRContext *context);
 
+/// `source` with dimension `dim` in the order that `order` gives.
+View getReordered(View source, View order, int64_t dim, MLIRContext *context);
+
 /// What all codes of a view [rows, columns] on `tensor` are, if they are one.
 std::optional<int64_t> findConstant(CodesAttr codes, int64_t rows,
                                     int64_t columns,
@@ -139,6 +158,8 @@ abi::Status readGroupIndex(const CheckpointTensor &tensor, int64_t groups,
 
 /// Element `i` of little-endian bytes that need not be aligned.
 uint32_t loadWord(abi::ByteSpan bytes, size_t i);
+/// Whether a tensor whose name ends in `part` holds the weight of a layer.
+bool isWeightPart(llvm::StringRef part);
 /// Fails where a floating-point tensor holds an infinity or a NaN.
 abi::Status checkFinite(const CheckpointTensor &tensor);
 

@@ -36,6 +36,72 @@ func.func @entry(%x: tensor<?x64xf32>, %p: index) -> (tensor<?x64xf32>, tensor<1
   return %1, %2 : tensor<?x64xf32>, tensor<1x64xf32>
 }
 
+
+// -----
+// Each kernel of a matmul has what it reads: the row itself where the plan says that it normalizes it, the normalized rows otherwise, and
+// those are made only for calls that have such a kernel. A matmul that adds to a residual writes it in place.
+#norm = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 8, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+#own = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "normalize", partials = "global", scale = "weight", zero = "weight">
+#one = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+gptq.weight @w : tensor<64xf16> = #gptq.data<"m", "w", 0, tensor<64xf16>>
+gptq.weight @d : tensor<64x64xf16> = #gptq.data<"m", "d", 0, tensor<64x64xf16>>
+// CHECK-LABEL: func @normalized(
+//  CHECK-SAME:   %[[X:.+]]: tensor<?x64xf32>)
+//       CHECK:   %[[N:.+]] = gptq.dispatch "norm" [@kernels::@rms_norm_{{.+}}_m64] up_to [64] rows %{{.+}} at %{{.+}} ins(%[[X]], {{.*}} {m_min = 2 : i64}
+//       CHECK:   %[[H:.+]] = gptq.dispatch "matmul" [@kernels::@[[OWN:.+]], @kernels::@[[READS:.+]]] up_to [1, 64] {{.*}}ins(%[[W:.+]], %[[X]], %[[V:.+]], %[[N]] :
+//       CHECK:   gptq.dispatch "matmul" {{.*}} outs(%[[H]] :
+//       CHECK:   func.func @[[OWN]](%{{.+}}: memref<64x64xf16> {gptq.weight}, %{{.+}}: memref<1x64xf32>, %{{.+}}: memref<64xf16> {gptq.weight}, %{{.+}}: memref<1x64xf16>
+//       CHECK:     gptq.matmul ins(%{{.+}}, %{{.+}} norm_of %{{.+}}, %{{.+}} :
+//       CHECK:   func.func @[[READS]](
+//   CHECK-NOT:     norm_of
+//       CHECK:     gptq.matmul ins(
+//       CHECK:   func.func @{{.+}}(
+//       CHECK:     bufferization.to_tensor %{{.+}} restrict writable
+func.func @normalized(%x: tensor<?x64xf32>) -> tensor<?x64xf32> attributes {gptq.max_m = 64 : i64} {
+  %c0 = arith.constant 0 : index
+  %m = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %w = gptq.load_weight @w : tensor<64xf16>
+  %d = gptq.load_weight @d : tensor<64x64xf16>
+  %e = tensor.empty(%m) : tensor<?x64xf32>
+  %f = tensor.empty(%m) : tensor<?x64xf16>
+  %n = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%f : tensor<?x64xf16>) {epsilon = 1.0e-5, gptq.plans = [#norm], gptq.label = "norm"} -> tensor<?x64xf16>
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<?x64xf16>, tensor<64x64xf16> norm_of tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5, gptq.plans = [#own, #norm]} -> tensor<?x64xf32>
+  %1 = gptq.matmul ins(%x, %d : tensor<?x64xf32>, tensor<64x64xf16>) outs(%0 : tensor<?x64xf32>) {accumulate, gptq.plans = [#one, #norm]} -> tensor<?x64xf32>
+  return %1 : tensor<?x64xf32>
+}
+
+// -----
+// Where all kernels of the readers do, no norm is left.
+#own = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "normalize", partials = "global", scale = "weight", zero = "weight">
+gptq.weight @w : tensor<64xf16> = #gptq.data<"m", "w", 0, tensor<64xf16>>
+gptq.weight @d : tensor<64x64xf16> = #gptq.data<"m", "d", 0, tensor<64x64xf16>>
+// CHECK-LABEL: func @unread(
+//   CHECK-NOT:   rms_norm
+//       CHECK:   gptq.dispatch "matmul" [@kernels::@{{.+}}] up_to [64] rows %{{.+}} at %{{.+}} ins(%{{.+}}, %{{.+}}, %{{.+}} : tensor<64x64xf16>, tensor<1x64xf32>, tensor<64xf16>)
+func.func @unread(%x: tensor<1x64xf32>, %y: tensor<?x64xf32>) -> tensor<1x64xf32> attributes {gptq.max_m = 64 : i64} {
+  %w = gptq.load_weight @w : tensor<64xf16>
+  %d = gptq.load_weight @d : tensor<64x64xf16>
+  %e = tensor.empty() : tensor<1x64xf32>
+  %f = tensor.empty() : tensor<1x64xf16>
+  %n = gptq.rms_norm ins(%x, %w : tensor<1x64xf32>, tensor<64xf16>) outs(%f : tensor<1x64xf16>) {epsilon = 1.0e-5, gptq.plans = []} -> tensor<1x64xf16>
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%e : tensor<1x64xf32>) {epsilon = 1.0e-5, gptq.plans = [#own]} -> tensor<1x64xf32>
+  return %0 : tensor<1x64xf32>
+}
+
+// -----
+// An entry for one row has kernels for one row, and may leave its input for the next call.
+#one = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+// CHECK-LABEL: func @one_row(
+//  CHECK-SAME:   %[[T:.+]]: tensor<1xi32>, %[[P:.+]]: index, %{{.+}}: tensor<2x1xf32>, %{{.+}}: tensor<2x1xi32>)
+//       CHECK:   %[[ONE:.+]] = arith.constant 1 : index
+//       CHECK:   gptq.dispatch "choose_token" [@kernels::@choose_token_0_m1] up_to [1] rows %[[ONE]] at %[[P]] ins({{.*}}) outs(%{{.+}}, %[[T]] : tensor<1xi32>, tensor<1xi32>)
+//       CHECK:   func.func @choose_token_0_m1(%{{.+}}: memref<2x1xf32>, %{{.+}}: memref<2x1xi32>, %{{.+}}: memref<1xi32>, %{{.+}}: memref<1xi32>, %{{.+}}: index, %{{.+}}: index)
+func.func @one_row(%t: tensor<1xi32>, %p: index, %v: tensor<2x1xf32>, %n: tensor<2x1xi32>) -> tensor<1xi32> attributes {gptq.max_m = 1 : i64} {
+  %e = tensor.empty() : tensor<1xi32>
+  %0:2 = gptq.choose_token ins(%v, %n : tensor<2x1xf32>, tensor<2x1xi32>) outs(%e, %t : tensor<1xi32>, tensor<1xi32>) {gptq.plans = [#one]} -> tensor<1xi32>, tensor<1xi32>
+  return %0#0 : tensor<1xi32>
+}
+
 // -----
 #one = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 8, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
 func.func @plans_reach_max_m(%x: tensor<?x64xf32>, %w: tensor<64xf16>) -> tensor<?x64xf32> attributes {gptq.max_m = 64 : i64} {

@@ -1,6 +1,8 @@
 // RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-hoist-scales))" | FileCheck %s --check-prefixes=CHECK,HOIST
 // RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-fold-zero-points))" | FileCheck %s --check-prefixes=CHECK,FOLD
 // RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-hoist-scales,gptq-fold-zero-points))" | FileCheck %s --check-prefixes=CHECK,BOTH
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-fold-offsets))" | FileCheck %s --check-prefixes=CHECK,OFFSET
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-fold-offsets,gptq-hoist-scales))" | FileCheck %s --check-prefixes=CHECK,AROUND
 
 #both = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator">
 #none = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 24, tileN = 32, tileK = 0, rows = 6, columns = 16, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
@@ -37,5 +39,23 @@ func.func @dot(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: ve
 //   CHECK-NOT:   vector.fma
 func.func @per_weight(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<2x16xf32>, %s: vector<16xf32>, %z: vector<16xf32>) -> vector<2x16xf32> {
   %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s zero %z {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #none} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> zero vector<16xf32>
+  return %0 : vector<2x16xf32>
+}
+
+// An offset times the sum of the activations is where the sum starts, whatever the plan says; the scale multiplies what is added to it. Until then the
+// scale stays where it is.
+// CHECK-LABEL: func @offset(
+//  CHECK-SAME:   %[[ACC:[a-z0-9]+]]: vector<2x16xf32>, %[[S:[a-z0-9]+]]: vector<16xf32>, %[[O:[a-z0-9]+]]: vector<16xf32>
+//       HOIST:   gptq.group_dot {{.*}} acc %[[ACC]] scale %[[S]] offset %[[O]]
+//      OFFSET:   %[[SUM:.+]] = gptq.group_sum {{.*}} {depth = 32
+//      OFFSET:   %[[WIDE:.+]] = vector.broadcast %[[O]]
+//      OFFSET:   %[[START:.+]] = vector.fma %{{.+}}, %[[WIDE]], %[[ACC]]
+//      OFFSET:   gptq.group_dot {{.*}} acc %[[START]] scale %[[S]] {columns
+//      AROUND:   %[[START:.+]] = vector.fma %{{.+}}, %{{.+}}, %[[ACC]]
+//      AROUND:   %[[ZERO:.+]] = arith.constant dense<0.0
+//      AROUND:   %[[P:.+]] = gptq.group_dot {{.*}} acc %[[ZERO]] {columns
+//      AROUND:   vector.fma %[[P]], %{{.+}}, %[[START]]
+func.func @offset(%x: memref<?x64xf32>, %w: memref<1x8x32xi32>, %i: index, %acc: vector<2x16xf32>, %s: vector<16xf32>, %o: vector<16xf32>) -> vector<2x16xf32> {
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc scale %s offset %o {columns = array<i64: 0>, depth = 32 : i64, layout = #layout, plan = #both} : memref<?x64xf32>, memref<1x8x32xi32>, vector<2x16xf32> scale vector<16xf32> offset vector<16xf32>
   return %0 : vector<2x16xf32>
 }

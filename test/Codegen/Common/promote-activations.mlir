@@ -45,3 +45,17 @@ func.func @split_permuted(%x: tensor<1x100xf32>, %q: tensor<1x4x96xi32>, %s: ten
   %0 = gptq.dequant_matmul ins(%x, %q, %s perm %p : tensor<1x100xf32>, tensor<1x4x96xi32>, tensor<1x4x32xf16> perm tensor<100xi32>) outs(%e : tensor<1x32xf32>) {bits = 3, group_size = 32, zero_point = 4, layout = #three, gptq.plan = #split} -> tensor<1x32xf32>
   return %0 : tensor<1x32xf32>
 }
+
+// Where the plan says so the kernel normalizes its row itself, as its activations are typed.
+#normalize = #gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "normalize", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+#matrix = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// CHECK-LABEL: func @normalized
+//  CHECK-SAME:   %[[N:[a-z0-9]+]]: tensor<1x64xf16>, %[[X:[a-z0-9]+]]: tensor<1x64xf32>, %[[W:[a-z0-9]+]]: tensor<64xf16>
+//       CHECK:   %[[ROOM:.+]] = bufferization.alloc_tensor() {memory_space = #gpu.address_space<workgroup>} : tensor<1x64xf16>
+//       CHECK:   %[[OWN:.+]] = gptq.rms_norm ins(%[[X]], %[[W]] : {{.*}} outs(%[[ROOM]] : {{.*}}epsilon = 1.000000e-05{{.*}}lanes = 4,{{.*}}threads = 64
+//       CHECK:   gptq.dequant_matmul ins(%[[OWN]],
+//   CHECK-NOT:   norm_of
+func.func @normalized(%n: tensor<1x64xf16>, %x: tensor<1x64xf32>, %w: tensor<64xf16>, %q: tensor<1x1x128xi32>, %s: tensor<1x1x16xf16>, %e: tensor<1x16xf32>) -> tensor<1x16xf32> {
+  %0 = gptq.dequant_matmul ins(%n, %q, %s norm_of %x, %w : tensor<1x64xf16>, tensor<1x1x128xi32>, tensor<1x1x16xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%e : tensor<1x16xf32>) {bits = 4, group_size = 64, zero_point = 8, epsilon = 1.0e-5, layout = #matrix, gptq.plan = #normalize} -> tensor<1x16xf32>
+  return %0 : tensor<1x16xf32>
+}

@@ -27,3 +27,22 @@ func.func @attention(%q: tensor<?x32xf32>, %p: index, %c: memref<2x16x8xf32>, %e
   %0 = gptq.attention ins(%q at %p : tensor<?x32xf32>) state(%c, %c : memref<2x16x8xf32>, memref<2x16x8xf32>) outs(%e : tensor<?x32xf32>) {heads = 4, kv_heads = 2, head_dim = 8, scale = 1.0, gptq.plan = #plan} -> tensor<?x32xf32>
   return %0 : tensor<?x32xf32>
 }
+
+// Parts of the context count on from the first.
+#parts = #gptq.plan<mMin = 1, mMax = 5, unit = "mma_m16n8k16", tileM = 1, tileN = 2, tileK = 0, rows = 1, columns = 1, lanes = 4, path = "direct", partials = "global", scale = "weight", zero = "weight", threads = 256>
+// CHECK-LABEL: func @parts
+//  CHECK-SAME:   %[[T:[a-z0-9]+]]: tensor<5x16xf32>
+//       CHECK:   scf.forall (%[[H:.+]], %[[Q:.+]], %[[I:.+]]) = (0, 0, 0) to (2, 4, 5) step (1, 2, 1)
+//   CHECK-DAG:     tensor.extract_slice %{{.+}}[0, %{{.+}}] [1, 16] [1, 1] : tensor<1x64xf32> to tensor<1x16xf32>
+//   CHECK-DAG:     tensor.extract_slice %{{.+}}[0, %{{.+}}] [1, 8] [1, 1] : tensor<1x16xf32> to tensor<1x8xf32>
+//   CHECK-DAG:     tensor.extract_slice %{{.+}}[%[[I]], %{{.+}}] [1, 16] [1, 1] : tensor<5x64xf32> to tensor<1x16xf32>
+//   CHECK-DAG:     tensor.extract_slice %{{.+}}[%[[I]], %{{.+}}] [1, 4] [1, 1] : tensor<5x16xf32> to tensor<1x4xf32>
+//       CHECK:     gptq.attention {{.*}} part %[[I]] : {{.*}} heads = 2 : i64, kv_heads = 1 : i64, parts = 5 : i64
+//       CHECK:   scf.forall (%[[H:.+]]) in (8)
+//       CHECK:     gptq.join_attention {{.*}} heads = 1 : i64
+func.func @parts(%q: tensor<1x64xf32>, %k: tensor<1x16xf32>, %r: tensor<16x8xf32>, %p: index, %c: memref<2x16x8xf16>, %s: tensor<5x64xf32>, %t: tensor<5x16xf32>, %e: tensor<1x64xf32>) -> tensor<1x64xf32> {
+  %c0 = arith.constant 0 : index
+  %0:2 = gptq.attention ins(%q rotary %k, %k, %r at %p part %c0 : tensor<1x64xf32> rotary tensor<1x16xf32>, tensor<1x16xf32>, tensor<16x8xf32>) state(%c, %c : memref<2x16x8xf16>, memref<2x16x8xf16>) outs(%s, %t : tensor<5x64xf32>, tensor<5x16xf32>) {heads = 8, kv_heads = 2, head_dim = 8, scale = 1.0, parts = 5, gptq.plan = #parts} -> tensor<5x64xf32>, tensor<5x16xf32>
+  %1 = gptq.join_attention ins(%0#0, %0#1 : tensor<5x64xf32>, tensor<5x16xf32>) outs(%e : tensor<1x64xf32>) {heads = 8, head_dim = 8, gptq.plan = #parts} -> tensor<1x64xf32>
+  return %1 : tensor<1x64xf32>
+}

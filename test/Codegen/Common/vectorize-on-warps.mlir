@@ -86,6 +86,79 @@ func.func @attention(%q: memref<1x32xf32>, %p: index, %c: memref<1x64x32xf16>, %
   return
 }
 
+// A part of the context: each of four warps reads 4 x 8 positions at once, four threads one of them; keys and values of earlier
+// calls first. The row's own are rotated, used in place of what was read, and appended.
+// CHECK-LABEL: func @part
+// CHECK-COUNT-8: vector.load {{.*}} {alignment = 16 : i64, gptq.prefetched, gptq.settled} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:   vector.load {{.*}} {alignment = 16 : i64, gptq.settled} : memref<64x32xf32>, vector<8xf32>
+//       CHECK:   arith.select {{.*}} : vector<8xf16>
+//       CHECK:   scf.if
+//       CHECK:     vector.store {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:   gpu.shuffle xor
+//       CHECK:   math.exp
+//       CHECK:   scf.for {{.*}} step %c5
+//   CHECK-NOT:     gptq.settled
+//       CHECK:   gpu.barrier
+//   CHECK-NOT:   arith.divf
+//       CHECK:   vector.store {{.*}} : memref<1x64xf32>
+//       CHECK:   vector.store {{.*}} : memref<1x4xf32>
+func.func @part(%q: memref<1x64xf32>, %k: memref<1x32xf32>, %t: memref<64x32xf32>, %p: index, %i: index, %c: memref<1x64x32xf16>, %s: memref<1x64xf32>, %u: memref<1x4xf32>) {
+  gptq.attention ins(%q rotary %k, %k, %t at %p part %i : memref<1x64xf32> rotary memref<1x32xf32>, memref<1x32xf32>, memref<64x32xf32>) state(%c, %c : memref<1x64x32xf16>, memref<1x64x32xf16>) outs(%s, %u : memref<1x64xf32>, memref<1x4xf32>) {heads = 2, kv_heads = 1, head_dim = 32, scale = 1.0, parts = 5, gptq.plan = #rows}
+  return
+}
+
+// Parts are joined in their order.
+// CHECK-LABEL: func @join
+// CHECK-COUNT-6: memref.load
+//       CHECK:   arith.maximumf
+// CHECK-COUNT-4: math.fma
+//       CHECK:   arith.divf
+func.func @join(%s: memref<2x32xf32>, %u: memref<2x2xf32>, %e: memref<1x32xf16>) {
+  gptq.join_attention ins(%s, %u : memref<2x32xf32>, memref<2x2xf32>) outs(%e : memref<1x32xf16>) {heads = 1, head_dim = 32, gptq.plan = #rows}
+  return
+}
+
+// Several rows: scores, then weighted values, on the matrix unit, 16 rows by 16 positions.
+#tiles = #gptq.plan<mMin = 2, mMax = 64, unit = "mma_m16n8k16", tileM = 32, tileN = 2, tileK = 0, rows = 16, columns = 1, lanes = 4, path = "direct", partials = "global", scale = "weight", zero = "weight", threads = 128>
+// CHECK-LABEL: func @tile
+//       CHECK:   scf.for {{.*}} step %c4
+//       CHECK:     arith.truncf {{.*}} : vector<8xf32> to vector<8xf16>
+//       CHECK:     scf.for {{.*}} step %c16
+// CHECK-COUNT-2:     gptq.fragment_dot {{.*}} : vector<4x2xf16>, vector<2x2xf16>, vector<2x2xf32>
+//       CHECK:       math.exp
+// CHECK-COUNT-4:     gptq.fragment_dot
+//   CHECK-NOT:       gptq.fragment_dot
+//       CHECK:     arith.divf
+//       CHECK:     scf.if
+//       CHECK:       vector.store {{.*}} vector<8xf16>
+func.func @tile(%q: memref<?x64xf32>, %p: index, %c: memref<1x64x32xf16>, %e: memref<?x64xf16>) {
+  gptq.attention ins(%q at %p : memref<?x64xf32>) state(%c, %c : memref<1x64x32xf16>, memref<1x64x32xf16>) outs(%e : memref<?x64xf16>) {heads = 2, kv_heads = 1, head_dim = 32, scale = 1.0, gptq.plan = #tiles}
+  return
+}
+
+// The largest logit: of each thread, of each warp, of all; the first of equal ones.
+// CHECK-LABEL: func @argmax
+//       CHECK:   scf.for {{.*}} -> (f32, i32)
+//       CHECK:     arith.cmpf ogt
+//       CHECK:     arith.cmpf oeq
+//       CHECK:   gpu.shuffle xor {{.*}} : f32
+//       CHECK:   gpu.shuffle xor {{.*}} : i32
+//       CHECK:   gpu.barrier
+//       CHECK:   memref.store {{.*}} : memref<1x1xi32>
+func.func @argmax(%x: memref<1x5000xf32>, %i: index, %v: memref<1x1xf32>, %n: memref<1x1xi32>) {
+  gptq.argmax ins(%x part %i : memref<1x5000xf32>) outs(%v, %n : memref<1x1xf32>, memref<1x1xi32>) {columns = 1250, gptq.plan = #rows}
+  return
+}
+
+// The token goes to the result and to where the next call reads it.
+// CHECK-LABEL: func @choose
+//  CHECK-SAME:   gptq.advances
+// CHECK-COUNT-2: memref.store {{.*}} : memref<1xi32>
+func.func @choose(%v: memref<4x1xf32>, %n: memref<4x1xi32>, %r: memref<1xi32>, %t: memref<1xi32>) {
+  gptq.choose_token ins(%v, %n : memref<4x1xf32>, memref<4x1xi32>) outs(%r, %t : memref<1xi32>, memref<1xi32>) {gptq.plan = #rows}
+  return
+}
+
 // -----
 #plan = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">

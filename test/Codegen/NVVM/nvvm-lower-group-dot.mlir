@@ -123,6 +123,18 @@ func.func @dense(%x: memref<1x32xf16>, %w: memref<1x1x512xf16>, %acc: vector<2x2
   return %0 : vector<2x2xf32>
 }
 
+// A product of fragments is one instruction; pairs are its operands as they come.
+// CHECK-LABEL: func @fragments
+//  CHECK-SAME:   %[[A:.+]]: vector<4x2xbf16>, %[[B:.+]]: vector<2x2xbf16>, %[[C:.+]]: vector<2x2xf32>
+//   CHECK-DAG:   %[[C1:.+]] = vector.extract %[[C]][0, 1]
+//   CHECK-DAG:   %[[A2:.+]] = vector.extract %[[A]][2]
+//   CHECK-DAG:   %[[W2:.+]] = llvm.bitcast %[[A2]] : vector<2xbf16> to i32
+//       CHECK:   nvvm.mma.sync A[%{{.+}}, %{{.+}}, %[[W2]], %{{.+}}] B[%{{.+}}, %{{.+}}] C[%{{.+}}, %[[C1]], %{{.+}}, %{{.+}}]
+func.func @fragments(%a: vector<4x2xbf16>, %b: vector<2x2xbf16>, %c: vector<2x2xf32>) -> vector<2x2xf32> {
+  %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xbf16>, vector<2x2xbf16>, vector<2x2xf32>
+  return %0 : vector<2x2xf32>
+}
+
 // -----
 #plan = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64>
 #vectors = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 k3 k4 k5">

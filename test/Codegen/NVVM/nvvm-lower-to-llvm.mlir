@@ -1,11 +1,11 @@
 // RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm | FileCheck %s
 // RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm=stream-bytes=128 | FileCheck %s --check-prefix=SM75
 // One pointer per buffer, then one to M and P; the grid's index is the workgroup. Loads that stream or that were moved
-// ahead are instructions of their own, others are not.
+// ahead are instructions of their own, others are not. Only weights are not aliased: other buffers change while a kernel waits.
 
 //       CHECK: llvm.mlir.global external @workgroup_memory() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 // CHECK-LABEL: llvm.func @kernel(
-//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64, llvm.noalias}, %{{.+}}: !llvm.ptr<1> {{.*}}, %{{.+}}: !llvm.ptr<1> {{.*}}, %{{.+}}: !llvm.ptr<1>
+//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64, llvm.noalias}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1>
 //  CHECK-SAME:   gptq.threads = 64 : i64
 //  CHECK-SAME:   nvvm.kernel
 //  CHECK-SAME:   nvvm.maxntid = array<i32: 64, 1, 1>
@@ -20,7 +20,7 @@
 //       CHECK:   nvvm.shfl.sync bfly
 //       CHECK:   llvm.return
 // SM75: ld.global.nc.L1::no_allocate.L2::128B.v4.b32
-func.func @kernel(%w: memref<1x1x128xi32>, %x: memref<1x64xf16>, %y: memref<?x4xf32>, %m: index, %p: index, %group: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
+func.func @kernel(%w: memref<1x1x128xi32> {gptq.weight}, %x: memref<1x64xf16>, %y: memref<?x4xf32>, %m: index, %p: index, %group: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
     attributes {gptq.kernel, gptq.threads = 64 : i64, gptq.occupancy = 2 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>], gptq.scratch_bytes = 64 : i64} {
   %c0 = arith.constant 0 : index
   %i = gpu.thread_id x
@@ -58,5 +58,38 @@ func.func @warpgroup(%y: memref<?x4xf32>, %m: index, %p: index, %group: index, %
   %s:4 = gptq_nvvm.warpgroup_mma f16 %b by %a, %a, %a, %a -> f32, f32, f32, f32
   %t:4 = gptq_nvvm.warpgroup_mma bf16 %b by %a, %a, %a, %a acc %s#0, %s#1, %s#2, %s#3 : f32, f32, f32, f32 -> f32, f32, f32, f32
   memref.store %t#0, %y[%group, %c0] : memref<?x4xf32>
+  return
+}
+
+// Nothing that touches memory may be moved across a wait, which the intrinsic would not say.
+// CHECK-LABEL: llvm.func internal @waits.body
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"griddepcontrol.wait;", "~{memory}"
+//       CHECK:   llvm.load
+//   CHECK-NOT:   nvvm.griddepcontrol wait
+func.func @waits(%x: memref<1x64xf16>, %y: memref<1x64xf16>, %m: index, %p: index, %group: index)
+    attributes {gptq.kernel, gptq.overlap, gptq.threads = 64 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>]} {
+  %c0 = arith.constant 0 : index
+  nvvm.griddepcontrol launch_dependents
+  nvvm.griddepcontrol wait
+  %a = memref.load %x[%c0, %c0] : memref<1x64xf16>
+  memref.store %a, %y[%c0, %c0] : memref<1x64xf16>
+  return
+}
+
+// A kernel that leaves P + 1: the first thread of its only workgroup does, at the end.
+// It overlaps the one in front: its buffers change while it runs, so nothing is said that makes loads of them constant.
+// CHECK-LABEL: llvm.func @advance(
+//  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64})
+//       CHECK:   %[[P:.+]] = llvm.load
+//       CHECK:   llvm.call @advance.body
+//       CHECK:   %[[IS:.+]] = llvm.icmp "eq" %{{.+}}, %{{.+}} : i32
+//       CHECK:   llvm.cond_br %[[IS]], ^bb1, ^bb2
+//       CHECK: ^bb1:
+//       CHECK:   %[[NEXT:.+]] = llvm.add %[[P]], %{{.+}} : i64
+//       CHECK:   llvm.store %[[NEXT]]
+//       CHECK: ^bb2:
+//       CHECK:   llvm.return
+func.func @advance(%y: memref<1xi32>, %m: index, %p: index, %group: index)
+    attributes {gptq.kernel, gptq.advances, gptq.overlap, gptq.threads = 64 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>]} {
   return
 }

@@ -64,9 +64,12 @@ func.func @in_place(%x: memref<16x64xf16>, %w: memref<4x1x128xi32>, %panel: inde
 // -----
 #plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 128, stepK = 128, stages = 4>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// Without a zero point, too, what unpacking adds is subtracted from codes.
+// CHECK-LABEL: func @what_is_added_is_subtracted
+//       CHECK:   arith.subf {{.*}} : vector<2xf16>
+//       CHECK:   gptq_nvvm.warpgroup_mma
 func.func @what_is_added_is_subtracted(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %panel: index, %acc: vector<4x2xf32>) -> vector<4x2xf32> {
   %i = arith.constant 0 : index
-  // expected-error @+1 {{expects zero points to be subtracted from codes}}
   %0 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32>
   return %0 : vector<4x2xf32>
 }

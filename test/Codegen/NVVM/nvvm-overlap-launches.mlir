@@ -15,17 +15,68 @@ func.func @kernel(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %
   return
 }
 
-// The position is read from memory that the kernel in front may write: the entry waits before, so the body need not.
-// CHECK-LABEL: func @positioned
-//   CHECK-NOT:   griddepcontrol wait
-func.func @positioned(%x: memref<8x64xf16>, %m: index, %p: index, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+// What a kernel does before it multiplies waits; weights that come after it do not. A cache is no weight.
+// CHECK-LABEL: func @prologue
+//       CHECK:   nvvm.griddepcontrol launch_dependents
+//       CHECK:   %[[AT:.+]] = arith.addi
+//       CHECK:   vector.load %arg1[%{{.+}}, %{{.+}}, %[[AT]]]
+//       CHECK:   nvvm.griddepcontrol wait
+//       CHECK:   vector.load %arg0
+//       CHECK:   gpu.barrier
+//       CHECK:   vector.load %arg2
+func.func @prologue(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %c: memref<1x1x64xf16>, %m: index, %p: index, %y: memref<1x8xf16>, %z: memref<4xi32>) attributes {gptq.kernel} {
   %c0 = arith.constant 0 : index
-  %b = vector.load %x[%p, %c0] : memref<8x64xf16>, vector<8xf16>
+  %c4 = arith.constant 4 : index
+  %b = vector.load %x[%c0, %c0] : memref<1x64xf16>, vector<8xf16>
+  gpu.barrier
+  %at = arith.addi %m, %c4 : index
+  %a = vector.load %w[%c0, %c0, %at] : memref<1x1x128xi32>, vector<4xi32>
+  %d = vector.load %c[%c0, %c0, %at] : memref<1x1x64xf16>, vector<8xf16>
+  vector.store %d, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
   vector.store %b, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  vector.store %a, %z[%c0] : memref<4xi32>, vector<4xi32>
   return
 }
 
-// Threads that only copy weights do not wait; others wait where they are the first to have to, not at barriers.
+// A kernel that knows the position waits before it reads a cache, but not for what is said to be settled.
+// CHECK-LABEL: func @positioned
+//       CHECK:   launch_dependents
+//       CHECK:   vector.load {{.*}} {gptq.settled}
+//  CHECK-NEXT:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   vector.load
+func.func @positioned(%x: memref<1x8x64xf16>, %m: index, %p: index, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %a = vector.load %x[%c0, %c0, %c0] {gptq.settled} : memref<1x8x64xf16>, vector<8xf16>
+  %b = vector.load %x[%c0, %p, %c0] : memref<1x8x64xf16>, vector<8xf16>
+  %c = arith.addf %a, %b : vector<8xf16>
+  vector.store %c, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  return
+}
+
+// What is nested counts as well, loads of weights not.
+// CHECK-LABEL: func @nested
+//       CHECK:   launch_dependents
+//       CHECK:   scf.if
+//       CHECK:     vector.load %arg1
+//       CHECK:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   scf.if
+func.func @nested(%x: memref<1x8xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m: index, %p: index, %c: i1, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant dense<0> : vector<4xi32>
+  %a = scf.if %c -> vector<4xi32> {
+    %l = vector.load %w[%c0, %c0, %c0] : memref<1x1x128xi32>, vector<4xi32>
+    scf.yield %l : vector<4xi32>
+  } else {
+    scf.yield %zero : vector<4xi32>
+  }
+  scf.if %c {
+    %b = vector.load %x[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+    vector.store %b, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  }
+  return
+}
+
+// Where threads have different work, those that only copy weights do not wait; others do where they have to, not at barriers.
 // CHECK-LABEL: func @branches
 //       CHECK:   nvvm.mbarrier.init
 //       CHECK:   scf.if
@@ -59,7 +110,7 @@ func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight},
       vector.print %b : vector<8xf16>
     }
     scf.yield %a : vector<4xi32>
-  }
+  } {gptq.roles}
   vector.store %v, %y[%c0, %c0] : memref<1x4xi32>, vector<4xi32>
   return
 }

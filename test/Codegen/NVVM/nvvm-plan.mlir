@@ -1,6 +1,8 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics -gptq-nvvm-plan | FileCheck %s
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan="buffer-partials=false hoist-scales=false fold-zeros=false prefetch=false load-bits=32" 2>/dev/null | FileCheck %s --check-prefix=OFF
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=reasons=true 2>/dev/null | FileCheck %s --check-prefix=WHY
+// RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f16x2 2>/dev/null | FileCheck %s --check-prefix=LANES
+// RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f32 2>/dev/null | FileCheck %s --check-prefix=SCALAR
 
 // 8192 columns are 512 tiles of 16: four for each of 132 multiprocessors, their sums in 16 registers, and room for two
 // parts of K. 32 rows leave no room for a sum of activations of their own: zero points are subtracted from codes.
@@ -51,12 +53,76 @@ func.func @ring_ragged(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: te
   return %0 : tensor<?x28672xf32>
 }
 
-// A workgroup a row; for attention one for each query head as well.
+// Offsets of groups are folded into sums of activations, which nobody has of those in a ring.
+// CHECK-LABEL: func @ring_offsets
+//   CHECK-NOT:   path = "ring"
+// WHY-LABEL: func @ring_offsets
+//       WHY:   path = "no ring: groups have offsets"
+func.func @ring_offsets(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s offsets %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16> offsets tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+
+// A single row is normalized by every workgroup; the norm is planned for more rows only, and not at all where there are none.
+// CHECK-LABEL: func @normalized
+//       CHECK:   gptq.rms_norm {{.*}} gptq.plans = [#gptq.plan<mMin = 2, mMax = 64,
+//   CHECK-NOT:   mMin = 1,
+//       CHECK:   gptq.matmul {{.*}} gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, {{.*}} path = "normalize", {{.*}} #gptq.plan<mMin = 2, {{.*}} path = "direct",
+//       CHECK:   gptq.rms_norm {{.*}} gptq.plans = []
+// WHY-LABEL: func @normalized
+//       WHY:   path = "every workgroup normalizes the row itself"
+//       WHY:   path = "rows are normalized once for all workgroups; no ring: weights are dense"
+func.func @normalized(%x: tensor<?x64xf32>, %y: tensor<1x64xf32>, %w: tensor<64xf16>, %d: tensor<64x64xf16>, %e: tensor<?x64xf16>, %f: tensor<1x64xf16>) -> (tensor<?x64xf16>, tensor<1x64xf16>) attributes {gptq.max_m = 64 : i64} {
+  %n = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>
+  %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<?x64xf16>, tensor<64x64xf16> norm_of tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>
+  %r = gptq.rms_norm ins(%y, %w : tensor<1x64xf32>, tensor<64xf16>) outs(%f : tensor<1x64xf16>) {epsilon = 1.0e-5} -> tensor<1x64xf16>
+  %1 = gptq.matmul ins(%r, %d norm_of %y, %w : tensor<1x64xf16>, tensor<64x64xf16> norm_of tensor<1x64xf32>, tensor<64xf16>) outs(%f : tensor<1x64xf16>) {epsilon = 1.0e-5} -> tensor<1x64xf16>
+  return %0, %1 : tensor<?x64xf16>, tensor<1x64xf16>
+}
+
+// A workgroup a row; for attention of one row one for each query head as well, of several tiles on the matrix unit.
 // CHECK-LABEL: func @rows
 //       CHECK:   gptq.rms_norm {{.*}} tileM = 1, tileN = 0, {{.*}} threads = 512>
-//       CHECK:   gptq.attention {{.*}} tileM = 1, tileN = 1, {{.*}} threads = 512>
+//       CHECK:   gptq.attention {{.*}} mMax = 1, {{.*}} tileM = 1, tileN = 1, {{.*}} rows = 1, {{.*}} threads = 512>
+//  CHECK-SAME:     mMin = 2, mMax = 64, {{.*}} tileM = 32, tileN = 2, {{.*}} rows = 16, {{.*}} threads = 128>
 func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<2x16x8xf16>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> attributes {gptq.max_m = 64 : i64} {
   %0 = gptq.rms_norm ins(%x, %w : tensor<?x32xf32>, tensor<32xf16>) outs(%e : tensor<?x32xf32>) {epsilon = 1.0e-5} -> tensor<?x32xf32>
   %1 = gptq.attention ins(%0 at %p : tensor<?x32xf32>) state(%c, %c : memref<2x16x8xf16>, memref<2x16x8xf16>) outs(%e : tensor<?x32xf32>) {heads = 4, kv_heads = 2, head_dim = 8, scale = 1.0} -> tensor<?x32xf32>
   return %1 : tensor<?x32xf32>
+}
+
+// A warp multiplies with all 32 columns that its threads hold; 128 tiles of them are one for each of 128 workgroups. Zero
+// points cost nothing where unpacked pairs have something subtracted anyway.
+// LANES-LABEL: func @lanes
+//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2>,
+//  LANES-SAME:   #gptq.plan<mMin = 2, mMax = 2, {{.*}} rows = 2,
+//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{.*}} rows = 4,
+//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{.*}} rows = 8,
+//  LANES-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, {{.*}} stepK = 64, stages = 2>,
+//  LANES-SAME:   #gptq.plan<mMin = 17, mMax = 512, {{.*}} tileM = 16, {{.*}} rows = 16,
+// One weight at a time: a zero point is worth folding.
+// SCALAR-LABEL: func @lanes
+//       SCALAR:   unit = "fma_f32", {{.*}} scale = "accumulator", zero = "accumulator"
+func.func @lanes(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %e: tensor<?x4096xf32>) -> tensor<?x4096xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf32>
+  return %0 : tensor<?x4096xf32>
+}
+
+// Query heads of one cache share what is loaded, eight at most; parts are workgroups of their own.
+// CHECK-LABEL: func @parts
+//       CHECK:   gptq.attention {{.*}} tileM = 1, tileN = 6, {{.*}} threads = 256, occupancy = 2>
+//       CHECK:   gptq.join_attention {{.*}} tileM = 1, {{.*}} threads = 128>
+func.func @parts(%q: tensor<1x96xf32>, %p: index, %c: memref<1x16x8xf16>, %s: tensor<5x96xf32>, %t: tensor<5x24xf32>, %e: tensor<1x96xf32>) -> tensor<1x96xf32> attributes {gptq.max_m = 1 : i64} {
+  %c0 = arith.constant 0 : index
+  %0:2 = gptq.attention ins(%q at %p part %c0 : tensor<1x96xf32>) state(%c, %c : memref<1x16x8xf16>, memref<1x16x8xf16>) outs(%s, %t : tensor<5x96xf32>, tensor<5x24xf32>) {heads = 12, kv_heads = 1, head_dim = 8, scale = 1.0, parts = 5} -> tensor<5x96xf32>, tensor<5x24xf32>
+  %1 = gptq.join_attention ins(%0#0, %0#1 : tensor<5x96xf32>, tensor<5x24xf32>) outs(%e : tensor<1x96xf32>) {heads = 12, head_dim = 8} -> tensor<1x96xf32>
+  return %1 : tensor<1x96xf32>
+}
+
+// Large heads go row by row.
+// CHECK-LABEL: func @large_heads
+//       CHECK:   mMin = 2, mMax = 64, {{.*}} tileM = 1, tileN = 1, {{.*}} rows = 1,
+func.func @large_heads(%x: tensor<?x256xf32>, %p: index, %c: memref<1x16x256xf16>, %e: tensor<?x256xf32>) -> tensor<?x256xf32> attributes {gptq.max_m = 64 : i64} {
+  %1 = gptq.attention ins(%x at %p : tensor<?x256xf32>) state(%c, %c : memref<1x16x256xf16>, memref<1x16x256xf16>) outs(%e : tensor<?x256xf32>) {heads = 1, kv_heads = 1, head_dim = 256, scale = 1.0} -> tensor<?x256xf32>
+  return %1 : tensor<?x256xf32>
 }

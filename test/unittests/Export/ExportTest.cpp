@@ -459,6 +459,73 @@ TEST_F(ExportTest, DestinationsAreReused) {
             "accumulated into");
 }
 
+// Calls of fewer rows than a dispatch is for run no workgroup of it.
+TEST_F(ExportTest, DispatchesStartAtSomeRows) {
+  auto body = [](int maxM) {
+    return R"(
+    func.func @f(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {gptq.max_m = )" +
+           std::to_string(maxM) + R"(} {
+      %c0 = arith.constant 0 : index
+      %m = tensor.dim %x, %c0 : tensor<?x4xf32>
+      %e = tensor.empty(%m) : tensor<?x4xf32>
+      %a = gptq.dispatch "a" [@kernels::@double_row] up_to [4] rows %m at %c0
+          ins(%x : tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) {m_min = 3} -> tensor<?x4xf32>
+      return %a : tensor<?x4xf32>
+    })" + kKernels;
+  };
+  OwningOpRef<ModuleOp> module = parse(body(4));
+  model::Expected<Program> program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const auto &some = program->manifest.entries[0].dispatches[0].variants;
+  ASSERT_EQ(some.size(), 2u);
+  EXPECT_EQ(some[0].mMax, 2);
+  EXPECT_EQ(some[0].workgroups(2, 0), 0);
+  EXPECT_EQ(some[1].mMax, 4);
+  EXPECT_EQ(some[1].workgroups(4, 0), 4);
+
+  // An entry that never has as many rows.
+  module = parse(body(2));
+  program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const auto &none = program->manifest.entries[0].dispatches[0].variants;
+  ASSERT_EQ(none.size(), 1u);
+  EXPECT_EQ(none[0].mMax, 2);
+  EXPECT_EQ(none[0].workgroups(2, 0), 0);
+}
+
+// What a call is made with may be a destination: the next call finds it there.
+TEST_F(ExportTest, InputsAreDestinations) {
+  auto body = [](const char *input) {
+    return std::string(R"(
+    func.func @f(%x: tensor<1x4xf32>, %y: tensor<1x4xf32>) -> tensor<1x4xf32> attributes {gptq.max_m = 1} {
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %e = tensor.empty() : tensor<1x4xf32>
+      %a = gptq.dispatch "a" [@kernels::@double_row] up_to [64] rows %c1 at %c0
+          ins()") +
+           input +
+           R"( : tensor<1x4xf32>) outs(%x : tensor<1x4xf32>) -> tensor<1x4xf32>
+      %b = gptq.dispatch "b" [@kernels::@double_row] up_to [64] rows %c1 at %c0
+          ins(%y : tensor<1x4xf32>) outs(%e : tensor<1x4xf32>) -> tensor<1x4xf32>
+      return %b : tensor<1x4xf32>
+    })" + kKernels;
+  };
+  OwningOpRef<ModuleOp> module = parse(body("%y"));
+  model::Expected<Program> program = buildProgram(*module);
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  const model::ManifestArgument &left =
+      program->manifest.entries[0].dispatches[0].args[1];
+  EXPECT_EQ(left.kind, model::ManifestArgument::Kind::Input);
+  EXPECT_EQ(left.index, 0);
+
+  module = parse(body("%x"));
+  program = buildProgram(*module);
+  ASSERT_FALSE(program.ok());
+  EXPECT_EQ(program.status().message(),
+            "entry 'f', dispatch 'a': expects no tensor to be both input and "
+            "destination");
+}
+
 // Buffers that live at the same time never overlap, and the arena is no larger
 // than it must be for a chain.
 TEST(PlanArena, NeverOverlaps) {

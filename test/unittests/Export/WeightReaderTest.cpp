@@ -257,8 +257,13 @@ TEST_F(WeightReaderTest, ProductsAndQuotients) {
             (std::vector<float>{6, -1, 0, 2.5}));
   EXPECT_EQ(readAs<float>(sources +
                           "gptq.weight @w : tensor<2x2xf32> = "
-                          "#gptq.product<@top, @fine, least = 0.125 : f64>"),
-            (std::vector<float>{6, -1, 0.125, 2.5}));
+                          "#gptq.product<@top, @fine, isNegated = true>"),
+            (std::vector<float>{-6, 1, -0.0f, -2.5}));
+  EXPECT_EQ(readAs<float>(sources + "gptq.weight @side : tensor<2x1xf16> = " +
+                          dataAttr("2x1xf16") +
+                          "\ngptq.weight @w : tensor<2x2xf32> = "
+                          "#gptq.product<@side, @fine>"),
+            (std::vector<float>{6, -4, 0, 2.5}));
   EXPECT_EQ(readAs<float>(sources + "gptq.weight @w : tensor<2x2xf32> = "
                                     "#gptq.quotient<@all, @fine>"),
             (std::vector<float>{2.0f / 3, -0.25f, 0, -0.8f}));
@@ -266,6 +271,52 @@ TEST_F(WeightReaderTest, ProductsAndQuotients) {
                            "#gptq.quotient<@fine, @all>"),
             Bytes());
   EXPECT_EQ(error, "weight 'w': expected quotients from 0 to 15, found -4");
+}
+
+TEST_F(WeightReaderTest, DequantizedTables) {
+  // Scales 2, -1, 0.5, 1; offsets 0.25, 0, -4, 8; codes 9, 8, 0, 15 twice.
+  writeData<uint8_t>({0x00, 0x40, 0x00, 0xBC, 0x00, 0x38, 0x00,
+                      0x3C, 0x00, 0x34, 0x00, 0x00, 0x00, 0xC4,
+                      0x00, 0x48, 0x89, 0xF0, 0x89, 0xF0});
+  std::string sources =
+      "gptq.weight @s : tensor<2x2xf16> = " + dataAttr("2x2xf16") +
+      "\ngptq.weight @o : tensor<2x2xf16> = " + dataAttr("2x2xf16", 8) +
+      "\ngptq.weight @c : tensor<2x4xi4> = #gptq.codes<" +
+      dataAttr("2x2xi8", 16) + ", bits = 4, packing = columns>\n";
+  EXPECT_EQ(readAs<float>(sources + "gptq.weight @w : tensor<2x4xf32> = "
+                                    "#gptq.dequantized<@c, @s, zeroPoint = 8, "
+                                    "groupSize = 2>"),
+            (std::vector<float>{2, 0, 8, -7, 0.5, 0, -8, 7}));
+  EXPECT_EQ(readAs<float>(sources +
+                          "gptq.weight @w : tensor<2x4xf32> = "
+                          "#gptq.dequantized<@c, @s, offsets = @o, zeroPoint = "
+                          "8, groupSize = 2>"),
+            (std::vector<float>{2.25, 0.25, 8, -7, -3.5, -4, 0, 15}));
+  read(sources + "gptq.weight @w : tensor<2x4xf32> = #gptq.dequantized<@c, "
+                 "@s, zeroPoint = 8, groupSize = 4>");
+  EXPECT_EQ(error, "weight 'w': expected its source 's' to be numbers of its "
+                   "rank with 1 columns, found tensor<2x2xf16>");
+}
+
+TEST_F(WeightReaderTest, DeinterleavePutsHalvesTogether) {
+  writeData<int32_t>({0, 10, 1, 11, 2, 12, 3, 13});
+  std::string source =
+      "gptq.weight @s : tensor<8xi32> = " + dataAttr("8xi32") +
+      "\ngptq.weight @o : tensor<8xi32> = #gptq.deinterleave<run = 4>\n";
+  EXPECT_EQ(readAs<int32_t>(source + "gptq.weight @w : tensor<8xi32> = "
+                                     "#gptq.gather<@s, order = @o, dim = 0>"),
+            (std::vector<int32_t>{0, 1, 10, 11, 2, 3, 12, 13}));
+}
+
+TEST_F(WeightReaderTest, ABitNamedAgainCountsAtBothPlaces) {
+  // Rows 2 and 3 lie nine nibbles after rows 0 and 1.
+  writeData<uint8_t>({0x01, 0x02, 0, 0, 0x30, 0x40, 0, 0});
+  EXPECT_EQ(read("gptq.weight @w : tensor<4x1xi4> = #gptq.codes<" +
+                 dataAttr("1x8xi8") +
+                 ", bits = 4, packing = columns, transposed = true, record = "
+                 "8, planes = [#gptq.plane<bits = 4, offset = 0, order = \"k1 "
+                 "k0 _ k1\">]>"),
+            (Bytes{1, 2, 3, 4}));
 }
 
 TEST_F(WeightReaderTest, ArgsortIsStableAndCountsNegativesFromTheEnd) {

@@ -25,6 +25,8 @@ namespace mlir::gptq {
 /// the attributes it takes over: grid, threads, workgroup memory.
 struct KernelSignature {
   SmallVector<Type> arguments;
+  /// Whether each of the buffers is a weight.
+  SmallVector<bool> weights;
   NamedAttrList attributes;
 
   /// Buffers of the kernel that are not workgroup memory.

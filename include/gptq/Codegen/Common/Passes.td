@@ -30,6 +30,56 @@ def NarrowActivationsPass : Pass<"gptq-narrow-activations", "::mlir::ModuleOp"> 
   let options = [Option<"type", "type", "std::string", "\"auto\"", "Element type: f16, bf16, or auto: bf16 where dense weights are">];
 }
 
+def ApplyPlanFilePass : Pass<"gptq-apply-plan-file", "::mlir::ModuleOp"> {
+  let summary = "Replaces plans by those that a file gives";
+  let description = [{
+    Before: ops have the plans of their target's planner. After: those that an entry of `file` describes have the entry's plans. The file is
+    text, one dictionary behind another; `op` and `plans` must be there, and whatever else an entry names must be so of an op:
+
+    ```mlir
+    {op = "dequant_matmul", target = "sm_90a", n = 4096, k = 4096, bits = 4, group_size = 128, plans = [
+      #gptq.plan<mMin = 1, mMax = 8, …>,
+      #gptq.plan<mMin = 9, mMax = 512, …>]}
+    ```
+
+    The first entry that matches an op counts. Entries for other targets are left alone, those that match nothing are warned of. A plan that the
+    target cannot honour, or that names what nothing reads, is an error. `gptq-compile --write-plan` writes such a file.
+  }];
+  let options = [Option<"file", "file", "std::string", "", "The plan file">,
+                 Option<"target", "target", "std::string", "\"x86-64-v3\"", "Name of the target">];
+}
+
+def AddNextPass : Pass<"gptq-add-next", "::mlir::ModuleOp"> {
+  let summary = "Adds the entry that chooses the next token";
+  let description = [{
+    Before: an entry `generate`, tokens to the last row's logits. After: beside it an entry `next`, the same for one token, all shapes static, which
+    also finds the most likely token (`gptq.argmax` over `parts` parts of the vocabulary, then `gptq.choose_token`) and leaves it where
+    the next call reads it. Its results are the token and the logits. For devices that repeat an entry by themselves.
+  }];
+  let dependentDialects = ["GPTQDialect", "arith::ArithDialect", "func::FuncDialect", "tensor::TensorDialect"];
+  let options = [Option<"parts", "parts", "int64_t", "132", "Parts of the vocabulary, at most">];
+}
+
+def SplitContextPass : Pass<"gptq-split-context", "::mlir::ModuleOp"> {
+  let summary = "Splits the attention of one row over parts of the context";
+  let description = [{
+    Before: `gptq.attention` of one row, all of its context at once. After: attention in `parts`, as many as give each of `workgroups` a head of
+    the caches and a part, but 64 at most and none for less than 64 positions of the context, and a `gptq.join_attention` of what they found. Attention over a varying number of rows is left alone.
+  }];
+  let dependentDialects = ["GPTQDialect", "arith::ArithDialect", "tensor::TensorDialect"];
+  let options = [Option<"workgroups", "workgroups", "int64_t", "264", "Workgroups that can run at a time">];
+}
+
+def FuseRotaryPass : Pass<"gptq-fuse-rotary", "::mlir::ModuleOp"> {
+  let summary = "Rotates and appends where attention reads";
+  let description = [{
+    Before: `gptq.rotary_append` of one row, whose queries one `gptq.attention` reads. After: that attention rotates them, and the key, by itself and
+    appends to the caches. With several rows every workgroup would need keys that others rotate: these are left alone, as is
+    attention with other readers of the rotated queries, and rotations of a part of each head.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
 def PackWeightsPass : Pass<"gptq-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Gives every weight the layout its plan's unit reads";
   let description = [{
@@ -46,16 +96,18 @@ def FormDispatchesPass : Pass<"gptq-form-dispatches", "::mlir::ModuleOp"> {
   let description = [{
     Before: entry functions of planned ops. After: each op is a `gptq.dispatch` of kernel functions in the nested module `@kernels`, one per
     plan; a kernel takes buffers, M and the position, and holds the one op on tensors, with the slices it reads. A kernel for M = 1 has that
-    as a constant. Ops that differ only in their weights share kernels.
+    as a constant. Activations with several slots a row are one matrix to a kernel. Ops that differ only in their weights share kernels.
   }];
-  let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "func::FuncDialect"];
+  let dependentDialects = ["GPTQDialect", "affine::AffineDialect", "bufferization::BufferizationDialect", "func::FuncDialect",
+                           "memref::MemRefDialect"];
 }
 
 def TileToWorkgroupsPass : InterfacePass<"gptq-tile-to-workgroups", "::mlir::FunctionOpInterface"> {
   let summary = "Splits a kernel's op over workgroups";
   let description = [{
     Before: the kernel's op works on everything. After: an `scf.forall`, mapped to workgroups, over tiles of `tileM` rows and
-    `tileN` columns (one cache head at a time for attention); a size of 0 leaves that dimension whole.
+    `tileN` columns (one cache head at a time for attention); a size of 0 leaves that dimension whole. An op on runs of rows, each of one
+    expert, becomes an op on the rows of one run, with the weight of its expert, in a loop over tiles of `tileM` of them.
   }];
   let dependentDialects = ["scf::SCFDialect", "affine::AffineDialect", "tensor::TensorDialect", "gpu::GPUDialect"];
 }
@@ -84,7 +136,8 @@ def PromoteActivationsPass : InterfacePass<"gptq-promote-activations", "::mlir::
     Before: a tiled matmul whose plan says `path = promote` reads its activations where they lie, through its permutation if it has one. After:
     a `gptq.stage` copies them once, in the order they are read, into workgroup memory, and `perm` is gone. Packed weights are read once and
     stay put. With `path = split` a `gptq.stage_split` also writes them there as bytes and units, which the matmul is given beside them;
-    only permuted ones are copied as well. A tile larger than `max-bytes` is left alone and reported as a missed remark.
+    only permuted ones are copied as well. A tile larger than `max-bytes` is left alone and reported as a missed remark. With
+    `path = normalize` a `gptq.rms_norm` of what the activations are the norm of (`norm_of`) writes them there.
   }];
   let dependentDialects = ["GPTQDialect", "bufferization::BufferizationDialect", "gpu::GPUDialect"];
   let options = [Option<"maxBytes", "max-bytes", "int64_t", "1048576", "Workgroup memory the copy may use, in bytes">];
@@ -122,11 +175,21 @@ def VectorizePass : InterfacePass<"gptq-vectorize", "::mlir::FunctionOpInterface
   let summary = "Lowers model ops on tiles to vectors";
   let description = [{
     Before: model ops on buffers. After: loops over vectors of the plan's `lanes`; a matmul is a loop over groups around
-    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales and zero points applied to each weight. With `scalar` vectors have one
+    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales, zero points and offsets applied to each weight. With `scalar` vectors have one
     element: the same arithmetic, one weight at a time.
   }];
   let dependentDialects = ["GPTQDialect", "scf::SCFDialect", "vector::VectorDialect", "math::MathDialect", "memref::MemRefDialect", "gpu::GPUDialect"];
   let options = [Option<"scalar", "scalar", "bool", "false", "Use vectors of one element">];
+}
+
+def FoldOffsetsPass : InterfacePass<"gptq-fold-offsets", "::mlir::FunctionOpInterface"> {
+  let summary = "Adds offsets once per group instead of once per weight";
+  let description = [{
+    Before: `gptq.group_dot` with an `offset`. After: the sum of the group's activations times the offset is added to the accumulator it starts
+    from: sum of (w + o)*x = sum of w*x + o * sum of x. Run it before gptq-hoist-scales, which leaves an op with an offset alone: the scale does
+    not multiply it.
+  }];
+  let dependentDialects = ["GPTQDialect", "vector::VectorDialect", "arith::ArithDialect"];
 }
 
 def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInterface"> {

@@ -19,33 +19,44 @@ namespace mlir::gptq {
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
 
+/// `plan` for another range of M.
+PlanAttr withRows(PlanAttr plan, int64_t mMin, int64_t mMax);
+
 /// A plan, and why each field that is not the plain choice is as it is.
 struct ReasonedPlan {
   PlanAttr plan;
   DictionaryAttr reasons;
 };
 
-/// Plans every op of the entries of `module` that has no plans yet: one for each
-/// range of M, which ends where `ends` says (ascending; the largest M of the
-/// entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
+/// Plans every op of the entries of `module` that has no plans yet: one for
+/// each range of M, which ends where `ends` says (ascending; the largest M of
+/// the entry follows by itself), chosen by `choose(op, mMin, mMax)`. An op on a
 /// fixed number of rows is planned for these only.
 void planOps(ModuleOp module, bool withReasons,
              function_ref<SmallVector<int64_t>(Operation *)> ends,
              function_ref<ReasonedPlan(Operation *, int64_t, int64_t)> choose);
 
+/// Takes from norms the plans for ranges of M in which every kernel that wants
+/// the norm computes it itself (`path = normalize`).
+void dropUnreadPlans(ModuleOp module);
+
 /// A layout of `bits`-bit elements as an attribute.
 LayoutAttr toAttr(MLIRContext *ctx, const ::gptq::WeightLayout &layout,
                   int64_t bits);
 
-/// On an argument of a kernel, as a unit attribute: it is a weight, which no
-/// kernel writes.
-inline constexpr llvm::StringLiteral kWeightAttr = "gptq.weight";
-
 /// Whether `buffer` is a weight of the kernel it is used in, or a part of one.
 bool isWeight(Value buffer);
 
-/// Whether `plan` multiplies with a matrix unit.
+/// On a load that stays where its value is used: the cache has it, and
+/// registers for it are few.
+inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
+
+/// The unit that `plan` multiplies with; null if there is none.
+const ::gptq::UnitInfo *unitOf(PlanAttr plan);
+/// Whether that is a matrix unit, and whether it is one that the threads of a
+/// warp with a column each are.
 bool usesMatrixUnit(PlanAttr plan);
+bool usesLanes(PlanAttr plan);
 
 /// Finds the unit of this name among all targets' units with `lanes` lanes;
 /// null if there is none.

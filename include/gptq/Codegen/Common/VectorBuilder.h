@@ -250,17 +250,25 @@ public:
         .getShuffleResult();
   }
 
-  /// An f32 buffer in workgroup memory.
-  Value workgroupBuffer(ArrayRef<int64_t> shape) {
+  /// A buffer in workgroup memory, of f32 where nothing else is said.
+  Value workgroupBuffer(ArrayRef<int64_t> shape, Type element = Type()) {
     auto space =
         gpu::AddressSpaceAttr::get(getContext(), gpu::AddressSpace::Workgroup);
     return memref::AllocOp::create(
-        *this, MemRefType::get(shape, getF32Type(), MemRefLayoutAttrInterface(),
-                               space));
+        *this, MemRefType::get(shape, element ? element : getF32Type(),
+                               MemRefLayoutAttrInterface(), space));
+  }
+
+  /// Waits until all threads of the workgroup have written what they had to.
+  void barrier() {
+    if (threads > 1)
+      gpu::BarrierOp::create(*this);
   }
 
   /// Runs `body` on the first of the threads that share the work.
   void onFirstThread(function_ref<void()> body) {
+    if (threads == 1)
+      return body();
     Value isFirst = arith::CmpIOp::create(*this, arith::CmpIPredicate::eq,
                                           thread, index(0));
     auto only = scf::IfOp::create(*this, isFirst);

@@ -27,6 +27,10 @@ namespace mlir::gptq {
 /// `k0` are then 0.
 inline constexpr llvm::StringLiteral kImageAttr = "gptq.image";
 
+/// On an `scf.if` that gives the threads of a workgroup different work: each of
+/// its branches is taken in every workgroup.
+inline constexpr llvm::StringLiteral kRolesAttr = "gptq.roles";
+
 } // namespace mlir::gptq
 
 #endif // GPTQ_CODEGEN_NVVM_NVVMOPS_H

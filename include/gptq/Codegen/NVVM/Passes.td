@@ -25,7 +25,9 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
     Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
     Option<"ring", "ring", "bool", "true", "Let plans for many rows pass operands through a ring in shared memory">,
+    Option<"normalize", "normalize", "bool", "true", "Let plans normalize one row in every workgroup">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
+    Option<"unit", "unit", "std::string", "\"\"", "Arithmetic unit of `chip` that multiplies, by its name; empty: its first, the matrix unit">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
 }
@@ -67,12 +69,41 @@ def NVVMLowerGroupDotPass : InterfacePass<"gptq-nvvm-lower-group-dot", "::mlir::
                            "gpu::GPUDialect", "math::MathDialect", "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
 }
 
+def NVVMSelectHalfMathPass : InterfacePass<"gptq-nvvm-select-half-math", "::mlir::FunctionOpInterface"> {
+  let summary = "Multiplies pairs of weights in packed halves";
+  let description = [{
+    Before: `gptq.group_dot` of a unit that multiplies pairs (`fma_f16x2`), a column for each thread. After: loads of packed words and of
+    activations, an exponent set over two codes at a time, and `math.fma` and `arith.addf` on `vector<2xf16>` or `vector<2xbf16>`, whose sums
+    are widened and added in f32 every `f16-rows` or `bf16-rows` rows of K: so often that they stay within 0.35 % (1.6 % for bf16) of the sum of
+    magnitudes. All products of a block that read the same activations are lowered together. What is left is `gptq-nvvm-lower-vector-dot`'s,
+    which multiplies one weight at a time.
+  }];
+  let dependentDialects = ["vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect", "math::MathDialect",
+                           "LLVM::LLVMDialect"];
+  let options = [
+    Option<"bf16", "bf16", "bool", "true", "Whether the chip multiplies pairs of bf16 (sm_80 and later)">,
+    Option<"f16Rows", "f16-rows", "int64_t", "32", "Rows of K that are summed in f16, a multiple of 8">,
+    Option<"bf16Rows", "bf16-rows", "int64_t", "8", "Rows of K that are summed in bf16, a multiple of 8">,
+  ];
+}
+
+def NVVMLowerVectorDotPass : InterfacePass<"gptq-nvvm-lower-vector-dot", "::mlir::FunctionOpInterface"> {
+  let summary = "Lowers group_dot to f32 arithmetic, a column for each thread";
+  let description = [{
+    Before: `gptq.group_dot` and `gptq.group_sum` of units whose threads hold a column each (`fma_f32`, and `fma_f16x2` where
+    `gptq-nvvm-select-half-math` left them). After: loads of packed words and of activations; each code is shifted, masked, converted to f32 and
+    multiplied. A sum of activations is shared by the threads of the warp.
+  }];
+  let dependentDialects = ["vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect", "math::MathDialect"];
+}
+
 def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mlir::FunctionOpInterface"> {
   let summary = "Lets a kernel start before the one in front of it has ended";
   let description = [{
     Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
-    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight` of the kernel's
-    arguments), whose loads at its beginning go ahead; where branches differ, each waits for itself. `gptq.overlap` says so on the kernel;
+    waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight`). Loads of weights
+    outside of loops (gptq-prefetch-operands puts some there) go ahead. Where threads have different work (gptq-nvvm-form-rings), those that
+    only copy weights do not wait. `gptq.overlap` says so on the kernel;
     sm_90 and later.
   }];
   let dependentDialects = ["NVVM::NVVMDialect"];

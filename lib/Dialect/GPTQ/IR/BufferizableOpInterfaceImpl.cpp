@@ -79,5 +79,13 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
     StageSplitOp::attachInterface<ModelOpBufferization<StageSplitOp>>(*ctx);
     RotaryAppendOp::attachInterface<ModelOpBufferization<RotaryAppendOp>>(*ctx);
     AttentionOp::attachInterface<ModelOpBufferization<AttentionOp>>(*ctx);
+    JoinAttentionOp::attachInterface<ModelOpBufferization<JoinAttentionOp>>(
+        *ctx);
+    ArgmaxOp::attachInterface<ModelOpBufferization<ArgmaxOp>>(*ctx);
+    ChooseTokenOp::attachInterface<ModelOpBufferization<ChooseTokenOp>>(*ctx);
+    RouteOp::attachInterface<ModelOpBufferization<RouteOp>>(*ctx);
+    GroupRowsOp::attachInterface<ModelOpBufferization<GroupRowsOp>>(*ctx);
+    GatherRowsOp::attachInterface<ModelOpBufferization<GatherRowsOp>>(*ctx);
+    CombineRowsOp::attachInterface<ModelOpBufferization<CombineRowsOp>>(*ctx);
   });
 }

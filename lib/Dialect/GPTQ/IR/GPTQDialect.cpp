@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "mlir/IR/DialectResourceBlobManager.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
 
@@ -34,6 +35,20 @@ void GPTQDialect::initialize() {
 #define GET_OP_LIST
 #include "gptq/Dialect/GPTQ/IR/GPTQOps.cpp.inc"
       >();
+}
+
+std::optional<StringRef> mlir::gptq::findTokenizerFile(ModuleOp module,
+                                                       StringRef name) {
+  auto tokenizer = module->getAttrOfType<DictionaryAttr>(kTokenizerAttr);
+  auto contents = tokenizer ? tokenizer.getAs<DictionaryAttr>("contents")
+                            : DictionaryAttr();
+  auto file =
+      contents ? contents.getAs<DenseResourceElementsAttr>(name) : nullptr;
+  AsmResourceBlob *blob = file ? file.getRawHandle().getBlob() : nullptr;
+  if (!blob)
+    return std::nullopt;
+  ArrayRef<char> bytes = blob->getData();
+  return StringRef(bytes.data(), bytes.size());
 }
 
 int64_t DataAttr::getByteSize() const {
@@ -95,8 +110,7 @@ std::optional<OrderBits> OrderBits::parse(StringAttr text) {
     const Dim dim = name[0] == 'k' ? Row : Column;
     unsigned bit;
     if ((name[0] != 'k' && name[0] != 'n') ||
-        name.drop_front().getAsInteger(10, bit) || bit >= kMaxBits ||
-        (seen[dim] >> bit & 1))
+        name.drop_front().getAsInteger(10, bit) || bit >= kMaxBits)
       return std::nullopt;
     seen[dim] |= uint64_t(1) << bit;
     order.places.push_back({dim, bit});
@@ -162,7 +176,7 @@ LogicalResult CodesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     std::optional<OrderBits> order = OrderBits::parse(plane.getOrder());
     if (!order)
       return emitError() << "expects an order to name bits k0, k1, … and n0, "
-                            "n1, … once, but found "
+                            "n1, … from 0 on, but found "
                          << plane.getOrder();
     if (!first)
       first = order;
@@ -182,6 +196,14 @@ LogicalResult CodesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (sum != bits)
     return emitError() << "expects planes of " << bits
                        << " bits together, but found " << sum;
+  return success();
+}
+
+LogicalResult
+DeinterleaveAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                         int64_t run) {
+  if (run < 2 || run % 2 != 0)
+    return emitError() << "expects a run of two halves, but found " << run;
   return success();
 }
 
@@ -298,7 +320,8 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
     return emitError() << "expects " << field << " to be one of "
                        << llvm::join(allowed, ", ") << ", but found " << value;
   };
-  if (failed(oneOf("path", path, {"direct", "promote", "split", "ring"})) ||
+  if (failed(oneOf("path", path,
+                   {"direct", "promote", "split", "normalize", "ring"})) ||
       failed(oneOf("partials", partials, {"global", "shared"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))

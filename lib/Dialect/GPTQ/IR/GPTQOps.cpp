@@ -123,6 +123,15 @@ LogicalResult WeightOp::verify() {
       return emitOpError("expects i32 data of its own shape to sort");
     return success();
   }
+  if (auto stack = dyn_cast<StackAttr>(init)) {
+    if (type.getRank() < 2 ||
+        type.getDimSize(0) != int64_t(stack.getParts().size()) ||
+        !llvm::all_of(stack.getParts(), llvm::IsaPred<FlatSymbolRefAttr>))
+      return emitOpError("expects a type whose first dimension counts the ")
+             << stack.getParts().size() << " weights it stacks, but found "
+             << type;
+    return success();
+  }
   if (isa<PlusAttr>(init) && !type.getElementType().isF32())
     return emitOpError("expects sums of f32, but found ") << type;
   if (auto dealt = dyn_cast<DealtAttr>(init)) {
@@ -142,13 +151,21 @@ LogicalResult WeightOp::verify() {
              << factors.size() << " factors for " << type;
     return success();
   }
-  if (isa<ConcatAttr, GatherAttr, PackedAttr, PlusAttr, ProductAttr,
-          QuotientAttr>(init))
+  if (auto order = dyn_cast<DeinterleaveAttr>(init)) {
+    if (type.getRank() != 1 || !type.getElementType().isInteger(32) ||
+        type.getDimSize(0) % order.getRun() != 0)
+      return emitOpError("expects an order of type i32 [N], N in runs of ")
+             << order.getRun() << ", but found " << type;
+    return success();
+  }
+  if (isa<ConcatAttr, DequantizedAttr, GatherAttr, PackedAttr, PlusAttr,
+          ProductAttr, QuotientAttr>(init))
     return success();
   return emitOpError("expects init to be a view of data (#gptq.data, "
                      "#gptq.codes, #gptq.product, #gptq.quotient, "
-                     "#gptq.argsort, #gptq.concat, #gptq.plus, #gptq.dealt, "
-                     "#gptq.gather, #gptq.rotary or #gptq.packed), but found ")
+                     "#gptq.dequantized, #gptq.argsort, #gptq.deinterleave, "
+                     "#gptq.concat, #gptq.plus, #gptq.dealt, #gptq.gather, "
+                     "#gptq.rotary, #gptq.stack or #gptq.packed), but found ")
          << init;
 }
 
@@ -205,23 +222,26 @@ static int64_t epilogueColumns(Epilogue epilogue, int64_t n) {
   return isGated(epilogue) ? n / 2 : n;
 }
 
-int64_t DequantMatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+/// The last dimension: columns of activations.
+static int64_t columnsOf(Value v) { return shaped(v).getShape().back(); }
+
+int64_t DequantMatmulOp::getK() { return columnsOf(getLhs()); }
 
 int64_t DequantMatmulOp::getN() {
   if (!getLayout())
-    return shaped(getCodes()).getDimSize(1);
-  int64_t n = shaped(getInits()[0]).getDimSize(1);
+    return columnsOf(getCodes());
+  int64_t n = columnsOf(getInits()[0]);
   if (ShapedType::isDynamic(n))
     return n;
   return isGated(getEpilogue()) ? 2 * n : n;
 }
 
-int64_t MatmulOp::getK() { return shaped(getLhs()).getDimSize(1); }
+int64_t MatmulOp::getK() { return columnsOf(getLhs()); }
 
 int64_t MatmulOp::getN() {
   if (!getLayout())
-    return shaped(getWeight()).getDimSize(0);
-  int64_t n = shaped(getInits()[0]).getDimSize(1);
+    return shaped(getWeight()).getDimSize(getRuns() ? 1 : 0);
+  int64_t n = columnsOf(getInits()[0]);
   if (ShapedType::isDynamic(n))
     return n;
   return isGated(getEpilogue()) ? 2 * n : n;
@@ -238,8 +258,65 @@ static LogicalResult checkSplit(Operation *op, Value bytes, Value units,
                   "ceil(K / group_size)");
 }
 
+/// Checks what the activations of `op` are the norm of.
+template <typename OpTy> static LogicalResult checkNormOf(OpTy op) {
+  if (bool(op.getSource()) != bool(op.getNorm()) ||
+      bool(op.getSource()) != bool(op.getEpsilon()))
+    return op.emitOpError("expects norm_of together with epsilon");
+  if (!op.getSource())
+    return success();
+  for (int64_t dim = 0; dim < 2; ++dim)
+    if (failed(checkDim(op, "norm_of", op.getSource(), dim,
+                        shaped(op.getLhs()).getDimSize(dim), "as in lhs")))
+      return failure();
+  return checkDim(op, "the weight of norm_of", op.getNorm(), 0, op.getK(),
+                  "K, as in lhs");
+}
+
+/// Checks that all dimensions but the last of `init` are those of `lhs`, and
+/// that each of `weights`, with its rank, has with `runs` one more dimension in
+/// front that counts the same experts.
+static LogicalResult
+checkExperts(Operation *op, Value lhs, Value init, Value runs,
+             ArrayRef<std::tuple<StringRef, Value, int64_t>> weights) {
+  const int64_t rowRank = shaped(lhs).getRank();
+  if (rowRank != shaped(init).getRank())
+    return op->emitOpError("expects lhs and init of one rank, but found ")
+           << lhs.getType() << " and " << init.getType();
+  if (!runs && rowRank != 2 && !isa<StageOp>(op))
+    return op->emitOpError("expects runs with several slots a row, but found "
+                           "none with lhs of type ")
+           << lhs.getType();
+  for (int64_t dim = 0; dim < rowRank - 1; ++dim)
+    if (failed(checkDim(op, "init", init, dim, shaped(lhs).getDimSize(dim),
+                        dim == 0 ? "M, as in lhs" : "S, as in lhs")))
+      return failure();
+  const int64_t front = runs ? 1 : 0;
+  int64_t experts = ShapedType::kDynamic;
+  if (Value first = std::get<1>(weights.front()); runs && first)
+    experts = shaped(first).getDimSize(0);
+  for (auto [name, value, plain] : weights) {
+    if (!value)
+      continue;
+    if (shaped(value).getRank() != plain + front)
+      return op->emitOpError("expects ") << name << " of rank " << plain + front
+                                         << ", but found " << value.getType();
+    if (runs &&
+        failed(checkDim(op, name, value, 0, experts, "one of each expert")))
+      return failure();
+  }
+  if (!runs)
+    return success();
+  if (failed(checkDim(op, "runs", runs, 0,
+                      ShapedType::isDynamic(experts) ? experts : experts + 1,
+                      "experts + 1")) ||
+      failed(checkDim(op, "runs", runs, 1, 2, "expert and first row")))
+    return failure();
+  return success();
+}
+
 LogicalResult DequantMatmulOp::verify() {
-  if (failed(checkInits(*this, 1)))
+  if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
   int64_t k = getK();
   Operation *op = *this;
@@ -252,57 +329,60 @@ LogicalResult DequantMatmulOp::verify() {
     return emitOpError("expects zeros or zero_point");
   if (getGIdx() && getPerm())
     return emitOpError("expects g_idx or perm, not both");
+  const int64_t rank = getLayout() ? 3 : 2, front = getRuns() ? 1 : 0;
+  if (failed(checkExperts(op, getLhs(), getInits()[0], getRuns(),
+                          {{"codes", getCodes(), rank},
+                           {"scales", getScales(), rank},
+                           {"zeros", getZeros(), rank},
+                           {"offsets", getOffsets(), rank},
+                           {"g_idx", getGIdx(), 1},
+                           {"perm", getPerm(), 1},
+                           {"bias", getBias(), 1}})))
+    return failure();
   if (LayoutAttr layout = getLayoutAttr()) {
-    if (shaped(getCodes()).getRank() != 3 || shaped(getScales()).getRank() != 3)
-      return emitOpError(
-          "expects packed codes and scales of rank 3 with a layout");
     if (layout.getBits() != int64_t(getBits()))
       return emitOpError("expects a layout of ")
              << getBits() << "-bit elements, but found " << layout.getBits();
-    if (failed(checkDim(op, "codes", getCodes(), 1,
+    if (failed(checkDim(op, "codes", getCodes(), front + 1,
                         layout.blocksOf(k, getGroupSize()),
                         "blocks along K")) ||
-        failed(checkDim(op, "codes", getCodes(), 2, layout.getBlockBits() / 32,
-                        "words of a block")))
+        failed(checkDim(op, "codes", getCodes(), front + 2,
+                        layout.getBlockBits() / 32, "words of a block")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
-          {"zeros", getZeros()}})
-      if (failed(checkDim(op, name, value, 1, groups, "groups")) ||
-          failed(checkDim(op, name, value, 2, layout.getBlockN(), "blockN")))
+          {"zeros", getZeros()},
+          {"offsets", getOffsets()}})
+      if (failed(checkDim(op, name, value, front + 1, groups, "groups")) ||
+          failed(checkDim(op, name, value, front + 2, layout.getBlockN(),
+                          "blockN")))
         return failure();
   } else {
-    if (shaped(getCodes()).getRank() != 2 ||
-        shaped(getScales()).getRank() != 2 ||
-        (getZeros() && shaped(getZeros()).getRank() != 2))
-      return emitOpError(
-          "expects matrices of codes, scales and zeros without a layout");
     int64_t n = getN();
     if (!shaped(getCodes()).getElementType().isInteger(getBits()))
       return emitOpError("expects codes of ")
              << getBits() << " bits, but found "
              << shaped(getCodes()).getElementType();
-    if (failed(checkDim(op, "codes", getCodes(), 0, k, "K, as in lhs")))
+    if (failed(checkDim(op, "codes", getCodes(), front, k, "K, as in lhs")))
       return failure();
     for (auto [name, value] :
          {std::pair<StringRef, Value>("scales", getScales()),
-          {"zeros", getZeros()}}) {
-      if (failed(
-              checkDim(op, name, value, 0, groups, "ceil(K / group_size)")) ||
-          failed(checkDim(op, name, value, 1, n, "N, as in codes")))
+          {"zeros", getZeros()},
+          {"offsets", getOffsets()}}) {
+      if (failed(checkDim(op, name, value, front, groups,
+                          "ceil(K / group_size)")) ||
+          failed(checkDim(op, name, value, front + 1, n, "N, as in codes")))
         return failure();
     }
-    if (failed(checkDim(op, "init", getInits()[0], 1,
-                        epilogueColumns(getEpilogue(), n),
-                        "N after the epilogue")))
+    if (failed(checkDim(
+            op, "init", getInits()[0], shaped(getInits()[0]).getRank() - 1,
+            epilogueColumns(getEpilogue(), n), "N after the epilogue")))
       return failure();
-    if (failed(checkDim(op, "bias", getBias(), 0, n, "N")))
+    if (failed(checkDim(op, "bias", getBias(), front, n, "N")))
       return failure();
   }
-  if (failed(checkDim(op, "g_idx", getGIdx(), 0, k, "K, as in lhs")) ||
-      failed(checkDim(op, "perm", getPerm(), 0, k, "K, as in lhs")) ||
-      failed(checkDim(op, "init", getInits()[0], 0,
-                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+  if (failed(checkDim(op, "g_idx", getGIdx(), front, k, "K, as in lhs")) ||
+      failed(checkDim(op, "perm", getPerm(), front, k, "K, as in lhs")))
     return failure();
   if (getBytes() &&
       failed(checkSplit(op, getBytes(), getUnits(), k, getGroupSize())))
@@ -340,24 +420,23 @@ LogicalResult DequantizeOp::verify() {
 }
 
 LogicalResult MatmulOp::verify() {
-  if (failed(checkInits(*this, 1)))
+  if (failed(checkInits(*this, 1)) || failed(checkNormOf(*this)))
     return failure();
   Operation *op = *this;
-  int64_t rank = shaped(getWeight()).getRank();
-  if (rank != (getLayout() ? 3 : 2))
-    return emitOpError("expects a weight of rank ")
-           << (getLayout() ? 3 : 2) << ", but found " << rank;
+  const int64_t front = getRuns() ? 1 : 0;
   LayoutAttr layout = getLayoutAttr();
-  if (failed(checkDim(op, "weight", getWeight(), 1,
+  if (failed(checkExperts(
+          op, getLhs(), getInits()[0], getRuns(),
+          {{"weight", getWeight(), layout ? 3 : 2}, {"bias", getBias(), 1}})) ||
+      failed(checkDim(op, "weight", getWeight(), front + 1,
                       layout ? layout.blocksOf(getK(), getK()) : getK(),
-                      layout ? "blocks along K" : "K, as in lhs")) ||
-      failed(checkDim(op, "init", getInits()[0], 0,
-                      shaped(getLhs()).getDimSize(0), "M, as in lhs")))
+                      layout ? "blocks along K" : "K, as in lhs")))
     return failure();
-  if (!getLayout() && (failed(checkDim(op, "init", getInits()[0], 1,
-                                       epilogueColumns(getEpilogue(), getN()),
-                                       "N after the epilogue")) ||
-                       failed(checkDim(op, "bias", getBias(), 0, getN(), "N"))))
+  if (!layout &&
+      (failed(checkDim(
+           op, "init", getInits()[0], shaped(getInits()[0]).getRank() - 1,
+           epilogueColumns(getEpilogue(), getN()), "N after the epilogue")) ||
+       failed(checkDim(op, "bias", getBias(), front, getN(), "N"))))
     return failure();
   return success();
 }
@@ -394,11 +473,16 @@ LogicalResult EmbeddingOp::verify() {
                                     "M, as in tokens")));
 }
 
-/// Checks that `values` agree with `like` in both dimensions.
+/// Checks that `values` agree with `like` in all dimensions.
 static LogicalResult sameShape(Operation *op, Value like,
                                ArrayRef<std::pair<StringRef, Value>> values) {
   for (auto [name, value] : values)
-    for (int64_t dim = 0; dim < 2; ++dim)
+    if (shaped(value).getRank() != shaped(like).getRank())
+      return op->emitOpError("expects ")
+             << name << " of rank " << shaped(like).getRank()
+             << " (as in the first input), but found " << value.getType();
+  for (auto [name, value] : values)
+    for (int64_t dim = 0; dim < shaped(like).getRank(); ++dim)
       if (failed(checkDim(op, name, value, dim, shaped(like).getDimSize(dim),
                           "as in the first input")))
         return failure();
@@ -459,10 +543,113 @@ LogicalResult ActivationOp::verify() {
 
 LogicalResult StageOp::verify() {
   if (failed(checkInits(*this, 1)) ||
-      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})))
+      failed(sameShape(*this, getInput(), {{"init", getInits()[0]}})) ||
+      failed(checkExperts(*this, getInput(), getInits()[0], getRuns(),
+                          {{"perm", getPerm(), 1}})))
     return failure();
-  return checkDim(*this, "perm", getPerm(), 0, shaped(getInput()).getDimSize(1),
-                  "K, as in input");
+  return checkDim(*this, "perm", getPerm(), getRuns() ? 1 : 0,
+                  columnsOf(getInput()), "K, as in input");
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+/// Checks the element type of a destination, and that its rows are those of
+/// `like`.
+static LogicalResult checkNumbered(Operation *op, StringRef name, Value init,
+                                   bool isNumbers, Value like) {
+  if (shaped(init).getElementType().isInteger(32) != isNumbers)
+    return op->emitOpError("expects ")
+           << name << " to be of " << (isNumbers ? "i32" : "floats")
+           << ", but found " << init.getType();
+  return checkDim(op, name, init, 0, shaped(like).getDimSize(0),
+                  "M, as in the first input");
+}
+
+LogicalResult RouteOp::verify() {
+  if (failed(checkInits(*this, 2)))
+    return failure();
+  Value experts = getInits()[0], weights = getInits()[1];
+  const int64_t slots = columnsOf(experts), all = columnsOf(getLogits());
+  if (ShapedType::isDynamic(slots) || ShapedType::isDynamic(all))
+    return emitOpError("expects static numbers of experts and slots");
+  if (slots > all)
+    return emitOpError("expects at most as many slots as experts, ")
+           << all << ", but found " << slots;
+  if (!shaped(getLogits()).getElementType().isF32() ||
+      !(shaped(weights).getElementType().isF32()))
+    return emitOpError("expects logits and weights of f32, but found ")
+           << getLogits().getType() << " and " << weights.getType();
+  if (failed(checkNumbered(*this, "experts", experts, true, getLogits())) ||
+      failed(checkNumbered(*this, "weights", weights, false, getLogits())))
+    return failure();
+  return checkDim(*this, "weights", weights, 1, slots, "slots, as in experts");
+}
+
+LogicalResult GroupRowsOp::verify() {
+  if (failed(checkInits(*this, 3)))
+    return failure();
+  const int64_t slots = columnsOf(getExperts());
+  if (ShapedType::isDynamic(slots) ||
+      !cast<ShapedType>(getInits()[2].getType()).hasStaticShape())
+    return emitOpError("expects static numbers of experts and slots");
+  if (failed(
+          sameShape(*this, getExperts(),
+                    {{"positions", getInits()[0]}, {"order", getInits()[1]}})))
+    return failure();
+  if (shaped(getInits()[2]).getDimSize(0) < 2)
+    return emitOpError("expects runs of at least one expert");
+  return checkDim(*this, "runs", getInits()[2], 1, 2, "expert and first row");
+}
+
+LogicalResult GatherRowsOp::verify() {
+  if (failed(checkInits(*this, 1)))
+    return failure();
+  Value init = getInits()[0];
+  if (ShapedType::isDynamic(columnsOf(getOrder())))
+    return emitOpError("expects a static number of slots");
+  if (shaped(init).getRank() == 3 &&
+      (failed(checkDim(*this, "init", init, 0, shaped(getOrder()).getDimSize(0),
+                       "M, as in order")) ||
+       failed(checkDim(*this, "init", init, 1, columnsOf(getOrder()),
+                       "S, as in order"))))
+    return failure();
+  return checkDim(*this, "init", init, shaped(init).getRank() - 1,
+                  columnsOf(getInput()), "H, as in input");
+}
+
+LogicalResult CombineRowsOp::verify() {
+  Operation *op = *this;
+  if (failed(checkInits(op, 1)))
+    return failure();
+  Value init = getInits()[0];
+  const int64_t slots = columnsOf(getPositions());
+  if (ShapedType::isDynamic(slots))
+    return emitOpError("expects a static number of slots");
+  if (!shaped(getWeights()).getElementType().isF32())
+    return emitOpError("expects weights of f32, but found ")
+           << getWeights().getType();
+  if (failed(checkDim(op, "weights", getWeights(), 0,
+                      shaped(getPositions()).getDimSize(0),
+                      "M, as in positions")) ||
+      failed(checkDim(op, "weights", getWeights(), 1, slots,
+                      "S, as in positions")) ||
+      failed(checkDim(op, "init", init, 0, shaped(getPositions()).getDimSize(0),
+                      "M, as in positions")) ||
+      failed(checkDim(op, "init", init, 1, columnsOf(getInput()),
+                      "H, as in input")))
+    return failure();
+  if (shaped(getInput()).getRank() == 3 &&
+      failed(checkDim(op, "input", getInput(), 1, slots, "S, as in positions")))
+    return failure();
+  if (!getShared())
+    return success();
+  if (failed(checkDim(op, "gate", getGate(), 0, shaped(init).getDimSize(0),
+                      "M, as in init")) ||
+      failed(checkDim(op, "gate", getGate(), 1, 1, "one number a row")))
+    return failure();
+  return sameShape(op, getShared(), {{"init", init}});
 }
 
 LogicalResult StageSplitOp::verify() {
@@ -530,10 +717,10 @@ LogicalResult RotaryAppendOp::verify() {
 
 LogicalResult AttentionOp::verify() {
   Operation *op = *this;
-  int64_t width = getHeads() * getHeadDim();
-  if (failed(checkInits(op, 1)) ||
-      failed(checkCaches(op, getKeys(), getValues(), getHeads(), getKvHeads(),
-                         getHeadDim())) ||
+  const int64_t heads = getHeads(), kvHeads = getKvHeads(), d = getHeadDim();
+  const int64_t width = heads * d, parts = getParts();
+  if (failed(checkInits(op, parts > 1 ? 2 : 1)) ||
+      failed(checkCaches(op, getKeys(), getValues(), heads, kvHeads, d)) ||
       failed(checkDim(op, "q", getQ(), 1, width, "heads * head_dim")) ||
       failed(checkDim(op, "init", getInits()[0], 1, width, "heads * head_dim")))
     return failure();
@@ -543,6 +730,100 @@ LogicalResult AttentionOp::verify() {
   if (!(getSoftcap().convertToDouble() >= 0))
     return emitOpError("expects softcap to be at least 0, but found ")
            << getSoftcapAttr();
+  if (bool(getPart()) != (parts > 1))
+    return emitOpError("expects the number of its first part where there are "
+                       "several, but found ")
+           << parts << (parts > 1 ? " parts without it" : " part with it");
+  if (parts > 1 && failed(checkDim(op, "init", getInits()[1], 1, 2 * heads,
+                                   "a pair for each head")))
+    return failure();
+  if ((parts > 1 || getK()) &&
+      failed(
+          checkDim(op, "q", getQ(), 0, 1, "M where it is in parts or rotates")))
+    return failure();
+  if (bool(getK()) != bool(getV()) || bool(getK()) != bool(getTable()) ||
+      (!getK() && (getQNorm() || getKNorm())))
+    return emitOpError("expects k, v and table where it rotates, and norms "
+                       "only there");
+  if (!getK())
+    return success();
+  if (d % 2 != 0)
+    return emitOpError("expects an even head_dim, but found ") << d;
+  if (failed(
+          checkDim(op, "k", getK(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(
+          checkDim(op, "v", getV(), 1, kvHeads * d, "kv_heads * head_dim")) ||
+      failed(checkDim(op, "table", getTable(), 1, d, "head_dim")) ||
+      failed(checkDim(op, "q_norm", getQNorm(), 0, d, "head_dim")) ||
+      failed(checkDim(op, "k_norm", getKNorm(), 0, d, "head_dim")))
+    return failure();
+  return success();
+}
+
+LogicalResult JoinAttentionOp::verify() {
+  Operation *op = *this;
+  const int64_t heads = getHeads(), width = heads * getHeadDim();
+  if (failed(checkInits(op, 1)) ||
+      failed(checkDim(op, "init", getInits()[0], 0, 1, "M")) ||
+      failed(
+          checkDim(op, "init", getInits()[0], 1, width, "heads * head_dim")) ||
+      failed(checkDim(op, "sums", getSums(), 1, width, "heads * head_dim")) ||
+      failed(
+          checkDim(op, "stats", getStats(), 1, 2 * heads, "a pair a head")) ||
+      failed(checkDim(op, "stats", getStats(), 0,
+                      shaped(getSums()).getDimSize(0), "parts, as in sums")))
+    return failure();
+  return success();
+}
+
+/// Checks that `values` are f32 and `indices` i32, both [parts, 1].
+static LogicalResult checkLargest(Operation *op, Value values, Value indices) {
+  if (!shaped(values).getElementType().isF32() ||
+      !shaped(indices).getElementType().isInteger(32))
+    return op->emitOpError("expects values of f32, then indices of i32, but "
+                           "found ")
+           << values.getType() << " and " << indices.getType();
+  for (auto [name, value] :
+       {std::pair<StringRef, Value>("values", values), {"indices", indices}})
+    if (failed(checkDim(op, name, value, 1, 1, "one for each part")))
+      return failure();
+  return checkDim(op, "indices", indices, 0, shaped(values).getDimSize(0),
+                  "parts, as in values");
+}
+
+LogicalResult ArgmaxOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkDim(*this, "input", getInput(), 0, 1, "M")))
+    return failure();
+  return checkLargest(*this, getInits()[0], getInits()[1]);
+}
+
+LogicalResult ChooseTokenOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkLargest(*this, getValues(), getIndices())))
+    return failure();
+  for (Value init : getInits())
+    if (failed(checkDim(*this, "init", init, 0, 1, "one token")))
+      return failure();
+  return success();
+}
+
+LogicalResult FragmentDotOp::verify() {
+  auto expects = [&](StringRef name, Value value,
+                     ArrayRef<int64_t> shape) -> LogicalResult {
+    if (cast<VectorType>(value.getType()).getShape() == shape)
+      return success();
+    return emitOpError("expects ")
+           << name << " of " << shape[0] << "x" << shape[1]
+           << " elements, but found " << value.getType();
+  };
+  if (failed(expects("a", getA(), {4, 2})) ||
+      failed(expects("b", getB(), {2, 2})) ||
+      failed(expects("acc", getAcc(), {2, 2})))
+    return failure();
+  if (getElementTypeOrSelf(getA()) != getElementTypeOrSelf(getB()))
+    return emitOpError("expects a and b of one element type, but found ")
+           << getA().getType() << " and " << getB().getType();
   return success();
 }
 
@@ -560,8 +841,15 @@ GPTQ_ROW_OP_METHODS(AddRMSNormOp)
 GPTQ_ROW_OP_METHODS(ActivationOp)
 GPTQ_ROW_OP_METHODS(RotaryAppendOp)
 GPTQ_ROW_OP_METHODS(AttentionOp)
+GPTQ_ROW_OP_METHODS(JoinAttentionOp)
+GPTQ_ROW_OP_METHODS(ArgmaxOp)
+GPTQ_ROW_OP_METHODS(ChooseTokenOp)
 GPTQ_ROW_OP_METHODS(StageOp)
 GPTQ_ROW_OP_METHODS(StageSplitOp)
+GPTQ_ROW_OP_METHODS(RouteOp)
+GPTQ_ROW_OP_METHODS(GroupRowsOp)
+GPTQ_ROW_OP_METHODS(GatherRowsOp)
+GPTQ_ROW_OP_METHODS(CombineRowsOp)
 #undef GPTQ_ROW_OP_METHODS
 
 void EmbeddingOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
@@ -573,14 +861,30 @@ void AddRMSNormOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void ActivationOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void StageSplitOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
-void AttentionOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
-void RotaryAppendOp::getEffects(Effects &e) {
+void RouteOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void GroupRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void GatherRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void CombineRowsOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void JoinAttentionOp::getEffects(Effects &e) {
   modelOpEffects(*this, e, false);
-  // The caches are written, too.
-  for (OpOperand *cache : {&getKeysMutable(), &getValuesMutable()})
+}
+void ArgmaxOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void ChooseTokenOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+/// The caches are written, too.
+template <typename OpTy> static void appendEffects(OpTy op, Effects &e) {
+  for (OpOperand *cache : {&op.getKeysMutable(), &op.getValuesMutable()})
     e.emplace_back(MemoryEffects::Write::get(), cache, /*stage=*/0,
                    /*effectOnFullRegion=*/true,
                    SideEffects::DefaultResource::get());
+}
+void AttentionOp::getEffects(Effects &e) {
+  modelOpEffects(*this, e, false);
+  if (getK())
+    appendEffects(*this, e);
+}
+void RotaryAppendOp::getEffects(Effects &e) {
+  modelOpEffects(*this, e, false);
+  appendEffects(*this, e);
 }
 
 //===----------------------------------------------------------------------===//
@@ -595,6 +899,9 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   for (size_t i = 1; i < getMMax().size(); ++i)
     if (getMMax()[i] <= getMMax()[i - 1])
       return emitOpError("expects m_max to increase");
+  if (int64_t(getMMin()) < 1 || int64_t(getMMin()) > getMMax().front())
+    return emitOpError("expects m_min to be 1 to the first m_max, ")
+           << getMMax().front() << ", but found " << getMMin();
   for (Attribute kernel : getKernels()) {
     auto fn = symbolTable.lookupNearestSymbolFrom<FunctionOpInterface>(
         *this, cast<SymbolRefAttr>(kernel));
@@ -619,8 +926,9 @@ void DispatchOp::getEffects(Effects &effects) {
 
 LogicalResult GroupDotOp::verify() {
   auto acc = cast<VectorType>(getAcc().getType());
-  for (auto [name, value] :
-       {std::pair<StringRef, Value>("scale", getScale()), {"zero", getZero()}})
+  for (auto [name, value] : {std::pair<StringRef, Value>("scale", getScale()),
+                             {"zero", getZero()},
+                             {"offset", getOffset()}})
     if (value &&
         cast<VectorType>(value.getType()).getDimSize(0) != acc.getDimSize(1))
       return emitOpError("expects ")

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/WeightSymbols.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
-#include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -19,6 +19,8 @@ namespace mlir::gptq {
 #define GEN_PASS_DEF_FUSERESIDUALNORMPASS
 #define GEN_PASS_DEF_FUSEPARALLELMATMULSPASS
 #define GEN_PASS_DEF_FUSEACTIVATIONPASS
+#define GEN_PASS_DEF_FUSERESIDUALADDPASS
+#define GEN_PASS_DEF_FUSENORMMATMULPASS
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h.inc"
 } // namespace mlir::gptq
 
@@ -30,6 +32,11 @@ static Value emptyLike(OpBuilder &b, Location loc, Value value) {
   return tensor::EmptyOp::create(
       b, loc, tensor::getMixedSizes(b, loc, value),
       cast<RankedTensorType>(value.getType()).getElementType());
+}
+
+/// The last dimension of activations.
+static int64_t columnsOf(Value value) {
+  return cast<ShapedType>(value.getType()).getShape().back();
 }
 
 namespace {
@@ -97,10 +104,11 @@ struct FuseResidualNormPass final
 
 /// What matmuls of one input must agree on to become one.
 struct JoinKey {
-  Value lhs;
+  /// What they read, and where it is sorted by expert its runs.
+  Value lhs, runs;
   SmallVector<Attribute> rules;
   bool operator==(const JoinKey &other) const {
-    return lhs == other.lhs && rules == other.rules;
+    return lhs == other.lhs && runs == other.runs && rules == other.rules;
   }
 };
 
@@ -110,10 +118,14 @@ struct FuseParallelMatmulsPass final
 
   /// What the first rule on which two keys of one input differ is about.
   static StringRef difference(const JoinKey &a, const JoinKey &b) {
-    static constexpr StringRef quantized[] = {
-        "bits",           "group sizes",         "permutations",
-        "zero points",    "types of the scales", "types of the zero points",
-        "types of biases"};
+    static constexpr StringRef quantized[] = {"bits",
+                                              "group sizes",
+                                              "permutations",
+                                              "zero points",
+                                              "types of the scales",
+                                              "types of the zero points",
+                                              "types of offsets",
+                                              "types of biases"};
     static constexpr StringRef dense[] = {"types of weights",
                                           "types of biases"};
     if (a.rules.size() != b.rules.size())
@@ -149,10 +161,12 @@ struct FuseParallelMatmulsPass final
       }
       Attribute point = matmul.getZeroPointAttr();
       return JoinKey{matmul.getLhs(),
+                     matmul.getRuns(),
                      {matmul.getBitsAttr(), matmul.getGroupSizeAttr(), perm,
                       point ? point : UnitAttr::get(ctx),
                       elementOf(ctx, matmul.getScales()),
                       elementOf(ctx, matmul.getZeros()),
+                      elementOf(ctx, matmul.getOffsets()),
                       elementOf(ctx, matmul.getBias())}};
     }
     if (auto matmul = dyn_cast<MatmulOp>(op)) {
@@ -160,6 +174,7 @@ struct FuseParallelMatmulsPass final
           matmul.getAccumulate())
         return std::nullopt;
       return JoinKey{matmul.getLhs(),
+                     matmul.getRuns(),
                      {elementOf(ctx, matmul.getWeight()),
                       elementOf(ctx, matmul.getBias())}};
     }
@@ -170,25 +185,25 @@ struct FuseParallelMatmulsPass final
   /// null if they are not all loaded.
   Value concat(OpBuilder &b, WeightSymbols &weights, ArrayRef<Value> parts,
                int64_t dim) {
-    SmallVector<Attribute> symbols;
-    SmallVector<int64_t> shape;
-    WeightOp first;
+    SmallVector<WeightOp> sources;
     for (Value part : parts) {
-      WeightOp weight = weights.of(part);
-      if (!weight)
+      sources.push_back(weights.of(part));
+      if (!sources.back())
         return nullptr;
-      symbols.push_back(FlatSymbolRefAttr::get(weight));
-      if (!first) {
-        first = weight;
-        llvm::append_range(shape, weight.getTensorType().getShape());
-      } else {
-        shape[dim] += weight.getTensorType().getDimSize(dim);
-      }
     }
-    return weights.derive(
-        b, first, ".joined",
-        RankedTensorType::get(shape, first.getTensorType().getElementType()),
-        ConcatAttr::get(b.getContext(), b.getArrayAttr(symbols), dim, 0));
+    return weights.derive(b, sources, [&](MutableArrayRef<WeightOp> beside) {
+      RankedTensorType type = beside.front().getTensorType();
+      SmallVector<int64_t> shape(type.getShape());
+      shape[dim] = 0;
+      SmallVector<Attribute> symbols;
+      for (WeightOp weight : beside) {
+        shape[dim] += weight.getTensorType().getDimSize(dim);
+        symbols.push_back(FlatSymbolRefAttr::get(weight));
+      }
+      return DerivedWeight{
+          ".joined", type.clone(shape),
+          ConcatAttr::get(b.getContext(), b.getArrayAttr(symbols), dim, 0)};
+    });
   }
 
   bool join(ArrayRef<Operation *> ops, WeightSymbols &weights) {
@@ -204,11 +219,11 @@ struct FuseParallelMatmulsPass final
     };
     int64_t columns = 0;
     for (Operation *op : ops)
-      columns += cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+      columns += columnsOf(op->getResult(0));
     Operation *joined;
     auto resultOf = [&](Value lhs) {
       SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b, loc, lhs);
-      sizes[1] = b.getIndexAttr(columns);
+      sizes.back() = b.getIndexAttr(columns);
       Type element = getElementTypeOrSelf(ops.front()->getResult(0).getType());
       return Value(tensor::EmptyOp::create(b, loc, sizes, element));
     };
@@ -221,18 +236,24 @@ struct FuseParallelMatmulsPass final
                               return cast<DequantMatmulOp>(op).getScales();
                             }),
                             1);
-      Value zeros, bias;
+      Value zeros, offsets, bias;
       if (first.getZeros())
         zeros = concat(b, weights, gather([](Operation *op) -> Value {
                          return cast<DequantMatmulOp>(op).getZeros();
                        }),
                        1);
+      if (first.getOffsets())
+        offsets = concat(b, weights, gather([](Operation *op) -> Value {
+                           return cast<DequantMatmulOp>(op).getOffsets();
+                         }),
+                         1);
       if (first.getBias())
         bias = concat(b, weights, gather([](Operation *op) -> Value {
                         return cast<DequantMatmulOp>(op).getBias();
                       }),
                       0);
       if (!codes || !scales || bool(zeros) != bool(first.getZeros()) ||
+          bool(offsets) != bool(first.getOffsets()) ||
           bool(bias) != bool(first.getBias()))
         return false;
       Value init = resultOf(first.getLhs());
@@ -242,6 +263,8 @@ struct FuseParallelMatmulsPass final
       copy.getScalesMutable().assign(scales);
       if (zeros)
         copy.getZerosMutable().assign(zeros);
+      if (offsets)
+        copy.getOffsetsMutable().assign(offsets);
       if (bias)
         copy.getBiasMutable().assign(bias);
       copy.getInitsMutable().assign(init);
@@ -291,11 +314,12 @@ struct FuseParallelMatmulsPass final
       // another use of it.
       SmallVector<OpFoldResult> sizes =
           tensor::getMixedSizes(b, loc, joined->getOperand(0));
-      sizes[1] = b.getIndexAttr(type.getDimSize(1));
-      SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
-                                           b.getIndexAttr(at)};
-      SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-      at += type.getDimSize(1);
+      const int64_t width = columnsOf(op->getResult(0));
+      sizes.back() = b.getIndexAttr(width);
+      SmallVector<OpFoldResult> offsets(sizes.size(), b.getIndexAttr(0));
+      offsets.back() = b.getIndexAttr(at);
+      SmallVector<OpFoldResult> strides(sizes.size(), b.getIndexAttr(1));
+      at += width;
       op->getResult(0).replaceAllUsesWith(tensor::ExtractSliceOp::create(
           b, loc, type, joined->getResult(0), offsets, sizes, strides));
     }
@@ -348,12 +372,13 @@ struct FuseActivationPass final
     auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
     if (!slice || !slice->hasOneUse())
       return nullptr;
-    auto type = cast<RankedTensorType>(slice.getSource().getType());
-    auto part = cast<RankedTensorType>(slice.getType());
-    if (type.getRank() != 2 || part.getDimSize(1) * 2 != type.getDimSize(1) ||
-        getConstantIntValue(slice.getMixedOffsets()[0]) != 0 ||
-        getConstantIntValue(slice.getMixedOffsets()[1]) !=
-            (second ? part.getDimSize(1) : 0))
+    const int64_t half = columnsOf(slice.getResult());
+    SmallVector<OpFoldResult> offsets = slice.getMixedOffsets();
+    if (half * 2 != columnsOf(slice.getSource()) ||
+        getConstantIntValue(offsets.back()) != (second ? half : 0))
+      return nullptr;
+    offsets.pop_back();
+    if (!llvm::all_of(offsets, isZeroInteger))
       return nullptr;
     return slice.getSource().getDefiningOp();
   }
@@ -372,6 +397,10 @@ struct FuseActivationPass final
     auto symbol = load ? SymbolTable::lookupNearestSymbolFrom<WeightOp>(
                              matmul, load.getWeightAttr())
                        : nullptr;
+    // What is true of one part of a stack is true of all.
+    if (auto stack = symbol ? dyn_cast<StackAttr>(symbol.getInit()) : nullptr)
+      symbol = SymbolTable::lookupNearestSymbolFrom<WeightOp>(
+          matmul, cast<FlatSymbolRefAttr>(stack.getParts()[0]));
     return symbol && isa<ConcatAttr>(symbol.getInit());
   }
 
@@ -385,8 +414,7 @@ struct FuseActivationPass final
       return nullptr;
     // Packing takes gate and up in turn, a few columns each: of what is stored
     // as one weight whole runs alone, of joined weights any number.
-    const int64_t width =
-        cast<ShapedType>(op->getResult(0).getType()).getDimSize(1);
+    const int64_t width = columnsOf(op->getResult(0));
     if (op.getUp() && width % kLongestRun != 0 && !isJoined(matmul))
       return nullptr;
     auto isPlain = [](auto matmul) {
@@ -428,8 +456,7 @@ struct FuseActivationPass final
             auto sizes = tensor::getMixedSizes(
                 b, op.getLoc(),
                 cast<DestinationStyleOpInterface>(matmul).getDpsInits()[0]);
-            sizes[1] = b.getIndexAttr(
-                cast<ShapedType>(op->getResult(0).getType()).getDimSize(1));
+            sizes.back() = b.getIndexAttr(columnsOf(op->getResult(0)));
             return sizes;
           }(),
           getElementTypeOrSelf(op->getResult(0).getType()));
@@ -452,6 +479,148 @@ struct FuseActivationPass final
       for (Operation *old : llvm::reverse(replaced))
         old->erase();
     }
+  }
+};
+
+/// Whether all that reads `value`, but `except`, comes before `op`; what reads
+/// a slice of it reads it.
+static bool isReadBefore(Value value, Operation *op, Operation *except) {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) {
+    if (user == except || isa<tensor::DimOp>(user))
+      return true;
+    if (auto slice = dyn_cast<tensor::ExtractSliceOp>(user))
+      return isReadBefore(slice.getResult(), op, except);
+    return user->getBlock() == op->getBlock() && user->isBeforeInBlock(op);
+  });
+}
+
+struct FuseResidualAddPass final
+    : mlir::gptq::impl::FuseResidualAddPassBase<FuseResidualAddPass> {
+  using Base::Base;
+
+  /// What `value` is, or is a slice of.
+  static Value whole(Value value) {
+    auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
+    return slice ? slice.getSource() : value;
+  }
+
+  /// Makes `matmul`, which computes one summand of `add`, add to the other,
+  /// `residual`; says why not where it may not.
+  template <typename OpTy>
+  static StringRef addTo(OpTy matmul, Value residual, Operation *add) {
+    Value product = matmul->getResult(0);
+    auto type = cast<RankedTensorType>(residual.getType());
+    bool isReadElsewhere = llvm::any_of(product.getUses(), [&](OpOperand &use) {
+      auto slice = dyn_cast<tensor::ExtractSliceOp>(use.getOwner());
+      return use.getOwner() != add && !isa<tensor::DimOp>(use.getOwner()) &&
+             !(slice && slice->hasOneUse() && *slice->user_begin() == add);
+    });
+    if (isReadElsewhere || matmul.getAccumulate() ||
+        matmul.getEpilogue() != Epilogue::None)
+      return "its result is read by itself";
+    if (!type.getElementType().isF32() || type != product.getType())
+      return "the residual is not what sums are kept in";
+    auto producer = residual.getDefiningOp<DestinationStyleOpInterface>();
+    if (!producer || !isa<GPTQDialect>(producer->getDialect()) ||
+        producer->getBlock() != matmul->getBlock() ||
+        !producer->isBeforeInBlock(matmul))
+      return "the residual is not computed before it";
+    if (!isReadBefore(residual, matmul, add))
+      return "the residual is read later";
+    matmul.getInitsMutable().assign(residual);
+    matmul.setAccumulate(true);
+    return "";
+  }
+
+  /// Replaces `add`, the sum of `lhs` and `rhs`, if a matmul computes one.
+  /// Returns the sum, or null.
+  static Value fuse(Operation *add, Value lhs, Value rhs) {
+    auto options = remark::RemarkOpts::name("FuseResidualAdd").category("gptq");
+    for (auto [summand, other] : {std::pair(rhs, lhs), {lhs, rhs}}) {
+      Value product = whole(summand), residual = whole(other);
+      auto slice = summand.getDefiningOp<tensor::ExtractSliceOp>();
+      auto otherSlice = other.getDefiningOp<tensor::ExtractSliceOp>();
+      // The same rows of both.
+      if (bool(slice) != bool(otherSlice) ||
+          (slice && (slice.getMixedOffsets() != otherSlice.getMixedOffsets() ||
+                     slice.getMixedSizes() != otherSlice.getMixedSizes() ||
+                     slice.getMixedStrides() != otherSlice.getMixedStrides())))
+        continue;
+      StringRef why;
+      if (auto matmul = product.getDefiningOp<DequantMatmulOp>())
+        why = addTo(matmul, residual, add);
+      else if (auto matmul = product.getDefiningOp<MatmulOp>())
+        why = addTo(matmul, residual, add);
+      else
+        continue;
+      if (why.empty()) {
+        remark::passed(add->getLoc(), options)
+            << remark::reason("the matmul adds its result to the residual");
+        return summand;
+      }
+      remark::missed(add->getLoc(), options) << remark::reason(
+          "the matmul does not add its result to the residual: {0}", why);
+    }
+    return nullptr;
+  }
+
+  void runOnOperation() override {
+    SmallVector<Operation *> adds;
+    getOperation().walk([&](Operation *op) {
+      if (isa<AddOp, AddRMSNormOp>(op))
+        adds.push_back(op);
+    });
+    for (Operation *op : adds) {
+      if (auto add = dyn_cast<AddOp>(op)) {
+        if (Value sum = fuse(add, add.getLhs(), add.getRhs())) {
+          add->getResult(0).replaceAllUsesWith(sum);
+          add.erase();
+        }
+        continue;
+      }
+      auto add = cast<AddRMSNormOp>(op);
+      Value sum = fuse(add, add.getLhs(), add.getRhs());
+      if (!sum)
+        continue;
+      OpBuilder b(add);
+      Value init = add.getInits()[1];
+      auto norm = RMSNormOp::create(b, add.getLoc(), TypeRange{init.getType()},
+                                    sum, add.getWeight(), ValueRange{init},
+                                    add.getEpsilonAttr());
+      if (Attribute label = add->getAttr(kLabelAttr))
+        norm->setAttr(kLabelAttr, label);
+      add->getResult(0).replaceAllUsesWith(sum);
+      add->getResult(1).replaceAllUsesWith(norm->getResult(0));
+      add.erase();
+    }
+  }
+};
+
+struct FuseNormMatmulPass final
+    : mlir::gptq::impl::FuseNormMatmulPassBase<FuseNormMatmulPass> {
+  using Base::Base;
+
+  template <typename OpTy> static void fuse(OpTy matmul) {
+    auto norm = matmul.getLhs().template getDefiningOp<RMSNormOp>();
+    if (!norm || matmul.getSource())
+      return;
+    auto options = remark::RemarkOpts::name("FuseNormMatmul").category("gptq");
+    if constexpr (std::is_same_v<OpTy, DequantMatmulOp>)
+      if (matmul.getPerm() || matmul.getGIdx()) {
+        remark::missed(matmul.getLoc(), options) << remark::reason(
+            "does not normalize its rows: they are read through a permutation");
+        return;
+      }
+    matmul.getSourceMutable().assign(norm.getInput());
+    matmul.getNormMutable().assign(norm.getWeight());
+    matmul.setEpsilonAttr(norm.getEpsilonAttr());
+    remark::passed(matmul.getLoc(), options)
+        << remark::reason("may normalize its rows itself");
+  }
+
+  void runOnOperation() override {
+    getOperation().walk([](DequantMatmulOp op) { fuse(op); });
+    getOperation().walk([](MatmulOp op) { fuse(op); });
   }
 };
 } // namespace

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "gptq/Dialect/GPTQ/IR/WeightSymbols.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
-#include "gptq/Dialect/GPTQ/Transforms/WeightSymbols.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
 
@@ -20,6 +20,18 @@ namespace mlir::gptq {
 
 using namespace mlir;
 using namespace mlir::gptq;
+
+/// Whether all of `parts` show data as a `View` does.
+template <typename View> static bool allShow(ArrayRef<WeightOp> parts) {
+  return llvm::all_of(parts,
+                      [](WeightOp part) { return isa<View>(part.getInit()); });
+}
+
+/// The view of `source` with dimension `dim` in the order `order`.
+static GatherAttr gather(WeightOp source, WeightOp order, int64_t dim) {
+  return GatherAttr::get(source.getContext(), FlatSymbolRefAttr::get(source),
+                         FlatSymbolRefAttr::get(order), dim);
+}
 
 /// `codes` with every one greater by `value`. Published writers subtract from
 /// whole words where fields fill them, and from each field where they do not.
@@ -56,16 +68,18 @@ struct NormalizeZeroPointsPass final
         return WalkResult::advance();
       }
       WeightOp zeros = weights.of(op.getZeros());
-      auto codes = zeros ? dyn_cast<CodesAttr>(zeros.getInit()) : nullptr;
-      if (!codes) {
+      if (!zeros || !allShow<CodesAttr>(weights.partsOf(zeros))) {
         op.emitOpError("expects zero points with an offset to be loaded from "
                        "packed words");
         return WalkResult::interrupt();
       }
       OpBuilder b(op);
-      op.getZerosMutable().assign(weights.derive(b, zeros, ".true",
-                                                 zeros.getTensorType(),
-                                                 addToFields(codes, offset)));
+      op.getZerosMutable().assign(
+          weights.derive(b, zeros, [&](MutableArrayRef<WeightOp> part) {
+            auto codes = cast<CodesAttr>(part[0].getInit());
+            return DerivedWeight{".true", part[0].getTensorType(),
+                                 addToFields(codes, offset)};
+          }));
       op.setZeroOffset(0);
       return WalkResult::advance();
     });
@@ -85,21 +99,24 @@ struct NormalizeActOrderPass final
         return WalkResult::advance();
       WeightOp index = weights.of(op.getGIdx());
       WeightOp codes = weights.of(op.getCodes());
-      auto data = index ? dyn_cast<DataAttr>(index.getInit()) : nullptr;
-      if (!codes || !data) {
+      if (!codes || !index || !allShow<DataAttr>(weights.partsOf(index))) {
         op.emitOpError(
             "expects codes and g_idx to be loaded from the checkpoint");
         return WalkResult::interrupt();
       }
       OpBuilder b(op);
-      Value order = weights.derive(
-          b, index, ".order", index.getTensorType(),
-          ArgsortAttr::get(&getContext(), data, op.getNumGroups()));
+      Value order =
+          weights.derive(b, index, [&](MutableArrayRef<WeightOp> part) {
+            auto data = cast<DataAttr>(part[0].getInit());
+            return DerivedWeight{
+                ".order", part[0].getTensorType(),
+                ArgsortAttr::get(&getContext(), data, op.getNumGroups())};
+          });
       Value sorted = weights.derive(
-          b, codes, ".sorted", codes.getTensorType(),
-          GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(codes),
-                          order.getDefiningOp<LoadWeightOp>().getWeightAttr(),
-                          /*dim=*/0));
+          b, {codes, weights.of(order)}, [](MutableArrayRef<WeightOp> part) {
+            return DerivedWeight{".sorted", part[0].getTensorType(),
+                                 gather(part[0], part[1], /*dim=*/0)};
+          });
       op.getCodesMutable().assign(sorted);
       op.getGIdxMutable().clear();
       op.getPermMutable().assign(order);
@@ -130,6 +147,7 @@ struct FoldPermutationsPass final
       result.push_back({&matmul.getCodesMutable(), 1});
       result.push_back({&matmul.getScalesMutable(), 1});
       add(matmul.getZerosMutable(), 1);
+      add(matmul.getOffsetsMutable(), 1);
       add(matmul.getBiasMutable(), 0);
     } else if (auto matmul = dyn_cast<MatmulOp>(producer)) {
       result.push_back({&matmul.getWeightMutable(), 0});
@@ -166,17 +184,18 @@ struct FoldPermutationsPass final
         groups.push_back(outputWeights(producer, weights));
       if (!order || llvm::any_of(groups, [](auto &g) { return g.empty(); }))
         return missed("the layers before it cannot be reordered");
+      StringRef reader =
+          op.getCodes().getDefiningOp<LoadWeightOp>().getWeight();
       for (auto &group : groups)
         for (auto [operand, dim] : group) {
           OpBuilder b(operand->getOwner());
           WeightOp source = weights.of(operand->get());
           operand->set(weights.derive(
-              b, source,
-              ".for_" +
-                  op.getCodes().getDefiningOp<LoadWeightOp>().getWeight().str(),
-              source.getTensorType(),
-              GatherAttr::get(&getContext(), FlatSymbolRefAttr::get(source),
-                              FlatSymbolRefAttr::get(order), dim)));
+              b, {source, order}, [&](MutableArrayRef<WeightOp> part) {
+                return DerivedWeight{".for_" + reader.str(),
+                                     part[0].getTensorType(),
+                                     gather(part[0], part[1], dim)};
+              }));
         }
       remark::passed(
           op.getLoc(),

@@ -21,7 +21,7 @@ struct OrderBits {
   /// Bits of a place at most: records are far smaller than 2^20 bits.
   static constexpr unsigned kMaxBits = 20;
 
-  /// Nothing where a bit is named twice, or one below it never.
+  /// Nothing where a bit is never named, but one above it is.
   static std::optional<OrderBits> parse(StringAttr text);
 
   /// Where row `k` and column `n` of a block lie, counted in fields.

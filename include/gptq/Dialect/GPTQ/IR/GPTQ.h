@@ -12,6 +12,7 @@
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/SymbolTable.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
@@ -20,6 +21,7 @@
 #include "mlir/Interfaces/TilingInterface.h"
 
 #include <array>
+#include <optional>
 
 #include "gptq/Dialect/GPTQ/IR/GPTQDialect.h.inc"
 #include "gptq/Dialect/GPTQ/IR/GPTQEnums.h.inc"
@@ -70,6 +72,10 @@ inline constexpr llvm::StringLiteral kTargetAttr = "gptq.target";
 inline constexpr llvm::StringLiteral kGridAttr = "gptq.grid";
 inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 
+/// On an argument of a kernel, as a unit attribute: it is a weight, which no
+/// kernel writes.
+inline constexpr llvm::StringLiteral kWeightAttr = "gptq.weight";
+
 /// On a kernel: threads of one workgroup; 1 where there is none.
 inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 
@@ -85,17 +91,29 @@ inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
 /// not moved back.
 inline constexpr llvm::StringLiteral kPrefetchedAttr = "gptq.prefetched";
 
+/// On a load of what no kernel of the same call writes: it need not wait for
+/// those in front.
+inline constexpr llvm::StringLiteral kSettledAttr = "gptq.settled";
+
+/// On a kernel of a GPU: it leaves P + 1 for the next call.
+inline constexpr llvm::StringLiteral kAdvancesAttr = "gptq.advances";
+
 /// On arguments and results of an entry function: their name for users.
 inline constexpr llvm::StringLiteral kNameAttr = "gptq.name";
 
 /// On the module, all optional: a dictionary about the model (family, name,
 /// vocab_size, max_context, bos_ids, eos_ids, add_bos, parameters,
-/// quantization), its tokenizer ({kind, files}), its chat template, and the
-/// folder that file names are relative to.
+/// quantization), its tokenizer ({kind, files}, and {contents} of files that
+/// exist nowhere else), its chat template, and the folder that file names are
+/// relative to.
 inline constexpr llvm::StringLiteral kModelAttr = "gptq.model";
 inline constexpr llvm::StringLiteral kTokenizerAttr = "gptq.tokenizer";
 inline constexpr llvm::StringLiteral kChatTemplateAttr = "gptq.chat_template";
 inline constexpr llvm::StringLiteral kFolderAttr = "gptq.folder";
+
+/// The bytes of the tokenizer's file `name`, where `module` holds them itself.
+std::optional<llvm::StringRef> findTokenizerFile(ModuleOp module,
+                                                 llvm::StringRef name);
 
 } // namespace mlir::gptq
 

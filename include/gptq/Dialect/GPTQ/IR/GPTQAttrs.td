@@ -51,7 +51,7 @@ def GPTQ_PlaneAttr : GPTQ_Attr<"Plane", "plane"> {
     `bits` bits of every code of a block, side by side from bit `offset` of the record on, in the order of the codes that `order` gives: it names
     the bits of a code's place from the lowest up, `k<i>` and `n<i>` being bit i of its row and of its column inside the block. So
     "n1 n2 n0" puts columns 0, 2, 4, 6, 1, 3, 5, 7 of a block of eight beside each other. A bit `_` is always 0: "_ k0" leaves every other
-    field to something else.
+    field to something else. A bit that is named again counts at both places: with "k1 k0 _ k1" rows 2 and 3 lie nine fields after rows 0 and 1.
 
     ```mlir
     #gptq.plane<bits = 4, offset = 0, order = "n1 n2 n0">
@@ -121,12 +121,23 @@ def GPTQ_CodesAttr : GPTQ_Attr<"Codes", "codes"> {
 def GPTQ_ProductAttr : GPTQ_Attr<"Product", "product"> {
   let summary = "Scales that are stored as a product";
   let description = [{
-    A view of two weights [G, N] as their product, in f32: element [g, n] is a[g / r, n] * b[g, n], `a` having one row for r = G / rows of them.
-    Where its magnitude is below `least` it is `least`, so that what it scales can be recovered.
+    A view of two weights [G, N] as their product, in f32: element [g, n] is a[g / r, n] * b[g, n], `a` having one row for r = G / rows of them,
+    or likewise one column for several; with `isNegated` its negative. Codes are numbers, of a signed type (`si8`) in two's complement.
   }];
   let parameters = (ins "::mlir::FlatSymbolRefAttr":$a, "::mlir::FlatSymbolRefAttr":$b,
-                        OptionalParameter<"::mlir::FloatAttr">:$least);
-  let assemblyFormat = "`<` $a `,` $b (`,` `least` `=` $least^)? `>`";
+                        DefaultValuedParameter<"bool", "false">:$isNegated);
+  let assemblyFormat = "`<` $a `,` $b (`,` `isNegated` `=` $isNegated^)? `>`";
+}
+
+def GPTQ_DequantizedAttr : GPTQ_Attr<"Dequantized", "dequantized"> {
+  let summary = "A table that is stored quantized, as numbers";
+  let description = [{
+    A view of a table [V, H] in f32: element [v, h] is scales[v, g] * (codes[v, h] - zeroPoint) + offsets[v, g] with g = h / groupSize. For tables
+    whose rows are looked up; weights that are multiplied stay codes.
+  }];
+  let parameters = (ins "::mlir::FlatSymbolRefAttr":$codes, "::mlir::FlatSymbolRefAttr":$scales,
+                        OptionalParameter<"::mlir::FlatSymbolRefAttr">:$offsets, "int64_t":$zeroPoint, "int64_t":$groupSize);
+  let assemblyFormat = "`<` $codes `,` $scales (`,` `offsets` `=` $offsets^)? `,` struct($zeroPoint, $groupSize) `>`";
 }
 
 def GPTQ_QuotientAttr : GPTQ_Attr<"Quotient", "quotient"> {
@@ -148,6 +159,18 @@ def GPTQ_ArgsortAttr : GPTQ_Attr<"Argsort", "argsort"> {
   }];
   let parameters = (ins "::mlir::gptq::DataAttr":$data, "int64_t":$groups);
   let assemblyFormat = "`<` $data `,` `groups` `=` $groups `>`";
+}
+
+def GPTQ_DeinterleaveAttr : GPTQ_Attr<"Deinterleave", "deinterleave"> {
+  let summary = "The order that undoes interleaved halves";
+  let description = [{
+    A view i32 [N] of no data: an order of N elements that lie in runs of `run`, the two halves of each run having been dealt out in turn. Element
+    r = h * run + s * run / 2 + i, with s < 2 and i < run / 2, is h * run + 2 * i + s. For checkpoints that store the pairs of rows that rotary
+    positions turn beside each other.
+  }];
+  let parameters = (ins "int64_t":$run);
+  let assemblyFormat = "`<` struct($run) `>`";
+  let genVerifyDecl = 1;
 }
 
 def GPTQ_ConcatAttr : GPTQ_Attr<"Concat", "concat"> {
@@ -177,6 +200,20 @@ def GPTQ_DealtAttr : GPTQ_Attr<"Dealt", "dealt"> {
   }];
   let parameters = (ins "int64_t":$parts, "int64_t":$run);
   let assemblyFormat = "`<` struct($parts, $run) `>`";
+}
+
+def GPTQ_StackAttr : GPTQ_Attr<"Stack", "stack"> {
+  let summary = "Several weights of one type as one with another dimension";
+  let description = [{
+    Element [e, …] is element […] of `parts[e]` (weight symbols of one type): the weights of a layer's experts. Passes that rewrite a stack rewrite its
+    parts, each like a weight of its own; they are written one after another.
+
+    ```mlir
+    gptq.weight @experts.codes : tensor<2x64x64xi4> = #gptq.stack<[@experts.0.codes, @experts.1.codes]>
+    ```
+  }];
+  let parameters = (ins "::mlir::ArrayAttr":$parts);
+  let assemblyFormat = "`<` $parts `>`";
 }
 
 def GPTQ_GatherAttr : GPTQ_Attr<"Gather", "gather"> {
@@ -275,7 +312,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
     | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`) | gptq-promote-activations |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul) | gptq-promote-activations |
     | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];

@@ -25,6 +25,10 @@ class GPTQ_Shaped<list<Type> types, list<int> ranks> :
     AnyTypeOf<[TensorRankOf<types, ranks>, MemRefRankOf<types, ranks>]>;
 def GPTQ_Matrix : GPTQ_Shaped<[GPTQ_Float], [2]>;
 def GPTQ_Vector : GPTQ_Shaped<[GPTQ_Float], [1]>;
+/// Activations: [M, H], or with several slots a row [M, S, H], which in a kernel are one matrix [M S, H].
+def GPTQ_Rows : GPTQ_Shaped<[GPTQ_Float], [2, 3]>;
+/// Numbers of experts, rows or runs.
+def GPTQ_Numbers : GPTQ_Shaped<[I32], [2]>;
 /// Activations of three bytes, and what one of them is worth (`gptq.stage_split`).
 def GPTQ_Bytes : GPTQ_Shaped<[I8], [2]>;
 def GPTQ_Units : GPTQ_Shaped<[F32], [2]>;
@@ -118,37 +122,47 @@ def GPTQ_DequantMatmulOp : GPTQ_ModelOp<"dequant_matmul", [AttrSizedOperandSegme
   let description = [{
     Writes `lhs * w` to `init` (adds it with `accumulate`), where
 
-        w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)),   g = g_idx ? g_idx[k] : k / group_size
+        w[k, n] = scales[g, n] * (codes[k, n] - (zeros[g, n] + zero_offset)) + offsets[g, n],   g = g_idx ? g_idx[k] : k / group_size
 
-    Without `zeros` every zero point is `zero_point`. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
-    added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales and zeros [ceil(K / group_size), N], perm and g_idx [K],
+    Without `zeros` every zero point is `zero_point`, without `offsets` nothing is added. With `perm`, row k of the weight meets column `perm[k]` of `lhs`. `bias[n]` is
+    added once. Sums are kept in f32. Shapes: lhs [M, K], codes [K, N], scales, zeros and offsets [ceil(K / group_size), N], perm and g_idx [K],
     bias [N], init [M, N]; the last group may be short.
 
-    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales and zeros come in the same panels:
+    With `layout`, codes are packed (`gptq.packed`): [panels, blocks, words], every group starting a block; and scales, zeros and offsets come in the same panels:
     [panels, groups, blockN]. `bytes` and `units` are `lhs` once more, as `gptq.stage_split` makes it: a target that multiplies bytes reads
-    those instead.
+    those instead. So are `source` and `norm`: `lhs` is `gptq.rms_norm` of them with `epsilon`, and a kernel whose plan says
+    `path = normalize` computes it itself and leaves `lhs` unread.
 
     An epilogue is an activation of the sums (`gptq.activation`). Those that end in `_mul`: the columns are pairs of runs of h = blockN / 2
     (packed; N / 2 otherwise), gate then up; the result, N / 2 columns, is the activation of gate times up.
+
+    With `runs` [E + 1, 2] the weight is one of E experts': codes, scales, zeros, perm, g_idx and bias have one more dimension in front, lhs is
+    [M, S, K] and init [M, S, N], and the M S rows, taken as one matrix, are sorted by expert (`gptq.group_rows`): rows runs[r, 1] …
+    runs[r + 1, 1] − 1 are multiplied by the weight of expert runs[r, 0]. A run has at most M rows. Tiling to a run leaves an ordinary product
+    with the weight of its expert, so nothing after it knows of experts.
 
     ```mlir
     %r = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x64xf32>, tensor<64x32xi4>, tensor<2x32xf16>)
         outs(%y : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x32xf32>
     ```
   }];
-  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$scales,
-                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3]>>:$zeros, Optional<GPTQ_Shaped<[I32], [1]>>:$g_idx,
-                       Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1]>>:$bias,
-                       Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Variadic<GPTQ_Matrix>:$inits,
+  let arguments = (ins GPTQ_Rows:$lhs, GPTQ_Shaped<[AnyInteger], [2, 3, 4]>:$codes, GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>:$scales,
+                       Optional<GPTQ_Shaped<[AnyInteger], [2, 3, 4]>>:$zeros, Optional<GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>>:$offsets,
+                       Optional<GPTQ_Shaped<[I32], [1, 2]>>:$g_idx,
+                       Optional<GPTQ_Shaped<[I32], [1, 2]>>:$perm, Optional<GPTQ_Shaped<[GPTQ_Float], [1, 2]>>:$bias,
+                       Optional<GPTQ_Bytes>:$bytes, Optional<GPTQ_Units>:$units, Optional<GPTQ_Matrix>:$source,
+                       Optional<GPTQ_Vector>:$norm, Optional<GPTQ_Numbers>:$runs, Variadic<GPTQ_Rows>:$inits,
                        ConfinedAttr<I64Attr, [IntMinValue<1>, IntMaxValue<8>]>:$bits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$group_size,
                        DefaultValuedAttr<I64Attr, "0">:$zero_offset, OptionalAttr<I64Attr>:$zero_point,
                        OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate,
+                       OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
-      (`split` $bytes^ `,` $units)? `:` type($lhs) `,` type($codes) `,` type($scales) (`zeros` type($zeros)^)?
-      (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)? (`split` type($bytes)^ `,` type($units))? `)`
+    `ins` `(` $lhs `,` $codes `,` $scales (`zeros` $zeros^)? (`offsets` $offsets^)? (`g_idx` $g_idx^)? (`perm` $perm^)? (`bias` $bias^)?
+      (`split` $bytes^ `,` $units)? (`norm_of` $source^ `,` $norm)? (`runs` $runs^)? `:` type($lhs) `,` type($codes) `,` type($scales)
+      (`zeros` type($zeros)^)? (`offsets` type($offsets)^)? (`g_idx` type($g_idx)^)? (`perm` type($perm)^)? (`bias` type($bias)^)?
+      (`split` type($bytes)^ `,` type($units))? (`norm_of` type($source)^ `,` type($norm))? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -179,13 +193,17 @@ def GPTQ_MatmulOp : GPTQ_ModelOp<"matmul", [AttrSizedOperandSegments]> {
   let summary = "Multiplies activations by a dense weight, as linear layers store it";
   let description = [{
     init[m, n] = sum over k of lhs[m, k] * weight[n, k], plus `bias[n]`; lhs [M, K], weight [N, K], init [M, N]. Sums are kept in f32. With
-    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`.
+    `layout` the weight is packed: [panels, blocks, elements of a block]. With `accumulate` the product is added to `init`. `source`,
+    `norm` and `epsilon` are as in `gptq.dequant_matmul`. With `runs` the weight [E, N, K] is one of several experts', as there.
   }];
-  let arguments = (ins GPTQ_Matrix:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3]>:$weight, Optional<GPTQ_Vector>:$bias,
-                       Variadic<GPTQ_Matrix>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
-                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate);
+  let arguments = (ins GPTQ_Rows:$lhs, GPTQ_Shaped<[GPTQ_Float], [2, 3, 4]>:$weight, Optional<GPTQ_Shaped<[GPTQ_Float], [1, 2]>>:$bias,
+                       Optional<GPTQ_Matrix>:$source, Optional<GPTQ_Vector>:$norm, Optional<GPTQ_Numbers>:$runs,
+                       Variadic<GPTQ_Rows>:$inits, OptionalAttr<GPTQ_LayoutAttr>:$layout,
+                       DefaultValuedAttr<GPTQ_EpilogueAttr, "::mlir::gptq::Epilogue::None">:$epilogue, UnitAttr:$accumulate,
+                       OptionalAttr<F64Attr>:$epsilon);
   let assemblyFormat = [{
-    `ins` `(` $lhs `,` $weight (`bias` $bias^)? `:` type($lhs) `,` type($weight) (`bias` type($bias)^)? `)`
+    `ins` `(` $lhs `,` $weight (`bias` $bias^)? (`norm_of` $source^ `,` $norm)? (`runs` $runs^)? `:` type($lhs) `,` type($weight)
+      (`bias` type($bias)^)? (`norm_of` type($source)^ `,` type($norm))? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
   let extraClassDeclaration = modelOpDeclaration # [{
@@ -261,7 +279,7 @@ def GPTQ_AddRMSNormOp : GPTQ_ModelOp<"add_rms_norm"> {
 def GPTQ_ActivationOp : GPTQ_ModelOp<"activation", [AttrSizedOperandSegments]> {
   let summary = "The activation of an MLP, and its gate where it has one";
   let description = [{
-    init = f(input), or f(input) * up with `up`; all [M, I].
+    init = f(input), or f(input) * up with `up`; all [M, I] or [M, S, I].
 
     | `function` | f(v) |
     | --- | --- |
@@ -275,7 +293,7 @@ def GPTQ_ActivationOp : GPTQ_ModelOp<"activation", [AttrSizedOperandSegments]> {
         outs(%e : tensor<?x96xf32>) {function = #gptq.function<silu>} -> tensor<?x96xf32>
     ```
   }];
-  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Matrix>:$up, Variadic<GPTQ_Matrix>:$inits, GPTQ_ActivationAttr:$function);
+  let arguments = (ins GPTQ_Rows:$input, Optional<GPTQ_Rows>:$up, Variadic<GPTQ_Rows>:$inits, GPTQ_ActivationAttr:$function);
   let assemblyFormat = [{
     `ins` `(` $input (`times` $up^)? `:` type($input) (`times` type($up)^)? `)` `outs` `(` $inits `:` type($inits) `)` attr-dict
     (`->` type($results)^)?
@@ -291,10 +309,13 @@ def GPTQ_SoftcapOp : GPTQ_ModelOp<"softcap"> {
 
 def GPTQ_StageOp : GPTQ_ModelOp<"stage", [AttrSizedOperandSegments]> {
   let summary = "Copies activations, reordering their columns";
-  let description = "init[m, k] = input[m, perm[k]], or input[m, k] without `perm`; input and init [M, K], perm i32 [K].";
-  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Shaped<[I32], [1]>>:$perm, Variadic<GPTQ_Matrix>:$inits);
+  let description = [{
+    init[m, k] = input[m, perm[k]], or input[m, k] without `perm`; input and init [M, K], perm i32 [K]. With `runs` input and init are [M, S, K], and
+    `perm` [E, K] has an order for each expert, as in `gptq.dequant_matmul`.
+  }];
+  let arguments = (ins GPTQ_Rows:$input, Optional<GPTQ_Shaped<[I32], [1, 2]>>:$perm, Optional<GPTQ_Numbers>:$runs, Variadic<GPTQ_Rows>:$inits);
   let assemblyFormat = [{
-    `ins` `(` $input (`perm` $perm^)? `:` type($input) (`perm` type($perm)^)? `)`
+    `ins` `(` $input (`perm` $perm^)? (`runs` $runs^)? `:` type($input) (`perm` type($perm)^)? (`runs` type($runs)^)? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -341,20 +362,137 @@ def GPTQ_RotaryAppendOp : GPTQ_ModelOp<"rotary_append", [AttrSizedOperandSegment
   }];
 }
 
-def GPTQ_AttentionOp : GPTQ_ModelOp<"attention"> {
+def GPTQ_AttentionOp : GPTQ_ModelOp<"attention", [AttrSizedOperandSegments]> {
   let summary = "Causal attention over the caches";
   let description = [{
     For row m at position p = position + m and head h, with g = h / (heads / kv_heads) and t over 0 … p (with `window` w > 0 over
     max(0, p − w + 1) … p): init[m, h*D + d] = sum_t a_t * values[g, t, d], a = softmax_t(s_t), s_t = scale * sum_d q[m, h*D + d] * keys[g, t, d].
     With `softcap` c > 0 it is c * tanh(s_t / c) instead of s_t.
     q and init [M, heads*D]; keys and values [kv_heads, context, D].
+
+    With `k`, `v` and `table` (one row only) it is the `gptq.rotary_append` in front as well, which `q_norm`, `k_norm` and `epsilon` belong to: q and k
+    are not rotated yet, and key and value of position p are appended to the caches.
+
+    With `parts` n > 1 (one row only) the positions are dealt out to n parts, in which order is the lowering's choice; every part has
+    exponentials relative to the highest score s of its own, and leaves their sum and that of the values they weigh, not
+    divided by it, for `gptq.join_attention`. The inits are then sums f32 [n, heads*D] and stats f32 [n, 2*heads], the pairs (s, sum of
+    exponentials); a part without positions leaves zeros and (−∞, 0). `part` is the number of the first row of the inits.
   }];
-  let arguments = (ins GPTQ_Matrix:$q, Index:$position, GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
+  let arguments = (ins GPTQ_Matrix:$q, Optional<GPTQ_Matrix>:$k, Optional<GPTQ_Matrix>:$v, Optional<GPTQ_Matrix>:$table,
+                       Optional<GPTQ_Vector>:$q_norm, Optional<GPTQ_Vector>:$k_norm, Index:$position, Optional<Index>:$part,
+                       GPTQ_State:$keys, GPTQ_State:$values, Variadic<GPTQ_Matrix>:$inits,
                        ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$kv_heads,
                        ConfinedAttr<I64Attr, [IntPositive]>:$head_dim, F64Attr:$scale,
-                       DefaultValuedAttr<I64Attr, "0">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap);
+                       DefaultValuedAttr<I64Attr, "0">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
+                       DefaultValuedAttr<F64Attr, "0.0">:$epsilon,
+                       DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts);
   let assemblyFormat = [{
-    `ins` `(` $q `at` $position `:` type($q) `)` `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `ins` `(` $q (`rotary` $k^ `,` $v `,` $table)? (`q_norm` $q_norm^)? (`k_norm` $k_norm^)? `at` $position (`part` $part^)? `:`
+      type($q) (`rotary` type($k)^ `,` type($v) `,` type($table))? (`q_norm` type($q_norm)^)? (`k_norm` type($k_norm)^)? `)`
+    `state` `(` $keys `,` $values `:` type($keys) `,` type($values) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = modelOpDeclaration # [{
+    /// Query heads that read one head of the caches.
+    int64_t getQueries() { return getHeads() / getKvHeads(); }
+  }];
+}
+
+def GPTQ_JoinAttentionOp : GPTQ_ModelOp<"join_attention"> {
+  let summary = "The attention of one row from its parts";
+  let description = [{
+    With (s_i, e_i) = stats[i, 2h], stats[i, 2h + 1] as `gptq.attention` leaves them for part i, and w_i = exp(s_i − max s):
+    init[0, h*D + d] = sum_i w_i * sums[i, h*D + d] / sum_i w_i * e_i, added up in the order of the parts. sums [parts, heads*D], stats
+    [parts, 2*heads], init [1, heads*D].
+  }];
+  let arguments = (ins GPTQ_Matrix:$sums, GPTQ_Matrix:$stats, Variadic<GPTQ_Matrix>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$heads, ConfinedAttr<I64Attr, [IntPositive]>:$head_dim);
+  let assemblyFormat = [{
+    `ins` `(` $sums `,` $stats `:` type($sums) `,` type($stats) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_ArgmaxOp : GPTQ_ModelOp<"argmax"> {
+  let summary = "The largest elements of the parts of a row";
+  let description = [{
+    Row i of the inits, values f32 [parts, 1] and indices i32 [parts, 1], is the largest of input[0, c] over the columns c of part i, `columns` of
+    them from (part + i) * columns on, and the lowest such c; −∞ and 2^31 − 1 where there are none but NaNs. input [1, N].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, Index:$part, Variadic<GPTQ_Shaped<[F32, I32], [2]>>:$inits,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$columns);
+  let assemblyFormat = [{
+    `ins` `(` $input `part` $part `:` type($input) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_ChooseTokenOp : GPTQ_ModelOp<"choose_token"> {
+  let summary = "The most likely token, where the next call finds it";
+  let description = [{
+    The index that goes with the largest of values [parts, 1], the lowest among equals and 0 if all are NaNs, is written to both inits, i32 [1]:
+    the result of an entry, and its input, which a device reads when it repeats the entry. The kernel also adds 1 to P.
+  }];
+  let arguments = (ins GPTQ_Matrix:$values, GPTQ_Shaped<[I32], [2]>:$indices, Variadic<GPTQ_Shaped<[I32], [1]>>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $values `,` $indices `:` type($values) `,` type($indices) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+def GPTQ_RouteOp : GPTQ_ModelOp<"route"> {
+  let summary = "Chooses the experts of each row, and their weights";
+  let description = [{
+    With p = softmax(logits[m, :]): experts[m, s] is the number of the s-th largest p, the lower number first where two are equal, and
+    weights[m, s] is that p; with `normalize` divided by the sum of the S chosen ones. logits [M, E]; the destinations are experts, i32 [M, S],
+    and weights, f32 [M, S]. A NaN among the logits counts as −infinity in the choice, so the experts of a row are always different.
+
+    ```mlir
+    %r:2 = gptq.route ins(%logits : tensor<?x8xf32>) outs(%e, %w : tensor<?x2xi32>, tensor<?x2xf32>) {normalize} -> tensor<?x2xi32>, tensor<?x2xf32>
+    ```
+  }];
+  let arguments = (ins GPTQ_Matrix:$logits, Variadic<AnyTypeOf<[GPTQ_Numbers, GPTQ_Matrix]>>:$inits, UnitAttr:$normalize);
+  let assemblyFormat = "`ins` `(` $logits `:` type($logits) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?";
+}
+
+def GPTQ_GroupRowsOp : GPTQ_ModelOp<"group_rows"> {
+  let summary = "Sorts the slots of all rows by expert";
+  let description = [{
+    The M S slots of `experts` [M, S], slot s of row m being number m S + s, are sorted stably by expert: order[p / S, p % S] is the number of the
+    slot that comes p-th, positions[m, s] the p of a slot, so each is the other's inverse. runs[r, :] is the expert and the first p of the r-th run
+    of slots of one expert; runs without slots follow, with expert 0 and p = M S. Destinations: positions and order, i32 [M, S], and runs,
+    i32 [E + 1, 2]. Experts below 0 or from E on are not allowed.
+  }];
+  let arguments = (ins GPTQ_Numbers:$experts, Variadic<GPTQ_Numbers>:$inits);
+  let assemblyFormat = "`ins` `(` $experts `:` type($experts) `)` `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?";
+}
+
+def GPTQ_GatherRowsOp : GPTQ_ModelOp<"gather_rows"> {
+  let summary = "Copies rows in the order of their experts";
+  let description = [{
+    Row p of init, taken as a matrix of M S rows, is row order[p / S, p % S] / S of input: input [M, H], order i32 [M, S], init [M, S, H].
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, GPTQ_Numbers:$order, Variadic<GPTQ_Rows>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $order `:` type($input) `,` type($order) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_CombineRowsOp : GPTQ_ModelOp<"combine_rows", [AttrSizedOperandSegments]> {
+  let summary = "Adds up what the experts of a row made of it";
+  let description = [{
+    init[m, h] = sum over s of weights[m, s] * input[positions[m, s], h], s ascending, `input` [M, S, H] taken as a matrix of M S rows; with `shared`
+    [M, H] and `gate` [M, 1] plus shared[m, h] / (1 + exp(−gate[m, 0])), an expert of all rows. positions i32 [M, S], weights f32 [M, S], init [M, H].
+  }];
+  let arguments = (ins GPTQ_Rows:$input, GPTQ_Numbers:$positions, GPTQ_Matrix:$weights, Optional<GPTQ_Matrix>:$shared,
+                       Optional<GPTQ_Matrix>:$gate, Variadic<GPTQ_Matrix>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $positions `,` $weights (`shared` $shared^ `,` $gate)? `:` type($input) `,` type($positions) `,` type($weights)
+      (`shared` type($shared)^ `,` type($gate))? `)`
     `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
   }];
 }
@@ -368,7 +506,7 @@ def GPTQ_DispatchOp : GPTQ_Op<"dispatch", [
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
   let summary = "Runs a kernel over a grid of workgroups";
   let description = [{
-    Runs the first of `kernels` whose `m_max` is at least M, the number of rows of this call. Every kernel takes one memref per input, then one per
+    Runs the first of `kernels` whose `m_max` is at least M, the number of rows of this call; nothing where M is below `m_min`. Every kernel takes one memref per input, then one per
     init, then M and the position, all of the static parts of their shapes known to it. Kernels live in the nested
     module `@kernels`, and say on themselves how many workgroups they want (`gptq.grid`).
 
@@ -378,7 +516,8 @@ def GPTQ_DispatchOp : GPTQ_Op<"dispatch", [
     ```
   }];
   let arguments = (ins Variadic<AnyType>:$inputs, Variadic<AnyRankedTensor>:$inits, Index:$rows, Index:$position,
-                       SymbolRefArrayAttr:$kernels, DenseI64ArrayAttr:$m_max, StrAttr:$label);
+                       SymbolRefArrayAttr:$kernels, DenseI64ArrayAttr:$m_max, StrAttr:$label,
+                       DefaultValuedAttr<I64Attr, "1">:$m_min);
   let results = (outs Variadic<AnyRankedTensor>:$results);
   let assemblyFormat = [{
     $label $kernels `up_to` $m_max `rows` $rows `at` $position `ins` `(` ($inputs^ `:` type($inputs))? `)`
@@ -399,11 +538,11 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
   let description = [{
     With R × N the shape of `acc`:
 
-        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * scale[n] * (w[panel, block, k, c(n)] - zero[n])
+        result[r, n] = acc[r, n] + sum over k < depth of x[row + r, perm[k0 + k]] * (scale[n] * (w[panel, block, k, c(n)] - zero[n]) + offset[n])
 
     The N columns come in runs of equal length that start at `columns`: with c of them, c(n) = columns[n / (N / c)] + n % (N / c).
     `w` is packed by `layout`, panel by panel; row k = 0 is the first of block `block`, and rows go on in the blocks after it; those of the
-    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero` and `scale` the codes themselves are
+    last block beyond `depth` are zero. Without `perm` column k0 + k of x is read; without `zero`, `scale` and `offset` the codes themselves are
     multiplied (for a layout of floating-point elements always). `bytes` hold the same activations split in three (`gptq.stage_split`),
     `unit` [R] is theirs for this group: a lowering may multiply those.
 
@@ -415,13 +554,13 @@ def GPTQ_GroupDotOp : GPTQ_Op<"group_dot", [
                        VectorOfRankAndType<[2], [F32]>:$acc, Optional<MemRefRankOf<[I32], [1]>>:$perm,
                        Optional<MemRefRankOf<[I8], [2]>>:$bytes, Optional<VectorOfRankAndType<[1], [F32]>>:$unit,
                        Optional<VectorOfRankAndType<[1], [F32]>>:$scale,
-                       Optional<VectorOfRankAndType<[1], [F32]>>:$zero,
+                       Optional<VectorOfRankAndType<[1], [F32]>>:$zero, Optional<VectorOfRankAndType<[1], [F32]>>:$offset,
                        ConfinedAttr<I64Attr, [IntPositive]>:$depth, GPTQ_LayoutAttr:$layout, GPTQ_PlanAttr:$plan);
   let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? (`split` $bytes^ `by` $unit)? `,` $w `[` $panel `,` $block `]` `acc` $acc
-    (`scale` $scale^)? (`zero` $zero^)? attr-dict `:` type($x) (`perm` type($perm)^)? (`split` type($bytes)^ `by` type($unit))? `,`
-    type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)?
+    (`scale` $scale^)? (`zero` $zero^)? (`offset` $offset^)? attr-dict `:` type($x) (`perm` type($perm)^)? (`split` type($bytes)^ `by` type($unit))? `,`
+    type($w) `,` type($acc) (`scale` type($scale)^)? (`zero` type($zero)^)? (`offset` type($offset)^)?
   }];
   let hasVerifier = 1;
 }
@@ -438,6 +577,20 @@ def GPTQ_GroupSumOp : GPTQ_Op<"group_sum", [MemoryEffects<[MemRead]>]> {
   let assemblyFormat = [{
     $x `[` $row `,` $k0 `]` (`perm` $perm^)? attr-dict `:` type($x) (`perm` type($perm)^)? `->` type($result)
   }];
+}
+
+def GPTQ_FragmentDotOp : GPTQ_Op<"fragment_dot", [Pure, AllTypesMatch<["acc", "result"]>]> {
+  let summary = "A warp's product of two small tiles in registers";
+  let description = [{
+    result = acc + a * b with a [16, 16], b [16, 8] and acc [16, 8], dealt out to the 32 threads of a warp, which all execute it. Thread
+    4 g + t holds, with i, e < 2: of acc the elements (row g + 8 i, column 2 t + e) as [i, e]; of a, with j < 2, (row g + 8 i, step k(t, j, e)) as
+    [i + 2 j, e]; of b (step k(t, j, e), column g) as [j, e]. The unit asks only that a and b agree on k.
+  }];
+  let arguments = (ins VectorOfRankAndType<[2], [F16, BF16]>:$a, VectorOfRankAndType<[2], [F16, BF16]>:$b,
+                       VectorOfRankAndType<[2], [F32]>:$acc);
+  let results = (outs VectorOfRankAndType<[2], [F32]>:$result);
+  let assemblyFormat = "$a `,` $b `,` $acc attr-dict `:` type($a) `,` type($b) `,` type($acc)";
+  let hasVerifier = 1;
 }
 
 #endif // GPTQ_OPS_TD

@@ -66,4 +66,24 @@ def FuseActivationPass : Pass<"gptq-fuse-activation", "::mlir::ModuleOp"> {
   let dependentDialects = ["GPTQDialect"];
 }
 
+def FuseResidualAddPass : Pass<"gptq-fuse-residual-add", "::mlir::ModuleOp"> {
+  let summary = "Lets matmuls add their result to the residual";
+  let description = [{
+    Before: `gptq.add` or `gptq.add_rms_norm` of a residual and the result of a matmul that nobody else reads (or of the same rows of
+    both). After: the matmul's destination is the residual, to which it adds (`accumulate`); a norm is one by itself. Left alone where the residual is read later, is not the result of an op, or is not f32, in which sums are kept.
+    For targets where a kernel of its own costs more than the addition.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
+def FuseNormMatmulPass : Pass<"gptq-fuse-norm-matmul", "::mlir::ModuleOp"> {
+  let summary = "Tells matmuls what their activations are the norm of";
+  let description = [{
+    Before: a matmul reads the result of `gptq.rms_norm`. After: it also has the input and the weight of the norm (`norm_of`), so that a kernel
+    may normalize its rows itself. Which kernels do, the planner decides for each range of M; for the others the norm stays.
+    Activations that are read through a permutation are left alone.
+  }];
+  let dependentDialects = ["GPTQDialect"];
+}
+
 #endif // GPTQ_TRANSFORMS_PASSES_TD

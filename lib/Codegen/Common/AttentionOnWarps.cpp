@@ -1,0 +1,941 @@
+//===- AttentionOnWarps.cpp - Attention shared by a workgroup's threads ---===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Vectorize.h"
+#include "gptq/Codegen/Common/Plan.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+using namespace mlir;
+using namespace mlir::gptq;
+
+static constexpr int64_t kLanes = VectorBuilder::kWarpThreads;
+
+static Value lowestScore(VectorBuilder &b) {
+  return b.f32(-std::numeric_limits<float>::infinity());
+}
+
+/// `highest`, or where there was no position yet anything that exponentials may
+/// be relative to: those of no position are then 0.
+static Value finite(VectorBuilder &b, Value highest) {
+  Value isNone = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, highest,
+                                       lowestScore(b));
+  return select(b, isNone, b.f32(0.0), highest);
+}
+
+/// exp(score - base).
+static Value weightOf(VectorBuilder &b, Value score, Value base) {
+  return exp(b, arith::SubFOp::create(b, score, base));
+}
+
+/// `score`, bent where the op has a cap.
+static Value cappedScore(AttentionOp op, VectorBuilder &b, Value score) {
+  const double cap = op.getSoftcap().convertToDouble();
+  if (cap == 0)
+    return score;
+  return vector::ExtractOp::create(b, softcap(b, cap, b.splat(score, 1)), 0);
+}
+
+/// The first position row p attends to, if `end` = p + 1.
+static Value firstPosition(AttentionOp op, VectorBuilder &b, Value end) {
+  if (op.getWindow() == 0)
+    return b.index(0);
+  return arith::MaxSIOp::create(
+      b, arith::SubIOp::create(b, end, b.index(op.getWindow())), b.index(0));
+}
+
+/// Bytes a run of `width` elements of `buffer` is aligned to where it starts at
+/// a multiple of its length, as rows and heads do.
+static llvm::Align alignmentOf(Value buffer, int64_t width) {
+  auto type = cast<MemRefType>(buffer.getType());
+  return llvm::Align(
+      std::min<int64_t>(16, width * type.getElementTypeBitWidth() / 8));
+}
+
+/// Such a run.
+static vector::LoadOp loadRun(VectorBuilder &b, Value buffer,
+                              ValueRange indices, int64_t width) {
+  auto type = cast<MemRefType>(buffer.getType());
+  return vector::LoadOp::create(
+      b, VectorType::get({width}, type.getElementType()), buffer, indices,
+      /*nontemporal=*/false, alignmentOf(buffer, width));
+}
+
+/// Stores f32 `vector` as such a run of any type.
+static void storeRun(VectorBuilder &b, Value vector, Value buffer,
+                     ValueRange indices) {
+  auto type = cast<VectorType>(vector.getType());
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  if (!element.isF32())
+    vector = arith::TruncFOp::create(b, type.clone(element), vector);
+  vector::StoreOp::create(b, vector, buffer, indices, /*nontemporal=*/false,
+                          alignmentOf(buffer, type.getDimSize(0)));
+}
+
+//===----------------------------------------------------------------------===//
+// One row
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Attention of one row over a part of the context.
+///
+/// A warp reads several positions with one load: `share` threads hold the
+/// elements of one, `width` each. The warps of a workgroup read a chunk of the
+/// context together, kLoads loads of keys and of values at once; part i takes
+/// chunks i, i + parts, …. Every warp keeps, for each query head, the highest
+/// score so far and, relative to it, the sum of exponentials and the weighted
+/// sum of values; at the end those of the warps are joined.
+class RowAttention {
+public:
+  RowAttention(AttentionOp op, VectorBuilder &b)
+      : op(op), b(b), d(op.getHeadDim()), queries(op.getQueries()),
+        warps(b.threads / kLanes) {}
+
+  LogicalResult run();
+
+private:
+  /// What is kept of one query head.
+  struct State {
+    Value highest, total, sum;
+  };
+  /// Keys and values on their way, and their positions.
+  struct Chunk {
+    SmallVector<Value> positions, keys, values;
+  };
+
+  bool rotates() { return bool(op.getK()); }
+  Type cacheType() {
+    return cast<MemRefType>(op.getKeys().getType()).getElementType();
+  }
+  Value loadRaw(Value buffer, SmallVector<Value> indices, bool settled);
+  Value loadSettled(Value buffer, SmallVector<Value> indices);
+  Value sumOverShare(Value value);
+  Value rotate(Value in, Value head, Value norm);
+  Value element(Value vector, int64_t i) {
+    return vector::ExtractOp::create(b, vector, i);
+  }
+
+  Chunk load(Value chunk, bool settled);
+  void append(Chunk &chunk);
+  SmallVector<State> attend(Chunk chunk, ArrayRef<State> states);
+  void write(ArrayRef<State> states);
+
+  AttentionOp op;
+  VectorBuilder &b;
+  const int64_t d, queries, warps;
+  /// Elements that a thread holds of a head; threads that share one; positions
+  /// that a warp reads at once.
+  int64_t width, share, lines;
+  /// The warp, the thread's line of positions, where its elements start, and
+  /// whether it has any.
+  Value warp, line, at, holds;
+  /// Positions this row attends to, and its own.
+  Value start, end, position;
+  /// The queries, scaled; key and value of this row, as the caches hold them.
+  SmallVector<Value> q;
+  Value newKey, newValue;
+  /// Where the other elements of rotated pairs are, their angles, and the norms
+  /// of both.
+  Value otherAt, cosine, sine;
+
+  /// Loads that are on their way together.
+  static constexpr int64_t kLoads = 4;
+  static constexpr int64_t kMostWidth = 8;
+};
+
+} // namespace
+
+/// A load that stays where it is, in front of a wait for what it does not need.
+Value RowAttention::loadRaw(Value buffer, SmallVector<Value> indices,
+                            bool settled) {
+  auto load = loadRun(b, buffer, indices, width);
+  if (settled) {
+    load->setAttr(kSettledAttr, b.getUnitAttr());
+    load->setAttr(kPrefetchedAttr, b.getUnitAttr());
+  }
+  return load;
+}
+
+/// A load of weights.
+Value RowAttention::loadSettled(Value buffer, SmallVector<Value> indices) {
+  auto load = loadRun(b, buffer, indices, width);
+  load->setAttr(kSettledAttr, b.getUnitAttr());
+  return b.toF32(load);
+}
+
+/// The sum over the threads that share a position, on each of them.
+Value RowAttention::sumOverShare(Value value) {
+  for (int64_t mask = share / 2; mask > 0; mask /= 2)
+    value = arith::AddFOp::create(b, value, b.shuffle(value, mask));
+  return value;
+}
+
+/// This thread's elements of a head of `in`, normalized with `norm` if there is
+/// one, and rotated.
+Value RowAttention::rotate(Value in, Value head, Value norm) {
+  Value zero = b.index(0), base = b.mul(head, d);
+  auto load = [&](Value from) {
+    return b.toF32(loadRun(b, in, {zero, b.add(base, from)}, width));
+  };
+  Value own = load(at), other = load(otherAt);
+  if (norm) {
+    Value squares = b.reduce(arith::MulFOp::create(b, own, own));
+    squares = sumOverShare(select(b, holds, squares, b.f32(0.0)));
+    Value inverse = b.splat(
+        inverseRms(b, squares, d, op.getEpsilon().convertToDouble()), width);
+    auto scaled = [&](Value v, Value from) -> Value {
+      v = arith::MulFOp::create(b, v, inverse);
+      return arith::MulFOp::create(b, v, loadSettled(norm, {from}));
+    };
+    own = scaled(own, at);
+    other = scaled(other, otherAt);
+  }
+  return arith::AddFOp::create(b, arith::MulFOp::create(b, own, cosine),
+                               arith::MulFOp::create(b, other, sine));
+}
+
+/// Starts the loads of chunk number `chunk`.
+RowAttention::Chunk RowAttention::load(Value chunk, bool settled) {
+  Chunk result;
+  Value first = b.add(start, b.mul(chunk, warps * lines * kLoads));
+  // Past the end the last position is read again, and counts nothing. That of
+  // this row may not be there yet.
+  Value last =
+      rotates()
+          ? Value(arith::MaxSIOp::create(
+                b, arith::SubIOp::create(b, position, b.index(1)), b.index(0)))
+          : position;
+  Value zero = b.index(0);
+  for (int64_t i = 0; i < kLoads; ++i) {
+    Value t = b.add(b.mul(b.add(warp, i * warps), lines), line);
+    t = b.add(first, t);
+    result.positions.push_back(t);
+    Value there = arith::MinSIOp::create(b, t, last);
+    result.keys.push_back(loadRaw(op.getKeys(), {zero, there, at}, settled));
+    result.values.push_back(
+        loadRaw(op.getValues(), {zero, there, at}, settled));
+  }
+  return result;
+}
+
+/// Puts this row's key and value where `chunk` has them, and into the caches.
+void RowAttention::append(Chunk &chunk) {
+  Value isMine;
+  for (int64_t i = 0; i < kLoads; ++i) {
+    Value isNew = equal(b, chunk.positions[i], position);
+    chunk.keys[i] = select(b, isNew, newKey, chunk.keys[i]);
+    chunk.values[i] = select(b, isNew, newValue, chunk.values[i]);
+    isMine = isMine ? Value(arith::OrIOp::create(b, isMine, isNew)) : isNew;
+  }
+  auto only = scf::IfOp::create(b, both(b, isMine, holds));
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(only.thenBlock());
+  Value zero = b.index(0);
+  for (auto [value, cache] :
+       {std::pair(newKey, op.getKeys()), {newValue, op.getValues()}})
+    vector::StoreOp::create(b, value, cache, ValueRange{zero, position, at},
+                            /*nontemporal=*/false, alignmentOf(cache, width));
+}
+
+SmallVector<RowAttention::State> RowAttention::attend(Chunk chunk,
+                                                      ArrayRef<State> states) {
+  if (rotates())
+    append(chunk);
+  SmallVector<Value> k, v, counts;
+  for (int64_t i = 0; i < kLoads; ++i) {
+    k.push_back(b.toF32(chunk.keys[i]));
+    v.push_back(b.toF32(chunk.values[i]));
+    counts.push_back(less(b, chunk.positions[i], end));
+  }
+  SmallVector<State> result;
+  for (auto [h, state] : llvm::enumerate(states)) {
+    SmallVector<Value> scores;
+    for (int64_t i = 0; i < kLoads; ++i) {
+      Value sum = arith::MulFOp::create(b, element(q[h], 0), element(k[i], 0));
+      for (int64_t e = 1; e < width; ++e)
+        sum = math::FmaOp::create(b, element(q[h], e), element(k[i], e), sum);
+      scores.push_back(sum);
+    }
+    for (int64_t mask = share / 2; mask > 0; mask /= 2)
+      for (Value &score : scores)
+        score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
+    Value highest = state.highest;
+    for (auto [score, counted] : llvm::zip(scores, counts)) {
+      score = select(b, counted, cappedScore(op, b, score), lowestScore(b));
+      highest = arith::MaximumFOp::create(b, highest, score);
+    }
+    for (int64_t mask = kLanes / 2; mask >= share; mask /= 2)
+      highest = arith::MaximumFOp::create(b, highest, b.shuffle(highest, mask));
+    Value base = finite(b, highest);
+    Value keep = weightOf(b, state.highest, base);
+    Value total = arith::MulFOp::create(b, state.total, keep);
+    Value sum = arith::MulFOp::create(b, state.sum, b.splat(keep, width));
+    for (int64_t i = 0; i < kLoads; ++i) {
+      Value weight = weightOf(b, scores[i], base);
+      total = arith::AddFOp::create(b, total, weight);
+      sum = vector::FMAOp::create(b, b.splat(weight, width), v[i], sum);
+    }
+    result.push_back({highest, total, sum});
+  }
+  return result;
+}
+
+/// Joins the warps, and writes what this part has found.
+void RowAttention::write(ArrayRef<State> states) {
+  const bool inParts = bool(op.getPart());
+  Value highest = b.workgroupBuffer({warps, queries});
+  Value totals = b.workgroupBuffer({warps, queries});
+  Value sums = b.workgroupBuffer({warps, queries, d});
+  for (auto [h, state] : llvm::enumerate(states)) {
+    Value head = b.index(h), total = state.total, sum = state.sum;
+    // The lines of a warp; they are relative to the same score.
+    for (int64_t mask = kLanes / 2; mask >= share; mask /= 2) {
+      total = arith::AddFOp::create(b, total, b.shuffle(total, mask));
+      SmallVector<Value> parts;
+      for (int64_t e = 0; e < width; ++e) {
+        Value own = element(sum, e);
+        parts.push_back(arith::AddFOp::create(b, own, b.shuffle(own, mask)));
+      }
+      sum = vector::FromElementsOp::create(b, b.vectorType(width), parts);
+    }
+    Value isFirst = equal(b, line, b.index(0));
+    auto only = scf::IfOp::create(b, both(b, isFirst, holds));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    storeRun(b, sum, sums, {warp, head, at});
+    auto one = scf::IfOp::create(b, equal(b, at, b.index(0)));
+    b.setInsertionPointToStart(one.thenBlock());
+    memref::StoreOp::create(b, state.highest, highest, ValueRange{warp, head});
+    memref::StoreOp::create(b, total, totals, ValueRange{warp, head});
+  }
+  gpu::BarrierOp::create(b);
+  Value zero = b.index(0);
+  b.forEachElement(queries * d, [&](Value e) {
+    Value head = divide(b, e, d), i = remainder(b, e, d);
+    Value most = lowestScore(b);
+    SmallVector<Value> own;
+    for (int64_t w = 0; w < warps; ++w) {
+      own.push_back(
+          memref::LoadOp::create(b, highest, ValueRange{b.index(w), head}));
+      most = arith::MaximumFOp::create(b, most, own.back());
+    }
+    Value base = finite(b, most);
+    Value total = b.f32(0.0), value = b.f32(0.0);
+    for (int64_t w = 0; w < warps; ++w) {
+      Value weight = weightOf(b, own[w], base);
+      total = math::FmaOp::create(
+          b, weight,
+          memref::LoadOp::create(b, totals, ValueRange{b.index(w), head}),
+          total);
+      value = math::FmaOp::create(
+          b, weight,
+          memref::LoadOp::create(b, sums, ValueRange{b.index(w), head, i}),
+          value);
+    }
+    if (!inParts)
+      value = arith::DivFOp::create(b, value, total);
+    b.store(b.splat(value, 1), op.getInits()[0], {zero, e});
+    if (!inParts)
+      return;
+    auto one = scf::IfOp::create(b, equal(b, i, zero));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(one.thenBlock());
+    Value stats = op.getInits()[1], place = b.mul(head, 2);
+    b.store(b.splat(most, 1), stats, {zero, place});
+    b.store(b.splat(total, 1), stats, {zero, b.add(place, 1)});
+  });
+}
+
+LogicalResult RowAttention::run() {
+  if (op.getKvHeads() != 1)
+    return op.emitOpError("expects one head of the caches in a workgroup, but "
+                          "found ")
+           << op.getKvHeads();
+  if (op.getPart() &&
+      cast<MemRefType>(op.getInits()[0].getType()).getDimSize(0) != 1)
+    return op.emitOpError("expects one part in a workgroup");
+  // Both halves of a head are whole numbers of threads, for rotations.
+  const int64_t unit = rotates() ? d / 2 : d;
+  width = std::min<int64_t>(kMostWidth, unit & -unit);
+  while (width * kLanes < d && unit % (2 * width) == 0)
+    width *= 2;
+  if (width * kLanes < d)
+    return op.emitOpError("expects heads that ")
+           << kLanes << " threads share evenly, but found " << d << " elements";
+  share = llvm::PowerOf2Ceil(d / width);
+  lines = kLanes / share;
+
+  Value lane = remainder(b, b.thread, kLanes);
+  warp = divide(b, b.thread, kLanes);
+  line = divide(b, lane, share);
+  Value own = b.mul(remainder(b, lane, share), width);
+  holds = less(b, own, b.index(d));
+  // Threads without elements read the last, which then count nothing.
+  at = arith::MinSIOp::create(b, own, b.index(d - width));
+  position = op.getPosition();
+  end = b.add(position, 1);
+  start = firstPosition(op, b, end);
+
+  // What earlier calls left in the caches needs no waiting for the kernel in
+  // front.
+  Value part = op.getPart() ? op.getPart() : b.index(0);
+  Chunk first = load(part, /*settled=*/rotates());
+  Value zero = b.index(0);
+  Value scale = b.f32(op.getScale().convertToDouble());
+  if (rotates()) {
+    const int64_t half = d / 2;
+    Value isLow = less(b, at, b.index(half));
+    Value low =
+        select(b, isLow, at, arith::SubIOp::create(b, at, b.index(half)));
+    otherAt = select(b, isLow, b.add(at, half), low);
+    cosine = loadSettled(op.getTable(), {position, low});
+    sine = loadSettled(op.getTable(), {position, b.add(low, half)});
+    sine = select(b, isLow, arith::NegFOp::create(b, sine), sine);
+  }
+  SmallVector<State> states;
+  for (int64_t h = 0; h < queries; ++h) {
+    Value v =
+        rotates()
+            ? rotate(op.getQ(), b.index(h), op.getQNorm())
+            : b.toF32(loadRun(b, op.getQ(), {zero, b.add(at, h * d)}, width));
+    v = arith::MulFOp::create(b, v, b.splat(scale, width));
+    q.push_back(select(b, holds, v, b.zeros(b.vectorType(width))));
+    states.push_back(
+        {lowestScore(b), b.f32(0.0), b.zeros(b.vectorType(width))});
+  }
+  if (rotates()) {
+    newKey = rotate(op.getK(), zero, op.getKNorm());
+    newValue = b.toF32(loadRun(b, op.getV(), {zero, at}, width));
+    for (Value *v : {&newKey, &newValue})
+      if (!cacheType().isF32())
+        *v = arith::TruncFOp::create(b, VectorType::get({width}, cacheType()),
+                                     *v);
+  }
+  states = attend(first, states);
+
+  Value count = arith::SubIOp::create(b, end, start);
+  Value chunks =
+      arith::CeilDivUIOp::create(b, count, b.index(warps * lines * kLoads));
+  SmallVector<Value> carried;
+  for (State &state : states)
+    carried.append({state.highest, state.total, state.sum});
+  auto loop = scf::ForOp::create(b, b.add(part, op.getParts()), chunks,
+                                 b.index(op.getParts()), carried);
+  auto statesOf = [&](ValueRange values) {
+    SmallVector<State> result;
+    for (int64_t h = 0; h < queries; ++h)
+      result.push_back({values[3 * h], values[3 * h + 1], values[3 * h + 2]});
+    return result;
+  };
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    SmallVector<Value> next;
+    for (State &state : attend(load(loop.getInductionVar(), /*settled=*/false),
+                               statesOf(loop.getRegionIterArgs())))
+      next.append({state.highest, state.total, state.sum});
+    scf::YieldOp::create(b, next);
+  }
+  write(statesOf(loop.getResults()));
+  return success();
+}
+
+LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
+                                           VectorBuilder &b) {
+  const int64_t d = op.getHeadDim();
+  auto type = cast<MemRefType>(op.getSums().getType());
+  if (!type.hasStaticShape())
+    return op.emitOpError("expects a static number of parts");
+  const int64_t parts = type.getDimSize(0);
+  Value zero = b.index(0);
+  b.forEachElement(op.getHeads() * d, [&](Value e) {
+    Value place = b.mul(divide(b, e, d), 2);
+    SmallVector<Value> highest, totals, sums;
+    for (int64_t i = 0; i < parts; ++i) {
+      highest.push_back(b.loadScalar(op.getStats(), {b.index(i), place}));
+      totals.push_back(
+          b.loadScalar(op.getStats(), {b.index(i), b.add(place, 1)}));
+      sums.push_back(b.loadScalar(op.getSums(), {b.index(i), e}));
+    }
+    Value most = highest[0];
+    for (Value own : ArrayRef(highest).drop_front())
+      most = arith::MaximumFOp::create(b, most, own);
+    Value total = b.f32(0.0), value = b.f32(0.0);
+    for (int64_t i = 0; i < parts; ++i) {
+      Value weight = weightOf(b, highest[i], most);
+      total = math::FmaOp::create(b, weight, totals[i], total);
+      value = math::FmaOp::create(b, weight, sums[i], value);
+    }
+    value = arith::DivFOp::create(b, value, total);
+    b.store(b.splat(value, 1), op.getInits()[0], {zero, e});
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Tiles of rows
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Attention of several rows on a matrix unit. A warp takes kRows rows of one
+/// query head; the warps of a workgroup read the same head of the caches, at
+/// nearly the same time. Scores are products of queries and keys, kPositions at
+/// a time; their exponentials, rounded to the type of the caches, are the left
+/// operand of the product with values as they lie in registers.
+///
+/// Thread 4 g + t loads runs of consecutive elements of keys and values, which
+/// decides the order of the sum over a head's elements, the same for queries,
+/// and which columns of the result it holds.
+class TileAttention {
+public:
+  TileAttention(AttentionOp op, VectorBuilder &b)
+      : op(op), b(b), d(op.getHeadDim()), queries(op.getQueries()),
+        half(cast<MemRefType>(op.getKeys().getType()).getElementType()) {
+    // A load of keys yields both operands of one or two steps.
+    keyRun = d % (4 * kMostRun) == 0 ? kMostRun : kMostRun / 2;
+    while (valueRun < kMostRun && d % (2 * valueRun * kColumns) == 0)
+      valueRun *= 2;
+  }
+
+  LogicalResult run();
+
+private:
+  using Fragments = SmallVector<Value>;
+  struct State {
+    /// Of this thread's two rows: the highest score, and this thread's share of
+    /// the sum of exponentials.
+    SmallVector<Value> highest, total;
+    /// One tile of the result for each kColumns elements of a head.
+    Fragments sums;
+  };
+
+  int64_t keySteps() const { return llvm::divideCeil(d, 4 * keyRun); }
+  int64_t valueSteps() const { return d / (valueRun * kColumns); }
+  /// Elements from `at` on, as a vector of `count` of them.
+  Value part(Value vector, int64_t at, int64_t count) {
+    return vector::ExtractStridedSliceOp::create(
+        b, vector, ArrayRef<int64_t>{at}, ArrayRef<int64_t>{count},
+        ArrayRef<int64_t>{1});
+  }
+  Value fragment(ArrayRef<Value> pairs) {
+    Value result = b.zeros(VectorType::get({int64_t(pairs.size()), 2}, half));
+    for (auto [i, pair] : llvm::enumerate(pairs))
+      result = vector::InsertOp::create(b, pair, result, int64_t(i));
+    return result;
+  }
+  Value load(Value buffer, Value row, Value at, int64_t width) {
+    return loadRun(b, buffer, {b.index(0), row, at}, width);
+  }
+  /// Where this thread's run of step `step` starts.
+  Value keyColumn(int64_t step) {
+    Value at = b.add(b.mul(t, keyRun), step * 4 * keyRun);
+    if (d % (4 * keyRun) == 0)
+      return at;
+    // Past the end of a head queries are zeros.
+    return arith::MinSIOp::create(b, at, b.index(d - keyRun));
+  }
+
+  Fragments loadQueries();
+  SmallVector<Value> scores(Value first, const Fragments &q);
+  void attend(Value first, const Fragments &q, State &state);
+  void store(const State &state);
+
+  AttentionOp op;
+  VectorBuilder &b;
+  const int64_t d, queries;
+  const Type half;
+  int64_t keyRun, valueRun = 1;
+  /// The thread is number 4 g + t of its warp.
+  Value g, t;
+  /// The rows there are, this thread's two, and their positions.
+  Value rows, row[2], position[2];
+  /// The last position any row attends to, and where this query head's
+  /// elements start.
+  Value last, head;
+
+  static constexpr int64_t kRows = 16, kColumns = 8, kPositions = 16;
+  static constexpr int64_t kMostRun = 8;
+};
+
+} // namespace
+
+/// The queries of this warp, scaled and rounded: the left operands of all
+/// steps.
+TileAttention::Fragments TileAttention::loadQueries() {
+  Value scale = b.f32(op.getScale().convertToDouble());
+  Value lastRow = arith::SubIOp::create(b, rows, b.index(1));
+  Fragments result;
+  for (int64_t step = 0; step < keySteps(); ++step) {
+    Value runs[2];
+    for (int64_t i = 0; i < 2; ++i) {
+      // Rows that do not exist are the last once more, and are not stored.
+      Value there = arith::MinSIOp::create(b, row[i], lastRow);
+      Value v = b.toF32(
+          loadRun(b, op.getQ(), {there, b.add(head, keyColumn(step))}, keyRun));
+      v = arith::MulFOp::create(b, v, b.splat(scale, keyRun));
+      if ((step + 1) * 4 * keyRun > d) {
+        Value exists =
+            less(b, b.add(b.mul(t, keyRun), step * 4 * keyRun), b.index(d));
+        v = select(b, exists, v, b.zeros(b.vectorType(keyRun)));
+      }
+      runs[i] = arith::TruncFOp::create(b, VectorType::get({keyRun}, half), v);
+    }
+    for (int64_t at = 0; at < keyRun; at += 4)
+      result.push_back(
+          fragment({part(runs[0], at, 2), part(runs[1], at, 2),
+                    part(runs[0], at + 2, 2), part(runs[1], at + 2, 2)}));
+  }
+  return result;
+}
+
+/// The scores of kPositions positions from `first` on: two tiles.
+SmallVector<Value> TileAttention::scores(Value first, const Fragments &q) {
+  auto type = VectorType::get({2, 2}, b.getF32Type());
+  SmallVector<Value> tiles;
+  for (int64_t j = 0; j < 2; ++j) {
+    Value key =
+        arith::MinSIOp::create(b, b.add(b.add(first, g), j * kColumns), last);
+    Value tile = b.zeros(type);
+    const auto *left = q.begin();
+    for (int64_t step = 0; step < keySteps(); ++step) {
+      Value run = load(op.getKeys(), key, keyColumn(step), keyRun);
+      for (int64_t at = 0; at < keyRun; at += 4)
+        tile = FragmentDotOp::create(
+            b, *left++, fragment({part(run, at, 2), part(run, at + 2, 2)}),
+            tile);
+    }
+    tiles.push_back(tile);
+  }
+  return tiles;
+}
+
+/// Adds kPositions positions from `first` on to `state`.
+void TileAttention::attend(Value first, const Fragments &q, State &state) {
+  SmallVector<Value> tiles = scores(first, q);
+  // Values are loaded before they are needed.
+  SmallVector<SmallVector<Value>> values;
+  for (int64_t step = 0; step < valueSteps(); ++step) {
+    SmallVector<Value> &runs = values.emplace_back();
+    for (int64_t i = 0; i < 4; ++i) {
+      Value there = b.add(b.add(first, b.mul(t, 2)), i / 2 * kColumns + i % 2);
+      Value at = b.add(b.mul(g, valueRun), step * valueRun * kColumns);
+      runs.push_back(load(op.getValues(),
+                          arith::MinSIOp::create(b, there, last), at,
+                          valueRun));
+    }
+  }
+  Value weights[2][2][2], keep[2];
+  for (int64_t i = 0; i < 2; ++i) {
+    Value highest = state.highest[i];
+    for (int64_t j = 0; j < 2; ++j)
+      for (int64_t e = 0; e < 2; ++e) {
+        Value at = b.add(b.add(first, b.mul(t, 2)), j * kColumns + e);
+        Value counts = arith::CmpIOp::create(b, arith::CmpIPredicate::sle, at,
+                                             position[i]);
+        if (op.getWindow() > 0)
+          counts =
+              both(b, counts, less(b, position[i], b.add(at, op.getWindow())));
+        Value score =
+            vector::ExtractOp::create(b, tiles[j], ArrayRef<int64_t>{i, e});
+        score = select(b, counts, cappedScore(op, b, score), lowestScore(b));
+        weights[i][j][e] = score;
+        highest = arith::MaximumFOp::create(b, highest, score);
+      }
+    // The four threads of a row.
+    for (int64_t mask : {1, 2})
+      highest = arith::MaximumFOp::create(b, highest, b.shuffle(highest, mask));
+    Value base = finite(b, highest);
+    keep[i] = weightOf(b, state.highest[i], base);
+    Value total = arith::MulFOp::create(b, state.total[i], keep[i]);
+    for (auto &tile : weights[i])
+      for (Value &weight : tile) {
+        weight = weightOf(b, weight, base);
+        total = arith::AddFOp::create(b, total, weight);
+      }
+    state.highest[i] = highest;
+    state.total[i] = total;
+  }
+  auto pair = [&](Value x, Value y) -> Value {
+    return vector::FromElementsOp::create(b, VectorType::get({2}, x.getType()),
+                                          ValueRange{x, y});
+  };
+  SmallVector<Value> pairs;
+  for (int64_t j = 0; j < 2; ++j)
+    for (int64_t i = 0; i < 2; ++i)
+      pairs.push_back(
+          arith::TruncFOp::create(b, VectorType::get({2}, half),
+                                  pair(weights[i][j][0], weights[i][j][1])));
+  Value left = fragment(pairs);
+  Value kept = b.zeros(VectorType::get({2, 2}, b.getF32Type()));
+  for (int64_t i = 0; i < 2; ++i)
+    for (int64_t e = 0; e < 2; ++e)
+      kept =
+          vector::InsertOp::create(b, keep[i], kept, ArrayRef<int64_t>{i, e});
+  for (auto [number, sum] : llvm::enumerate(state.sums)) {
+    const int64_t n = number;
+    ArrayRef<Value> runs = values[n / valueRun];
+    auto element = [&](int64_t i) -> Value {
+      return vector::ExtractOp::create(b, runs[i], n % valueRun);
+    };
+    Value right =
+        fragment({pair(element(0), element(1)), pair(element(2), element(3))});
+    sum = FragmentDotOp::create(b, left, right,
+                                arith::MulFOp::create(b, sum, kept));
+  }
+}
+
+/// Divides by the sums of exponentials, and writes the rows that exist.
+void TileAttention::store(const State &state) {
+  for (int64_t i = 0; i < 2; ++i) {
+    Value total = state.total[i];
+    for (int64_t mask : {1, 2})
+      total = arith::AddFOp::create(b, total, b.shuffle(total, mask));
+    Value inverse = arith::DivFOp::create(b, b.f32(1.0), total);
+    auto only = scf::IfOp::create(b, less(b, row[i], rows));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    for (int64_t step = 0; step < valueSteps(); ++step) {
+      SmallVector<Value> elements;
+      for (int64_t e = 0; e < 2; ++e)
+        for (int64_t w = 0; w < valueRun; ++w)
+          elements.push_back(vector::ExtractOp::create(
+              b, state.sums[step * valueRun + w], ArrayRef<int64_t>{i, e}));
+      const int64_t width = 2 * valueRun;
+      Value v =
+          vector::FromElementsOp::create(b, b.vectorType(width), elements);
+      v = arith::MulFOp::create(b, v, b.splat(inverse, width));
+      Value at = b.add(b.mul(t, width), step * valueRun * kColumns);
+      storeRun(b, v, op.getInits()[0], {row[i], b.add(head, at)});
+    }
+  }
+}
+
+LogicalResult TileAttention::run() {
+  if (op.getKvHeads() != 1)
+    return op.emitOpError("expects one head of the caches in a workgroup, but "
+                          "found ")
+           << op.getKvHeads();
+  if (!half.isF16() && !half.isBF16())
+    return op.emitOpError("expects caches of f16 or bf16, but found ") << half;
+  if (d % kColumns != 0)
+    return op.emitOpError("expects heads of a multiple of ")
+           << kColumns << " elements, but found " << d;
+  Value lane = remainder(b, b.thread, kLanes);
+  Value warp = divide(b, b.thread, kLanes);
+  g = divide(b, lane, 4);
+  t = remainder(b, lane, 4);
+  rows = rowsOf(b, op.getQ());
+  const int64_t warps = b.threads / kLanes;
+  // Query heads first, then tiles of rows: those a workgroup has may be more
+  // than its warps.
+  Value tiles = arith::CeilDivUIOp::create(b, rows, b.index(kRows));
+  Value units = arith::MulIOp::create(b, tiles, b.index(queries));
+  b.forRange(warp, units, warps, [&](Value unit) {
+    head = b.mul(remainder(b, unit, queries), d);
+    Value firstRow = b.mul(divide(b, unit, queries), kRows);
+    for (int64_t i = 0; i < 2; ++i) {
+      row[i] = b.add(b.add(firstRow, g), i * kColumns);
+      position[i] = b.add(op.getPosition(), row[i]);
+    }
+    Value end = arith::MinSIOp::create(b, rows, b.add(firstRow, kRows));
+    end = b.add(op.getPosition(), end);
+    last = arith::SubIOp::create(b, end, b.index(1));
+    Fragments q = loadQueries();
+    State state;
+    state.highest.assign(2, lowestScore(b));
+    state.total.assign(2, b.f32(0.0));
+    state.sums.assign(d / kColumns,
+                      b.zeros(VectorType::get({2, 2}, b.getF32Type())));
+    auto pack = [&](const State &from) {
+      SmallVector<Value> values(from.highest);
+      llvm::append_range(values, from.total);
+      llvm::append_range(values, from.sums);
+      return values;
+    };
+    auto unpack = [&](ValueRange values) {
+      State to;
+      to.highest.assign(values.begin(), values.begin() + 2);
+      to.total.assign(values.begin() + 2, values.begin() + 4);
+      to.sums.assign(values.begin() + 4, values.end());
+      return to;
+    };
+    Value start =
+        firstPosition(op, b, b.add(b.add(op.getPosition(), firstRow), 1));
+    auto loop =
+        scf::ForOp::create(b, start, end, b.index(kPositions), pack(state));
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      State next = unpack(loop.getRegionIterArgs());
+      attend(loop.getInductionVar(), q, next);
+      scf::YieldOp::create(b, pack(next));
+    }
+    store(unpack(loop.getResults()));
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Rows one by one
+//===----------------------------------------------------------------------===//
+
+/// Positions of the cache that a warp looks at together.
+static constexpr int64_t kPositions = 4;
+
+/// Warps take positions in turn; each keeps, for every query head of its cache
+/// head, the largest score so far, the sum of exponentials relative to it, and
+/// the weighted sum of values, a few elements of the head in each thread. At
+/// the end the warps' shares are joined.
+static LogicalResult attendRowByRow(AttentionOp op, VectorBuilder &b) {
+  const int64_t d = op.getHeadDim(), kvHeads = op.getKvHeads();
+  const int64_t queries = op.getQueries();
+  constexpr int64_t lanes = kLanes;
+  const int64_t warps = b.threads / lanes;
+  int64_t width = 1;
+  while (width * lanes < d)
+    width *= 2;
+  if (d % width != 0)
+    return op.emitOpError("expects heads of a multiple of ")
+           << width << " elements, but found " << d;
+  Value lane = remainder(b, b.thread, lanes), warp = divide(b, b.thread, lanes);
+  Value at = b.mul(lane, width);
+  Value holds = less(b, at, b.index(d));
+  auto vectorOf = b.vectorType(width);
+  const bool isFull = d == width * lanes;
+  // What this thread holds of a head; nothing past its end.
+  auto load = [&](Value buffer, SmallVector<Value> place) -> Value {
+    if (isFull)
+      return b.load(buffer, place, width);
+    auto own = scf::IfOp::create(b, TypeRange{vectorOf}, holds,
+                                 /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(own.thenBlock());
+    scf::YieldOp::create(b, ValueRange{b.load(buffer, place, width)});
+    b.setInsertionPointToStart(own.elseBlock());
+    scf::YieldOp::create(b, ValueRange{b.zeros(vectorOf)});
+    return own.getResult(0);
+  };
+  Value scale = b.f32(op.getScale().convertToDouble());
+  Value lowest = lowestScore(b);
+  Value zero = b.f32(0.0);
+
+  b.forEach(rowsOf(b, op.getQ()), [&](Value row) {
+    Value end = b.add(b.add(op.getPosition(), row), 1);
+    Value start = firstPosition(op, b, end);
+    b.forEach(b.index(kvHeads), [&](Value kv) {
+      Value firstHead = b.mul(kv, queries);
+      SmallVector<Value> q, state;
+      for (int64_t h = 0; h < queries; ++h) {
+        Value v =
+            load(op.getQ(), {row, b.add(b.mul(b.add(firstHead, h), d), at)});
+        q.push_back(arith::MulFOp::create(b, v, b.splat(scale, width)));
+        state.append({lowest, zero, b.zeros(vectorOf)});
+      }
+      auto loop = scf::ForOp::create(b, b.add(start, warp), end,
+                                     b.index(warps * kPositions), state);
+      {
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(loop.getBody());
+        // Several positions at a time: their loads and sums do not wait for
+        // each other. Past the end the last is read again, and counts nothing.
+        SmallVector<Value> k, v, counts;
+        Value last = arith::SubIOp::create(b, end, b.index(1));
+        for (int64_t i = 0; i < kPositions; ++i) {
+          Value t = b.add(loop.getInductionVar(), i * warps);
+          counts.push_back(i ? less(b, t, end) : Value());
+          t = arith::MinSIOp::create(b, t, last);
+          k.push_back(load(op.getKeys(), {kv, t, at}));
+          v.push_back(load(op.getValues(), {kv, t, at}));
+        }
+        SmallVector<Value> next;
+        for (int64_t h = 0; h < queries; ++h) {
+          Value most = loop.getRegionIterArg(3 * h);
+          Value sum = loop.getRegionIterArg(3 * h + 1);
+          Value acc = loop.getRegionIterArg(3 * h + 2);
+          SmallVector<Value> scores;
+          for (int64_t i = 0; i < kPositions; ++i)
+            scores.push_back(b.reduce(arith::MulFOp::create(b, q[h], k[i])));
+          for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
+            for (Value &score : scores)
+              score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
+          for (Value &score : scores)
+            score = cappedScore(op, b, score);
+          Value higher = most;
+          for (auto [score, counted] : llvm::zip(scores, counts)) {
+            if (counted)
+              score = arith::SelectOp::create(b, counted, score, lowest);
+            higher = arith::MaximumFOp::create(b, higher, score);
+          }
+          Value keep = exp(b, arith::SubFOp::create(b, most, higher));
+          sum = arith::MulFOp::create(b, sum, keep);
+          acc = arith::MulFOp::create(b, acc, b.splat(keep, width));
+          for (int64_t i = 0; i < kPositions; ++i) {
+            Value p = exp(b, arith::SubFOp::create(b, scores[i], higher));
+            sum = arith::AddFOp::create(b, sum, p);
+            acc = vector::FMAOp::create(b, b.splat(p, width), v[i], acc);
+          }
+          next.append({higher, sum, acc});
+        }
+        scf::YieldOp::create(b, next);
+      }
+      Value most = b.workgroupBuffer({warps, queries});
+      Value sums = b.workgroupBuffer({warps, queries});
+      Value parts = b.workgroupBuffer({warps, queries, d});
+      for (int64_t h = 0; h < queries; ++h) {
+        Value head = b.index(h);
+        memref::StoreOp::create(b, loop.getResult(3 * h), most,
+                                ValueRange{warp, head});
+        memref::StoreOp::create(b, loop.getResult(3 * h + 1), sums,
+                                ValueRange{warp, head});
+        auto own = scf::IfOp::create(b, holds);
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(own.thenBlock());
+        b.store(loop.getResult(3 * h + 2), parts, {warp, head, at});
+      }
+      gpu::BarrierOp::create(b);
+      b.forEachElement(queries * d, [&](Value e) {
+        Value head = divide(b, e, d), i = remainder(b, e, d);
+        Value highest = lowest;
+        for (int64_t w = 0; w < warps; ++w)
+          highest = arith::MaximumFOp::create(
+              b, highest,
+              memref::LoadOp::create(b, most, ValueRange{b.index(w), head}));
+        Value total = zero, value = zero;
+        for (int64_t w = 0; w < warps; ++w) {
+          Value own =
+              memref::LoadOp::create(b, most, ValueRange{b.index(w), head});
+          Value weight = exp(b, arith::SubFOp::create(b, own, highest));
+          total = math::FmaOp::create(
+              b, weight,
+              memref::LoadOp::create(b, sums, ValueRange{b.index(w), head}),
+              total);
+          value = math::FmaOp::create(
+              b, weight,
+              memref::LoadOp::create(b, parts, ValueRange{b.index(w), head, i}),
+              value);
+        }
+        value = arith::DivFOp::create(b, value, total);
+        b.store(b.splat(value, 1), op.getInits()[0],
+                {row, b.add(b.mul(firstHead, d), e)});
+      });
+      // The buffers may be written again.
+      gpu::BarrierOp::create(b);
+    });
+  });
+  return success();
+}
+
+LogicalResult mlir::gptq::vectorizeOnWarps(AttentionOp op, VectorBuilder &b,
+                                           PlanAttr plan) {
+  if (op.getPart() || op.getK())
+    return RowAttention(op, b).run();
+  if (plan.getRows() > 1)
+    return TileAttention(op, b).run();
+  return attendRowByRow(op, b);
+}
