@@ -188,7 +188,7 @@ static FailureOr<TilingResult> tile(Operation *op, OpBuilder &b,
     if (isa<MemRefType>(operand->get().getType()))
       slice = memref::SubViewOp::create(b, loc, operand->get(), sliceOffsets,
                                         sliceSizes, strides);
-    else if (dims.front().loop == kExpertLoop)
+    else if (map.runs && dims.front().loop == kExpertLoop)
       slice = tensor::ExtractSliceOp::create(
           b, loc,
           tensor::ExtractSliceOp::inferCanonicalRankReducedResultType(
