@@ -8,12 +8,14 @@
 #include "gptq/Pipelines/Pipelines.h"
 #include "gptq/Codegen/CPU/Passes.h"
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/BufferizableOpInterfaceImpl.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "gptq/Dialect/GPTQ/Transforms/Passes.h"
 #include "gptq/Target/Target.h"
 #include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
+#include "mlir/Conversion/NVVMToLLVM/NVVMToLLVM.h"
 #include "mlir/Conversion/SCFToControlFlow/SCFToControlFlow.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -107,6 +109,7 @@ static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
     plan.hoistScales = options.hoistScales;
     plan.foldZeros = options.foldZeros;
     plan.prefetch = options.prefetch;
+    plan.ring = options.ring;
     plan.normalize = options.normalize;
     plan.loadBits = options.loadBits;
     plan.unit = options.unit;
@@ -176,7 +179,10 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   OpPassManager &kernels = pm.nest<ModuleOp>();
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
   if (nvvm) {
+    // Acts where the plan asks for it.
+    kernel.addPass(createNVVMFormRingsPass());
     // Each lowers what is for its kind of unit.
+    kernel.addPass(createNVVMLowerWarpgroupDotPass());
     if (options.halfMath) {
       NVVMSelectHalfMathPassOptions select;
       select.bf16 = ::gptq::findTarget(options.target)->hasBF16;
@@ -207,6 +213,8 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
     NVVMLowerToLLVMPassOptions lower;
     lower.streamBytes = ::gptq::findTarget(options.target)->streamBytes;
     kernels.addPass(createNVVMLowerToLLVMPass(lower));
+    // Instructions of the NVVM dialect that are written as assembly.
+    kernels.addPass(createConvertNVVMToLLVMPass());
   } else {
     kernels.addPass(createCPULowerToLLVMPass());
   }
@@ -232,12 +240,12 @@ void mlir::gptq::buildStage(OpPassManager &pm, StringRef stage,
 }
 
 void mlir::gptq::registerAllDialects(DialectRegistry &registry) {
-  registry.insert<GPTQDialect, affine::AffineDialect, arith::ArithDialect,
-                  bufferization::BufferizationDialect, cf::ControlFlowDialect,
-                  func::FuncDialect, gpu::GPUDialect, LLVM::LLVMDialect,
-                  math::MathDialect, memref::MemRefDialect, NVVM::NVVMDialect,
-                  scf::SCFDialect, tensor::TensorDialect, ub::UBDialect,
-                  vector::VectorDialect>();
+  registry.insert<GPTQDialect, GPTQNVVMDialect, affine::AffineDialect,
+                  arith::ArithDialect, bufferization::BufferizationDialect,
+                  cf::ControlFlowDialect, func::FuncDialect, gpu::GPUDialect,
+                  LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect,
+                  NVVM::NVVMDialect, scf::SCFDialect, tensor::TensorDialect,
+                  ub::UBDialect, vector::VectorDialect>();
   registerBufferizableOpInterfaceExternalModels(registry);
   arith::registerBufferizableOpInterfaceExternalModels(registry);
   scf::registerBufferizableOpInterfaceExternalModels(registry);
@@ -282,6 +290,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
           "GPUs: what matmuls read activations as: f16, bf16, auto")};
   Option<bool> prefetch{*this, "prefetch", llvm::cl::init(true),
                         llvm::cl::desc("GPUs: load weights ahead of time")};
+  Option<bool> ring{
+      *this, "ring", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: pass operands of many rows through a ring")};
   Option<bool> normalize{
       *this, "normalize", llvm::cl::init(true),
       llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
@@ -321,6 +332,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.foldZeros = foldZeros;
     options.activations = activations;
     options.prefetch = prefetch;
+    options.ring = ring;
     options.overlap = overlap;
     options.normalize = normalize;
     options.next = next;

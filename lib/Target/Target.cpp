@@ -117,6 +117,19 @@ WeightLayout UnitInfo::rowLayout(int64_t bits) const {
   return layout;
 }
 
+WeightLayout UnitInfo::activationLayout() const {
+  // A line of 128 bytes is 64 rows of K of one row of activations; inside a
+  // step of 16 the unit counts them as e, t, j of `matrixLayout`, which are
+  // bits 0, 3 and 4, and 1 of k.
+  WeightLayout layout;
+  layout.blockK = 64;
+  layout.blockN = MatrixFragments::tileRows;
+  append(layout, 'b', 16);
+  layout.order.insert(layout.order.end(), {"k0", "k3", "k4", "k1", "k2", "k5"});
+  append(layout, 'n', layout.blockN);
+  return layout;
+}
+
 WeightLayout UnitInfo::weightLayout(int64_t bits, int64_t span) const {
   if (kind == Kind::Matrix)
     return matrixLayout(bits, span);
@@ -159,6 +172,13 @@ WeightLayout UnitInfo::weightLayout(int64_t bits, int64_t span) const {
 const UnitInfo *TargetInfo::findUnit(llvm::StringRef unit) const {
   for (const UnitInfo &info : units)
     if (unit == info.name)
+      return &info;
+  return nullptr;
+}
+
+const UnitInfo *TargetInfo::warpgroupUnit() const {
+  for (const UnitInfo &info : units)
+    if (info.warps > 1)
       return &info;
   return nullptr;
 }
@@ -234,6 +254,13 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
                        /*addsBytesWide=*/false, /*multipliesPairs=*/true},
                       {"fma_f32", UnitInfo::Kind::Lanes, /*lanes=*/32,
                        /*vectorsPerPanel=*/1, /*accumulators=*/32}};
+      // Four warps of m64nNk16 hold their weights in the same fragments.
+      if (llvm::StringRef(chip.name) == "sm_90a")
+        target.units.push_back({"wgmma_m64k16", UnitInfo::Kind::Matrix,
+                                /*lanes=*/32, /*vectorsPerPanel=*/1,
+                                /*accumulators=*/32,
+                                /*addsBytesWide=*/false,
+                                /*multipliesPairs=*/false, /*warps=*/4});
       target.workgroupMemory = chip.sharedKilobytes << 10;
       target.coreBandwidth = chip.gigabytesPerSecond * 1'000'000'000;
       target.multiprocessors = chip.multiprocessors;

@@ -97,7 +97,7 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #plane_starts_at_0 = #gptq.layout<bits = 3, blockN = 1, blockK = 16, order = "b1 k0 k1 k2 k3 | k0 k1 k2 k3">
 
 // -----
-// expected-error @+1 {{expects path to be one of direct, promote, split, normalize, but found "fast"}}
+// expected-error @+1 {{expects path to be one of direct, promote, split, normalize, ring, but found "fast"}}
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----

@@ -39,7 +39,7 @@ gptq.weight @g : tensor<172xi32> = #gptq.data<"m.safetensors", "q.g_idx", 7000, 
 
 // CHECK-LABEL: func.func @layer
 //       CHECK:   gptq.dispatch "stage"
-//       CHECK:   gptq.dispatch "layer" [@kernels::@dequant_matmul_{{[0-9]+}}_m1, @kernels::@dequant_matmul_{{[0-9]+}}_m8, @kernels::@dequant_matmul_{{[0-9]+}}_m16, @kernels::@dequant_matmul_{{[0-9]+}}_m512]
+//       CHECK:   gptq.dispatch "layer" [@kernels::@dequant_matmul_{{[0-9]+}}_m1, @kernels::@dequant_matmul_{{[0-9]+}}_m8, @kernels::@dequant_matmul_{{[0-9]+}}_m16, @kernels::@dequant_matmul_{{[0-9]+}}_m32, @kernels::@dequant_matmul_{{[0-9]+}}_m512]
 //       CHECK: module @kernels
 //       CHECK:   llvm.func @dequant_matmul{{.*}} attributes {gptq.grid = {{.*}}, gptq.kernel, {{.*}}gptq.overlap, gptq.scratch_bytes = {{[0-9]+}} : i64, gptq.threads = {{[0-9]+}} : i64, nvvm.kernel, nvvm.maxntid
 //   CHECK-NOT:   builtin.unrealized_conversion_cast

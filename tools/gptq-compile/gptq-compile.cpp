@@ -135,6 +135,11 @@ static cl::opt<bool>
     noPrefetch("no-prefetch",
                cl::desc("GPUs: load weights when they are multiplied"),
                cl::cat(category));
+static cl::opt<bool> noRing(
+    "no-ring",
+    cl::desc("GPUs: read operands where they lie for any number of rows, "
+             "not through a ring in shared memory"),
+    cl::cat(category));
 static cl::opt<std::string>
     loadBits("load-bits", cl::init("128"), cl::value_desc("bits"),
              cl::desc("GPUs: bits of packed weights that a thread loads at "
@@ -475,10 +480,13 @@ int main(int argc, char **argv) {
     return failClean("--ptxas: " + assembler.status().message());
   if (!unit.empty() && !isGpu)
     return failClean("--unit is for GPUs, but the target is " + info->name);
-  if (!unit.empty() && !info->findUnit(unit)) {
+  // Plans choose a unit of several warps by themselves.
+  const ::gptq::UnitInfo *chosen = info->findUnit(unit);
+  if (!unit.empty() && (!chosen || chosen->warps > 1)) {
     std::vector<std::string> names;
     for (const ::gptq::UnitInfo &known : info->units)
-      names.push_back(known.name);
+      if (known.warps == 1)
+        names.push_back(known.name);
     return failClean("--unit takes " + llvm::join(names, ", ") + " for " +
                      info->name + ", but found '" + unit + "'");
   }
@@ -501,6 +509,7 @@ int main(int argc, char **argv) {
     options.activations = activations;
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
+    options.ring = !noRing;
     options.normalize = !noNormalize;
     options.next = !noNext;
     options.fuseRotary = !noFuseRotary;

@@ -38,6 +38,8 @@ struct PipelineOptions {
   /// packed weights that a thread loads at once, at most.
   std::string activations = "auto";
   bool prefetch = true;
+  /// Many rows: operands pass through a ring in shared memory.
+  bool ring = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
   /// Every workgroup of a matmul of one row normalizes the row itself.

@@ -31,6 +31,21 @@ struct WeightLayout {
   std::vector<std::string> order;
 };
 
+/// How the threads of a warp share the operands of a matrix unit: the fragments
+/// of mma.sync m16n8k16, thread being 4 g + t.
+struct MatrixFragments {
+  /// Columns of weights and rows of activations in one tile.
+  static constexpr int64_t tileColumns = 16, tileRows = 8;
+  /// Rows of K of one step, and of what K is permuted inside.
+  static constexpr int64_t stepRows = 16, chunkRows = 32;
+  static constexpr int64_t stepsPerChunk = chunkRows / stepRows;
+  /// What a thread has of a tile: rows 2 t + i and columns g + 8 h, i, h < 2.
+  static constexpr int64_t rowsPerThread = 2, columnsPerThread = 2;
+  static constexpr int64_t sumsPerTile = rowsPerThread * columnsPerThread;
+  /// Rows of K that a thread has side by side in a chunk.
+  static constexpr int64_t rowsPerLoad = 8;
+};
+
 /// One way a target multiplies.
 struct UnitInfo {
   enum class Kind {
@@ -60,14 +75,25 @@ struct UnitInfo {
   /// Lanes: whether it multiplies pairs of 16-bit floating-point numbers in one
   /// instruction; numbers that it does not are widened.
   bool multipliesPairs = false;
+  /// Matrix: warps that multiply together, each a tile of columns of its own
+  /// by the same activations, which lie in workgroup memory as
+  /// `activationLayout` says, the 16-byte pieces of a line exchanged by the
+  /// lowest bits of the row.
+  int64_t warps = 1;
 
   /// Whether the threads of a warp hold a tile together.
   bool isWarps() const { return kind != Kind::Vector; }
   /// Columns of one tile. Of these and of its rows a thread holds as many sums
   /// as follow; threads that share columns follow each other.
-  int64_t tileColumns() const { return kind == Kind::Matrix ? 16 : lanes; }
-  int64_t columnsPerThread() const { return kind == Kind::Matrix ? 2 : 1; }
-  int64_t rowsPerThread() const { return kind == Kind::Matrix ? 2 : 1; }
+  int64_t tileColumns() const {
+    return kind == Kind::Matrix ? MatrixFragments::tileColumns : lanes;
+  }
+  int64_t columnsPerThread() const {
+    return kind == Kind::Matrix ? MatrixFragments::columnsPerThread : 1;
+  }
+  int64_t rowsPerThread() const {
+    return kind == Kind::Matrix ? MatrixFragments::rowsPerThread : 1;
+  }
   int64_t threadsPerColumn() const {
     return lanes * columnsPerThread() / tileColumns();
   }
@@ -84,6 +110,9 @@ struct UnitInfo {
   WeightLayout weightLayout(int64_t bits, int64_t span) const;
   /// The layout of one row of `bits`-bit elements per group.
   WeightLayout rowLayout(int64_t bits) const;
+  /// Matrix: the layout of blocks of 8 rows ("n") of 16-bit activations that a
+  /// unit of several warps reads.
+  WeightLayout activationLayout() const;
 };
 
 struct TargetInfo {
@@ -115,6 +144,8 @@ struct TargetInfo {
   bool avoidsSmallKernels = false;
 
   const UnitInfo *findUnit(llvm::StringRef unit) const;
+  /// The unit whose warps multiply together, or null.
+  const UnitInfo *warpgroupUnit() const;
 };
 
 /// The CPU targets, weakest first.

@@ -57,6 +57,9 @@ struct AssignWorkgroupMemoryPass final
             << type;
         return WalkResult::interrupt();
       }
+      used = llvm::alignTo(
+          used,
+          std::max<int64_t>(kAlignment, alloc.getAlignment().value_or(1)));
       b.setInsertionPoint(alloc);
       Value offset = arith::ConstantIndexOp::create(b, alloc.getLoc(), used);
       int64_t size = type.getNumElements() * type.getElementTypeBitWidth() / 8;

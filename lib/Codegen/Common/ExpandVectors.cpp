@@ -62,6 +62,8 @@ struct ExpandVectorsPass final
     arith::populateExpandBFloat16Patterns(patterns);
     vector::populateVectorTransposeLoweringPatterns(
         patterns, vector::VectorTransposeLowering::EltWise);
+    // What transposing a row to a column becomes.
+    vector::populateVectorShapeCastLoweringPatterns(patterns);
     vector::populateVectorInsertExtractStridedSliceTransforms(patterns);
     vector::populateVectorBroadcastLoweringPatterns(patterns);
     vector::populateVectorRankReducingFMAPattern(patterns);

@@ -55,8 +55,8 @@ public:
 
   /// Returns a load of the two halves of `value` along `dim` in runs of `run`,
   /// taken in turn: of a concatenation of two weights, whose last runs are
-  /// filled up with zeros, or of one weight whose halves are whole runs; or of a
-  /// stack of such.
+  /// filled up with zeros, or of one weight whose halves are whole runs; or of
+  /// a stack of such.
   Value interleave(OpBuilder &b, Value value, int64_t dim, int64_t run) {
     return weights.derive(
         b, weightOf(value),
@@ -107,26 +107,38 @@ private:
   WeightSymbols weights;
 };
 
-/// The unit that all plans of `op` name; null and an error if they disagree.
-const ::gptq::UnitInfo *commonUnit(Operation *op) {
-  SmallVector<PlanAttr> plans = getPlans(op);
-  for (PlanAttr plan : plans)
-    if (plan.getUnit() != plans.front().getUnit() ||
-        plan.getLanes() != plans.front().getLanes()) {
-      op->emitError("expects plans that read one layout, but found units ")
-          << plans.front().getUnit() << " and " << plan.getUnit();
+/// The unit of the first plan of `op`, whose layout of `bits`-bit weights in
+/// groups of `span` all others read as well; null and an error if they do not.
+const ::gptq::UnitInfo *commonUnit(Operation *op, int64_t bits, int64_t span) {
+  const ::gptq::UnitInfo *first = nullptr;
+  for (PlanAttr plan : getPlans(op)) {
+    const ::gptq::UnitInfo *unit = unitOf(plan);
+    if (!unit) {
+      op->emitError("expects a known unit in its plan, but found ")
+          << plan.getUnit() << " with " << plan.getLanes() << " lanes";
       return nullptr;
     }
-  const ::gptq::UnitInfo *unit = unitOf(plans.front());
-  if (!unit)
-    op->emitError("expects a known unit in its plan, but found ")
-        << plans.front().getUnit() << " with " << plans.front().getLanes()
-        << " lanes";
-  return unit;
+    if (!unit->reads(bits)) {
+      op->emitOpError("expects codes of 2, 4 or 8 bits for unit ")
+          << unit->name << ", but found " << bits;
+      return nullptr;
+    }
+    if (!first)
+      first = unit;
+    MLIRContext *ctx = op->getContext();
+    if (toAttr(ctx, unit->weightLayout(bits, span), bits) !=
+        toAttr(ctx, first->weightLayout(bits, span), bits)) {
+      op->emitError("expects plans that read one layout, but found units ")
+          << first->name << " and " << unit->name;
+      return nullptr;
+    }
+  }
+  return first;
 }
 
 LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
-  const ::gptq::UnitInfo *unit = commonUnit(op);
+  const int64_t group = op.getGroupSize(), span = group < op.getK() ? group : 0;
+  const ::gptq::UnitInfo *unit = commonUnit(op, op.getBits(), span);
   if (!unit)
     return failure();
   OpBuilder b(op);
@@ -138,13 +150,8 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
     if (weight && !packer.weightOf(weight))
       return op.emitOpError("expects its weights to be loaded from symbols");
 
-  int64_t group = op.getGroupSize();
-  if (!unit->reads(op.getBits()))
-    return op.emitOpError("expects codes of 2, 4 or 8 bits for unit ")
-           << unit->name << ", but found " << op.getBits();
-  LayoutAttr layout = toAttr(
-      ctx, unit->weightLayout(op.getBits(), group < op.getK() ? group : 0),
-      op.getBits());
+  LayoutAttr layout =
+      toAttr(ctx, unit->weightLayout(op.getBits(), span), op.getBits());
   Value codes = op.getCodes(), scales = op.getScales(), zeros = op.getZeros(),
         offsets = op.getOffsets(), bias = op.getBias();
   if (isGated(op.getEpilogue())) {
@@ -188,14 +195,14 @@ LogicalResult packDequantMatmul(DequantMatmulOp op, Packer &packer) {
 }
 
 LogicalResult packMatmul(MatmulOp op, Packer &packer) {
-  const ::gptq::UnitInfo *unit = commonUnit(op);
+  Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
+  int64_t bits = element.getIntOrFloatBitWidth();
+  const ::gptq::UnitInfo *unit = commonUnit(op, bits, /*span=*/0);
   if (!unit)
     return failure();
   if (!packer.weightOf(op.getWeight()))
     return op.emitOpError("expects its weight to be loaded from a symbol");
   OpBuilder b(op);
-  Type element = cast<ShapedType>(op.getWeight().getType()).getElementType();
-  int64_t bits = element.getIntOrFloatBitWidth();
   LayoutAttr layout =
       toAttr(op.getContext(), unit->weightLayout(bits, /*span=*/0), bits);
   Value weight = op.getWeight(), bias = op.getBias();

@@ -26,7 +26,8 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 static constexpr StringRef kOp = "op", kTarget = "target", kPlans = "plans",
-                           kLayer = "layer", kNormalize = "normalize";
+                           kLayer = "layer", kNormalize = "normalize",
+                           kRing = "ring";
 
 //===----------------------------------------------------------------------===//
 // Describing ops
@@ -263,6 +264,8 @@ public:
     if (!unit)
       return target.name + " has no unit " + textOf(plan.getUnit()) +
              ", expected " + textOf(planned.getUnit());
+    if (planned.getPath() == kRing && plan.getPath() != kRing)
+      return mismatch("path", plan.getPath(), "ring (or no ring, --no-ring)");
     const bool isMatmul = isa<DequantMatmulOp, MatmulOp>(op);
     const bool isGpu = target.kind == ::gptq::TargetInfo::Kind::NVVM;
     // What nothing reads stays as it was planned.
@@ -273,6 +276,9 @@ public:
         free = {"tileM"};
       else if (!isa<AttentionOp>(op))
         free = {"threads"};
+    } else if (planned.getPath() == kRing) {
+      // Its fields depend on each other and on what there is shared memory for.
+      free = {};
     } else if (unit->kind == ::gptq::UnitInfo::Kind::Matrix) {
       free = {"tileM", "tileN",   "rows",  "columns",   "partials", "scale",
               "zero",  "threads", "stepK", "occupancy", "stages",   "loadBits"};
@@ -286,6 +292,8 @@ public:
 
     if (isGpu)
       between("threads", plan.getThreads(), kWarp, 1024, kWarp);
+    if (isMatmul && plan.getPath() == kRing)
+      return error;
     if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Matrix)
       checkWarps(*unit);
     else if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Vector)

@@ -68,7 +68,7 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
   // Weights first: what else is loaded may have to wait for the kernel in
   // front.
   llvm::stable_sort(loads, [](vector::LoadOp a, vector::LoadOp b) {
-    return a.getMemRefType().getRank() > b.getMemRefType().getRank();
+    return isWeight(a.getBase()) > isWeight(b.getBase());
   });
   Location loc = loop.getLoc();
   rewriter.setInsertionPoint(loop);

@@ -31,7 +31,10 @@ public:
   WarpMatmul(const MatmulTile &op, const ::gptq::UnitInfo &unit,
              VectorBuilder &b)
       : op(op), unit(unit), b(b),
-        shares(llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns())),
+        // Warps that multiply together are all there, with a tile or without.
+        shares(llvm::alignTo(
+            llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns()),
+            unit.warps)),
         warps(b.threads / b.lanes / shares),
         rowTiles(op.plan.getRows() / unit.tileRows()),
         maxRows(std::min(rowTiles * unit.tileRows(), knownRows(op.lhs))),
@@ -45,7 +48,9 @@ private:
   SmallVector<Value> sumOverChunks();
   void addToResult(ValueRange sums);
   void reduceInWorkgroup(ValueRange sums);
+  void storeOwn(ValueRange sums);
   void store(Value value, Value row, Value column);
+  Value finish(ArrayRef<Value> sums, Value panel, Value inPanel);
   Value biasOf(Value panel, int64_t panelColumn, Value inHalf);
 
   static int64_t knownRows(Value lhs) {
@@ -202,12 +207,6 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   gpu::BarrierOp::create(b);
 
   // Neighbouring threads take neighbouring columns.
-  auto activated = [&](Value v) -> Value {
-    if (op.epilogue == Epilogue::None)
-      return v;
-    return vector::ExtractOp::create(
-        b, activate(b, getActivation(op.epilogue), b.splat(v, 1)), 0);
-  };
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
   b.forEachElement(columns * maxRows, [&](Value e) {
@@ -233,27 +232,54 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       }
       return sum;
     };
-    Value value;
-    if (isGated(op.epilogue)) {
-      Value gate = sumOf(inPanel),
-            up = sumOf(b.add(inPanel, op.layout.getBlockN() / 2));
-      if (op.bias) {
-        gate = arith::AddFOp::create(b, gate, biasOf(panel, 0, inPanel));
-        up = arith::AddFOp::create(
-            b, up, biasOf(panel, op.layout.getBlockN() / 2, inPanel));
-      }
-      value = arith::MulFOp::create(b, activated(gate), up);
-    } else {
-      value = sumOf(inPanel);
-      if (op.bias)
-        value = arith::AddFOp::create(b, value, biasOf(panel, 0, inPanel));
-      value = activated(value);
-    }
-    store(value, row, column);
+    SmallVector<Value> whole = {sumOf(inPanel)};
+    if (isGated(op.epilogue))
+      whole.push_back(sumOf(b.add(inPanel, op.layout.getBlockN() / 2)));
+    store(finish(whole, panel, inPanel), row, column);
   });
   // Where a workgroup has several tiles of rows, the room is written again.
   if (isa<scf::ForOp>(op.op->getParentOp()))
     gpu::BarrierOp::create(b);
+}
+
+/// Every thread writes the sums it holds: no other warp has a part of them.
+void WarpMatmul::storeOwn(ValueRange sums) {
+  const int64_t width = op.panelColumns();
+  const bool gated = isGated(op.epilogue);
+  const int64_t threads = unit.threadsPerColumn();
+  for (int64_t p = 0; p < maxPanels; ++p)
+    for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i) {
+      Value panel = b.add(firstPanel, p);
+      Value row =
+          b.add(b.mul(remainder(b, lane, threads), unit.rowsPerThread()),
+                leastRow(i));
+      SmallVector<Value> own;
+      for (int64_t h = 0; h < unit.columnsPerThread(); ++h)
+        own.push_back(
+            vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}));
+      for (int64_t h = 0; h < (gated ? 1 : unit.columnsPerThread()); ++h) {
+        Value inPanel = b.add(divide(b, lane, threads), columnStride() * h);
+        ArrayRef<Value> whole = own;
+        store(finish(gated ? whole : whole.slice(h, 1), panel, inPanel), row,
+              b.add(b.mul(panel, width), inPanel));
+      }
+    }
+}
+
+/// What is written for column `inPanel` of a panel: its sum with the bias,
+/// activated, or of two sums, a gate and what goes through it, their product.
+Value WarpMatmul::finish(ArrayRef<Value> sums, Value panel, Value inPanel) {
+  SmallVector<Value> values(sums);
+  if (op.bias)
+    for (auto [i, value] : llvm::enumerate(values))
+      value = arith::AddFOp::create(
+          b, value, biasOf(panel, i * (op.layout.getBlockN() / 2), inPanel));
+  Value value = values[0];
+  if (op.epilogue != Epilogue::None)
+    value = vector::ExtractOp::create(
+        b, activate(b, getActivation(op.epilogue), b.splat(value, 1)), 0);
+  return values.size() == 1 ? value
+                            : Value(arith::MulFOp::create(b, value, values[1]));
 }
 
 /// Every warp adds its sums to the result where that lies.
@@ -338,13 +364,26 @@ LogicalResult WarpMatmul::run() {
   lane = remainder(b, b.thread, b.lanes);
   // Neighbouring warps read the same activations.
   Value anyWarp = divide(b, b.thread, b.lanes);
-  warp = divide(b, anyWarp, shares);
+  // Where warps multiply together, what they share is the same number in all of
+  // a warp's threads, and the compiler has to know: the first one's.
+  Value part = anyWarp;
+  if (unit.warps > 1)
+    part = arith::IndexCastUIOp::create(
+        b, b.getIndexType(),
+        gpu::ShuffleOp::create(
+            b, arith::IndexCastUIOp::create(b, b.getI32Type(), anyWarp), 0,
+            int32_t(b.lanes), gpu::ShuffleMode::IDX)
+            .getShuffleResult());
+  warp = warps == 1 ? b.index(0) : divide(b, part, shares);
   firstPanel = shares == 1 ? b.index(0)
                            : b.mul(remainder(b, anyWarp, shares), maxPanels);
   rows = rowsOf(b, op.lhs);
   panels = rowsOf(b, op.weight);
   SmallVector<Value> sums = sumOverChunks();
-  if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
+  // A gate and what goes through it have to be columns of one thread.
+  if (warps == 1 && (!isGated(op.epilogue) || unit.columnsPerThread() > 1))
+    storeOwn(sums);
+  else if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
     reduceInWorkgroup(sums);
   else
     addToResult(sums);

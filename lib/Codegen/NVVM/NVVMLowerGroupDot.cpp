@@ -5,21 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Y^T = W^T X^T in tiles of m16n8k16: weights are the 16-row operand A,
-// activations the 8-column operand B. Thread l = 4 g + t of a warp holds
-//
-//   A, register i = h + 2 j, half e   column g + 8 h of the tile, k(t, j, e)
-//   B, register j, half e             row g of the activations, k(t, j, e)
-//   sums, number 2 h + i              column g + 8 h, row 2 t + i
-//
-// (PTX ISA, matrix fragments for mma.m16n8k16). The unit asks only that A and B
-// agree on k. With k = 32 c + 8 t + 4 s + 2 j + e a thread's activations for
-// two steps s lie side by side.
+// Fragments are those of WeightFragments.h.
 //
 //===----------------------------------------------------------------------===//
 
 #include "NVVMOperands.h"
-#include "gptq/Codegen/Common/Layout.h"
+#include "WeightFragments.h"
 #include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Codegen/Common/VectorBuilder.h"
 #include "gptq/Codegen/NVVM/Passes.h"
@@ -37,14 +28,12 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// Rows of K that one load of activations covers, and one step of the unit.
-static constexpr int64_t kChunkRows = 32, kStepRows = 16;
-static constexpr int64_t kStepsPerChunk = kChunkRows / kStepRows;
-/// Rows of activations of one tile, and how many of its sums a thread has.
-static constexpr int64_t kTileRows = 8;
-static constexpr int64_t kRowsPerThread = 2;
-/// Activations that a thread loads at a time.
-static constexpr int64_t kPerLoad = 8;
+using Fragments = ::gptq::MatrixFragments;
+static constexpr int64_t kChunkRows = Fragments::chunkRows;
+static constexpr int64_t kStepRows = Fragments::stepRows;
+static constexpr int64_t kTileRows = Fragments::tileRows;
+static constexpr int64_t kRowsPerThread = Fragments::rowsPerThread;
+static constexpr int64_t kPerLoad = Fragments::rowsPerLoad;
 
 namespace {
 
@@ -142,7 +131,7 @@ Activations MatrixLowering::load(Value x, Value row, Value k0, int64_t depth,
       }
       loaded.push_back(whole);
     }
-    for (int64_t s = 0; s < kStepsPerChunk; ++s) {
+    for (int64_t s = 0; s < Fragments::stepsPerChunk; ++s) {
       SmallVector<Pairs> tiles;
       for (Value v : loaded)
         tiles.push_back({part(v, 4 * s), part(v, 4 * s + 2)});
@@ -193,86 +182,9 @@ void MatrixLowering::multiply(ArrayRef<Value> a, const Pairs &pairs,
 }
 
 LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
-  const Layout whole(op.getLayout());
-  const Plane &layout = whole.getParts().front().plane;
-  auto memref = cast<MemRefType>(op.getW().getType());
-  Type element = memref.getElementType();
-  auto type =
-      cast<FloatType>(cast<MemRefType>(op.getX().getType()).getElementType());
-  const bool isDense = isa<FloatType>(element);
-  const int64_t bits = layout.bits(), unit = element.getIntOrFloatBitWidth();
-  auto refuse = [&](const Twine &why) {
-    return op.emitOpError("expects ")
-           << why << ", but found " << op.getLayout();
-  };
-  if (isDense && element != type)
-    return op.emitOpError(
-               "expects weights of the activations' type, but found ")
-           << element << " and " << type;
-
-  if (whole.getParts().size() != 1)
-    return refuse("a layout of one plane");
-
-  // A thread's share of a block lies together, once or several times; threads
-  // follow each other as k3 k4 n0 n1 n2.
-  const unsigned lanePlace = layout.positionOf(LayoutDim::K, 3);
-  const LayoutBit laneBits[] = {{LayoutDim::K, 3},
-                                {LayoutDim::K, 4},
-                                {LayoutDim::N, 0},
-                                {LayoutDim::N, 1},
-                                {LayoutDim::N, 2}};
-  for (auto [i, bit] : llvm::enumerate(laneBits))
-    if (lanePlace + i >= layout.numAddressBits() ||
-        !(layout.at(lanePlace + i) == bit))
-      return refuse("threads side by side in the order k3 k4 n0 n1 n2");
-  if (layout.blockN() != 16 || layout.blockK() < kChunkRows)
-    return refuse("blocks of 16 columns and at least 32 rows");
-  const int64_t shareBits = int64_t(1) << lanePlace;
-  const int64_t shares = layout.blockBits() / (shareBits * 32);
-  const int64_t perShare = shareBits / unit;
-  const int64_t perLoad = std::max<int64_t>(
-      1, std::min(perShare, op.getPlan().getLoadBits() / unit));
-
-  // The place of register i's first half at the step's row `k` of a block.
-  auto addressOf = [&](int64_t k, int64_t i, int64_t e) {
-    return layout.address(0, k + 2 * (i / 2) + e, 8 * (i % 2));
-  };
-  // Codes of column half h are unpacked from one place in a half word, so that
-  // what unpacking adds to them is one number.
-  int64_t places[2] = {0, 0};
-  double added[2] = {0, 0};
-  const bool converts = bits > fractionBits(type);
-  if (!isDense) {
-    if (shareBits % 32 != 0)
-      return refuse("whole words for each thread");
-    for (int64_t h = 0; h < 2; ++h) {
-      places[h] = addressOf(0, h, 0) % 32;
-      if (places[h] >= 16 || places[h] + bits > fractionBits(type))
-        places[h] = 0;
-      added[h] = converts ? 0 : std::ldexp(1.0, fractionBits(type) - places[h]);
-    }
-  }
-
-  // Zero points that were not folded are subtracted from each pair of codes,
-  // together with what unpacking added: small integers, so this is exact.
-  // Scales that were not hoisted then multiply it, which rounds.
-  Value minus[2], times[2];
-  auto pairOf = [&](Value perColumn, int64_t h, double add) -> Value {
-    Value one = perColumn ? Value(vector::ExtractOp::create(b, perColumn, h))
-                          : b.f32(0);
-    one = arith::AddFOp::create(b, one, b.f32(add));
-    return vector::BroadcastOp::create(b, VectorType::get({2}, type),
-                                       arith::TruncFOp::create(b, type, one));
-  };
-  for (int64_t h = 0; h < 2; ++h) {
-    if (op.getZero() || (op.getScale() && added[h] != 0)) {
-      minus[h] = pairOf(op.getZero(), h, added[h]);
-      added[h] = 0;
-    }
-    if (op.getScale())
-      times[h] = pairOf(op.getScale(), h, 0);
-  }
-
+  FailureOr<WeightFragments> weights = WeightFragments::create(op, b);
+  if (failed(weights))
+    return failure();
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
   // Sums of a tile: [2 h + i].
@@ -282,87 +194,22 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
       for (int64_t i = 0; i < kRowsPerThread; ++i) {
         Value start = vector::ExtractOp::create(
             b, op.getAcc(), ArrayRef<int64_t>{tile * kRowsPerThread + i, h});
-        if (added[h] != 0)
-          start = math::FmaOp::create(b, b.f32(-added[h]),
+        if (weights->added(h) != 0)
+          start = math::FmaOp::create(b, b.f32(-weights->added(h)),
                                       x.sums[tile * kRowsPerThread + i], start);
         sums[tile][2 * h + i] = start;
       }
 
-  Value lane = gpu::LaneIdOp::create(b, /*upper_bound=*/IntegerAttr());
-  const int64_t depth = op.getDepth();
-  for (int64_t at = 0; at < depth; at += layout.blockK()) {
-    Value block = b.add(op.getBlock(), at / layout.blockK());
-    // All of the block's loads first: they wait for memory together.
-    SmallVector<Value> words(shares * perShare);
-    const int64_t needed = std::min<int64_t>(depth - at, layout.blockK());
-    for (int64_t share = 0; share < shares; ++share)
-      for (int64_t first = 0; first < perShare; first += perLoad) {
-        Value place =
-            b.add(b.mul(lane, perShare), share * 32 * perShare + first);
-        Value run = vector::LoadOp::create(
-            b, VectorType::get({perLoad}, element), op.getW(),
-            ValueRange{op.getPanel(), block, place}, /*nontemporal=*/true,
-            llvm::Align(std::max<int64_t>(1, perLoad * unit / 8)));
-        for (int64_t i = 0; i < perLoad; ++i)
-          words[share * perShare + first + i] =
-              vector::ExtractOp::create(b, run, i);
-      }
-    auto wordAt = [&](int64_t address) {
-      int64_t share = address >> (lanePlace + 5);
-      return share * perShare + (address & (shareBits - 1)) / unit;
-    };
-    for (int64_t k = 0; k < layout.blockK() && k < llvm::alignTo(needed, 8);
-         ++k) {
-      // Steps start where the thread's own bits of k are zero.
-      if (k % kChunkRows != 0 && k % kChunkRows != 4)
+  for (int64_t block = 0; block < weights->numBlocks(); ++block) {
+    auto steps = weights->block(block);
+    if (failed(steps))
+      return failure();
+    for (const WeightFragments::Step &step : *steps) {
+      // Blocks may be longer than what is left of a group.
+      if (step.number >= int64_t(x.steps.size()))
         continue;
-      const int64_t step =
-          (at + k / kChunkRows * kChunkRows) / kStepRows + (k % kChunkRows) / 4;
-      if (step >= int64_t(x.steps.size()))
-        continue;
-      SmallVector<Value> a;
-      for (int64_t i = 0; i < 4; ++i) {
-        const int64_t low = addressOf(k, i, 0), high = addressOf(k, i, 1);
-        if (isDense) {
-          Value pair = b.zeros(VectorType::get({2}, type));
-          pair = vector::InsertOp::create(b, words[wordAt(low)], pair, 0);
-          a.push_back(
-              vector::InsertOp::create(b, words[wordAt(high)], pair, 1));
-          continue;
-        }
-        if (high != low + 16)
-          return refuse("pairs of codes in the halves of a word");
-        Value word = words[wordAt(low)];
-        if (!converts) {
-          a.push_back(unpackPair(b, word, low % 32 - places[i % 2],
-                                 places[i % 2], bits, type));
-          continue;
-        }
-        // More bits than the fraction has: each by itself.
-        Value pair = b.zeros(VectorType::get({2}, type));
-        for (int64_t e = 0; e < 2; ++e) {
-          Value code = arith::ShRUIOp::create(
-              b, word,
-              arith::ConstantOp::create(
-                  b, b.getI32IntegerAttr(low % 32 + 16 * e)));
-          code = arith::AndIOp::create(
-              b, code,
-              arith::ConstantOp::create(b,
-                                        b.getI32IntegerAttr((1 << bits) - 1)));
-          Value wide = arith::SIToFPOp::create(b, b.getF32Type(), code);
-          pair = vector::InsertOp::create(
-              b, arith::TruncFOp::create(b, type, wide), pair, e);
-        }
-        a.push_back(pair);
-      }
-      for (int64_t i = 0; i < 4; ++i)
-        if (minus[i % 2])
-          a[i] = arith::SubFOp::create(b, a[i], minus[i % 2]);
-      for (int64_t i = 0; i < 4; ++i)
-        if (times[i % 2])
-          a[i] = arith::MulFOp::create(b, a[i], times[i % 2]);
       for (int64_t tile = 0; tile < rowTiles; ++tile)
-        multiply(a, x.steps[step][tile], sums[tile]);
+        multiply(step.a, x.steps[step.number][tile], sums[tile]);
     }
   }
   Value result = b.zeros(tileType);

@@ -7,6 +7,7 @@
 
 #include "gptq/Codegen/Common/KernelEntry.h"
 #include "gptq/Codegen/Common/Plan.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -24,9 +25,11 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "runtime/abi/KernelABI.h"
+#include "llvm/Support/FormatVariadic.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_NVVMLOWERTOLLVMPASS
@@ -40,6 +43,8 @@ using namespace mlir::gptq;
 /// Shared memory whose size the launch decides.
 static constexpr StringRef kSharedMemory = "workgroup_memory";
 static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
+/// The most that a workgroup buffer may ask for.
+static constexpr unsigned kSharedAlignment = 1024;
 
 /// Whether `kernel` reads M or P, its first and second index argument.
 static bool usesDim(func::FuncOp kernel, unsigned dim) {
@@ -206,6 +211,66 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
   }
 };
 
+struct LowerPointer final : ConvertOpToLLVMPattern<PointerOp> {
+  using ConvertOpToLLVMPattern::ConvertOpToLLVMPattern;
+
+  LogicalResult matchAndRewrite(PointerOp op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &b) const override {
+    Value pointer = getStridedElementPtr(
+        b, op.getLoc(), cast<MemRefType>(op.getBuffer().getType()),
+        adaptor.getBuffer(), adaptor.getIndices());
+    Type type = op.getPointer().getType();
+    if (pointer.getType() != type)
+      pointer = LLVM::AddrSpaceCastOp::create(b, op.getLoc(), type, pointer);
+    b.replaceOp(op, pointer);
+    return success();
+  }
+};
+
+/// The operands of the instruction: sums, the four registers, the descriptor,
+/// whether sums are added to, then twice "not negated" and "not transposed".
+struct LowerWarpgroupMma final : ConvertOpToLLVMPattern<WarpgroupMmaOp> {
+  using ConvertOpToLLVMPattern::ConvertOpToLLVMPattern;
+
+  LogicalResult matchAndRewrite(WarpgroupMmaOp op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &b) const override {
+    const size_t sums = op.getNumResults();
+    std::string constraints, list;
+    for (size_t i = 0; i < sums; ++i) {
+      constraints += "=f,";
+      list += (i ? ",$" : "$") + std::to_string(i);
+    }
+    constraints += "r,r,r,r,l";
+    const bool adds = !adaptor.getAcc().empty();
+    SmallVector<Value> operands(adaptor.getA());
+    operands.push_back(adaptor.getB());
+    if (adds)
+      for (size_t i = 0; i < sums; ++i) {
+        constraints += "," + std::to_string(i);
+        operands.push_back(adaptor.getAcc()[i]);
+      }
+    StringRef type = op.getType().isBF16() ? "bf16" : "f16";
+    std::string code =
+        llvm::formatv("wgmma.mma_async.sync.aligned.m64n{0}k16.f32.{1}.{1} "
+                      "{{{2}},{{${3},${4},${5},${6}},${7},{8},1,1,0;",
+                      2 * sums, type, list, sums, sums + 1, sums + 2, sums + 3,
+                      sums + 4, adds ? 1 : 0);
+    auto result = LLVM::LLVMStructType::getLiteral(
+        b.getContext(), SmallVector<Type>(sums, b.getF32Type()));
+    Value all =
+        LLVM::InlineAsmOp::create(
+            b, op.getLoc(), result, operands, code, constraints,
+            /*has_side_effects=*/true, /*is_align_stack=*/false,
+            LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+            .getResult(0);
+    SmallVector<Value> results;
+    for (size_t i = 0; i < sums; ++i)
+      results.push_back(LLVM::ExtractValueOp::create(b, op.getLoc(), all, i));
+    b.replaceOp(op, results);
+    return success();
+  }
+};
+
 struct NVVMOverlapLaunchesPass final
     : mlir::gptq::impl::NVVMOverlapLaunchesPassBase<NVVMOverlapLaunchesPass> {
   using Base::Base;
@@ -217,9 +282,20 @@ struct NVVMOverlapLaunchesPass final
         ->walk([&](Operation *inner) {
           if (inner->getNumRegions() > 0 || inner->hasAttr(kSettledAttr))
             return WalkResult::advance();
-          auto load = dyn_cast<vector::LoadOp>(inner);
-          bool waits =
-              load ? !isWeight(load.getBase()) : !isMemoryEffectFree(inner);
+          // Barriers in workgroup memory, for threads of different work.
+          if (isa<NVVM::MBarrierInitOp, NVVM::MBarrierTryWaitParityOp,
+                  NVVM::MBarrierArriveExpectTxOp, NVVM::FenceMbarrierInitOp,
+                  gpu::BarrierOp>(inner))
+            return WalkResult::advance();
+          bool waits = !isMemoryEffectFree(inner);
+          if (auto load = dyn_cast<vector::LoadOp>(inner))
+            waits = !isWeight(load.getBase());
+          else if (auto copy =
+                       dyn_cast<NVVM::CpAsyncBulkGlobalToSharedClusterOp>(
+                           inner)) {
+            auto from = copy.getSrcMem().getDefiningOp<PointerOp>();
+            waits = !from || !isWeight(from.getBuffer());
+          }
           return waits ? WalkResult::interrupt() : WalkResult::advance();
         })
         .wasInterrupted();
@@ -255,6 +331,27 @@ struct NVVMOverlapLaunchesPass final
         op->moveBefore(wait);
   }
 
+  /// Waits in `block` before the first op that has to, in each branch for
+  /// itself where threads have different work.
+  static void placeWait(Block &block) {
+    for (Operation &op : llvm::make_early_inc_range(block)) {
+      if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
+        continue;
+      if (op.hasAttr(kRolesAttr)) {
+        for (Region &region : op.getRegions())
+          if (!region.empty())
+            placeWait(region.front());
+        // A branch that had not to wait goes on.
+        continue;
+      }
+      OpBuilder b(&op);
+      auto wait = NVVM::GriddepcontrolOp::create(b, op.getLoc(),
+                                                 NVVM::GridDepActionKind::wait);
+      moveUp(wait);
+      return;
+    }
+  }
+
   void runOnOperation() override {
     auto kernel = dyn_cast<func::FuncOp>(getOperation().getOperation());
     if (!kernel || !kernel->hasAttr(kKernelAttr))
@@ -265,15 +362,7 @@ struct NVVMOverlapLaunchesPass final
     b.setInsertionPointToStart(&body);
     NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
                                    NVVM::GridDepActionKind::launch_dependents);
-    for (Operation &op : llvm::make_early_inc_range(body)) {
-      if (isa<NVVM::GriddepcontrolOp>(op) || !mustWait(&op))
-        continue;
-      b.setInsertionPoint(&op);
-      auto wait = NVVM::GriddepcontrolOp::create(b, kernel.getLoc(),
-                                                 NVVM::GridDepActionKind::wait);
-      moveUp(wait);
-      return;
-    }
+    placeWait(body);
   }
 };
 
@@ -306,6 +395,7 @@ struct NVVMLowerToLLVMPass final
     populateVectorToLLVMConversionPatterns(converter, patterns);
     populateGpuToNVVMConversionPatterns(converter, patterns);
     patterns.add<LowerPlacedLoad>(converter, streamBytes.getValue());
+    patterns.add<LowerPointer, LowerWarpgroupMma>(converter);
     ub::populateUBToLLVMConversionPatterns(converter, patterns);
     LLVMConversionTarget target(getContext());
     target.addLegalOp<ModuleOp>();
@@ -317,7 +407,7 @@ struct NVVMLowerToLLVMPass final
     auto shared = LLVM::GlobalOp::create(
         b, module.getLoc(), LLVM::LLVMArrayType::get(b.getI8Type(), 0),
         /*isConstant=*/false, LLVM::Linkage::External, kSharedMemory,
-        Attribute(), /*alignment=*/16, kSharedSpace);
+        Attribute(), kSharedAlignment, kSharedSpace);
     for (auto &[name, signature] : kernels)
       makeEntry(module.lookupSymbol<LLVM::LLVMFuncOp>(name), shared, signature,
                 reads[name].first, reads[name].second);

@@ -20,14 +20,16 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// Rows of activations and columns of weights in one tile of the unit.
-static constexpr int64_t kTileRows = 8, kTileColumns = 16;
-/// Sums that a thread holds of one tile.
-static constexpr int64_t kSumsPerTile = 4;
+using Fragments = ::gptq::MatrixFragments;
+static constexpr int64_t kTileRows = Fragments::tileRows;
+static constexpr int64_t kTileColumns = Fragments::tileColumns;
+static constexpr int64_t kSumsPerTile = Fragments::sumsPerTile;
 /// Warps of a workgroup: with 128 registers a thread they fill a
 /// multiprocessor.
 static constexpr int64_t kMaxWarps = 16;
 static constexpr int64_t kWarpThreads = 32;
+/// Bits of a packed zero point.
+static constexpr int64_t kZeroBits = 8;
 /// Rows of K that a warp multiplies between two applications of a scale.
 static constexpr int64_t kStepRows[] = {128, 64};
 /// The largest number of rows that one workgroup multiplies at once; more rows
@@ -43,6 +45,15 @@ static constexpr int64_t kNormalizedShare = 2;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
 
+/// With a ring: the largest number of rows of one workgroup, and of those whose
+/// scales are applied to sums. More rows have as many sums as codes, and no
+/// registers for a second set of them.
+static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
+/// Places of a ring, at most: the loop over them is unrolled.
+static constexpr int64_t kMaxPlaces = 8;
+/// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
+/// ring and what alignment costs take as much.
+static constexpr int64_t kReservedBytes = 2048;
 /// Query heads that share what is loaded of a cache, at most: a thread keeps
 /// its elements of each, and of their sums.
 static constexpr int64_t kMaxQueries = 8;
@@ -51,6 +62,17 @@ static constexpr int64_t kMaxQueries = 8;
 static constexpr int64_t kLeastTiles = 4, kMostHeadDim = 128;
 
 namespace {
+/// The matmul that a plan is for.
+struct MatmulShape {
+  int64_t n, k, groupSize;
+  /// Of codes, scales and zero points (0: there are none).
+  int64_t bits, scaleBits, zeroBits;
+  bool isQuantized, isF16;
+  /// Its activations are the norm of something; groups have an offset; rows of
+  /// activations come in runs for several weights.
+  bool isNormalized, hasOffsets, hasRuns;
+};
+
 /// How the work on a matmul is divided.
 struct MatmulTiles {
   /// Tiles of 16 columns of a workgroup, and of one of its warps.
@@ -129,13 +151,138 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return t;
   }
 
-  /// The plan of a matmul [K, N] for calls of `mMin` to `mMax` rows.
-  ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
-                          const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
-                          bool isQuantized, bool isNormalized, int64_t mMin,
-                          int64_t mMax) {
+  /// The plan of a matmul whose operands pass through a ring; without a plan,
+  /// the reason why they cannot.
+  ReasonedPlan planRing(const ::gptq::TargetInfo &target,
+                        const MatmulShape &shape, int64_t mMin, int64_t mMax) {
     OpBuilder b(&getContext());
     NamedAttrList why;
+    auto because = [&](StringRef field, const Twine &reason) {
+      why.set(field, b.getStringAttr(reason));
+    };
+    auto refuse = [&](const Twine &reason) {
+      because("path", "no ring: " + reason);
+      return ReasonedPlan{PlanAttr(), why.getDictionary(&getContext())};
+    };
+    const ::gptq::UnitInfo *unit = target.warpgroupUnit();
+    if (!unit)
+      return refuse("warps of this architecture do not multiply together");
+    if (!ring)
+      return refuse("rings are off");
+    if (!this->unit.empty())
+      return refuse("a unit was asked for");
+    if (!shape.isQuantized)
+      return refuse("weights are dense");
+    if (shape.hasRuns)
+      return refuse("rows come in runs for several weights");
+    if (shape.hasOffsets)
+      return refuse("groups have offsets");
+    // Measured: each product waits for its part, and only those of many rows
+    // and of many tiles are long enough to hide it.
+    const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
+    const int64_t each = llvm::divideCeil(all, target.multiprocessors);
+    if (mMax <= kMaxHoistedRows || each <= kMaxWarps / 2)
+      return refuse(llvm::formatv(
+          "up to {0} rows, or up to {1} tiles for a multiprocessor, are "
+          "multiplied faster where they lie",
+          kMaxHoistedRows, kMaxWarps / 2));
+
+    // Parts of K are whole lines of an image, whole blocks, and have one scale.
+    const bool isWhole = shape.groupSize >= shape.k;
+    const int64_t span = isWhole ? shape.k : shape.groupSize;
+    const int64_t line = unit->activationLayout().blockK;
+    int64_t stepK = 0;
+    for (int64_t step : kStepRows)
+      if (!stepK && step % line == 0 && span % step == 0 &&
+          shape.k % step == 0 &&
+          step % unit->weightLayout(shape.bits, isWhole ? 0 : span).blockK == 0)
+        stepK = step;
+    if (!stepK)
+      return refuse(llvm::formatv(
+          "groups of {0} of {1} rows of K are no whole parts of {2}", span,
+          shape.k, line));
+
+    // Scales of bf16 would be too coarse to multiply codes by.
+    const int64_t most =
+        shape.isF16 && hoistScales ? kMaxRingRows : kMaxHoistedRows;
+    const int64_t rows =
+        mMax <= kMaxHoistedRows ? llvm::alignTo(mMax, 2 * kTileRows) : most;
+    const int64_t rounds = llvm::divideCeil(each, kMaxWarps);
+    const int64_t panels =
+        llvm::divideCeil(all, target.multiprocessors * rounds);
+    const int64_t warps = llvm::alignTo(panels, unit->warps);
+    const int64_t turns = kMaxWarps / warps;
+    const int64_t parts = shape.k / stepK;
+    // Without turns the loop over all places is unrolled: the registers of two
+    // sets of sums are fewer, and so are places.
+    const bool hoists =
+        hoistScales && rows <= (turns == 1 && shape.isF16 ? kMaxHoistedRows / 2
+                                                          : kMaxHoistedRows);
+    const int64_t mostPlaces =
+        turns == 1 && hoists ? kMaxPlaces / 2 : kMaxPlaces;
+
+    // The sums of turns meet in shared memory, too.
+    const int64_t threads = turns * warps * kWarpThreads;
+    const int64_t roomBytes =
+        turns == 1 ? 0 : threads * rows / kTileRows * kSumsPerTile * 4;
+    const int64_t placeBytes =
+        rows * stepK * 2 +
+        panels * kTileColumns *
+            (stepK * shape.bits + shape.scaleBits + shape.zeroBits) / 8;
+    int64_t places =
+        (target.workgroupMemory - kReservedBytes - roomBytes) / placeBytes;
+    places = std::min<int64_t>(
+        {places, mostPlaces, int64_t(llvm::alignTo(parts, turns))});
+    places = places / turns * turns;
+    if (places < std::min<int64_t>(parts, 2))
+      return refuse(llvm::formatv(
+          "{0} bytes a place leave no room for two in shared memory",
+          placeBytes));
+
+    because("rows", llvm::formatv("{0} rows of activations pass through shared "
+                                  "memory once for all warps",
+                                  rows));
+    because("tileN", llvm::formatv("{0} of {1} tiles of {2} columns: {3} "
+                                   "workgroups for {4} multiprocessors",
+                                   panels, all, kTileColumns,
+                                   llvm::divideCeil(all, panels),
+                                   target.multiprocessors));
+    because("threads",
+            llvm::formatv("{0} warps, four together, for {1} tiles, {2} times "
+                          "along K",
+                          warps, panels, turns));
+    because("path", llvm::formatv("{0} parts of {1} rows of K on their way",
+                                  places, stepK));
+    because("scale", hoists ? "one multiplication for a group, not for a weight"
+                     : hoistScales
+                         ? "there are no registers for a second set of sums"
+                         : "hoisting is off");
+    because("zero", "several rows share a subtraction from a pair of codes, "
+                    "but each has a sum of its own");
+    return {PlanAttr::get(
+                &getContext(), mMin, mMax, b.getStringAttr(unit->name),
+                /*tileM=*/rows, panels * kTileColumns, /*tileK=*/0, rows,
+                /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
+                b.getStringAttr(bufferPartials ? "shared" : "global"),
+                b.getStringAttr(hoists ? "accumulator" : "weight"),
+                b.getStringAttr("weight"), threads, stepK,
+                /*occupancy=*/1, places, loadBits),
+            why.getDictionary(&getContext())};
+  }
+
+  /// The plan of a matmul for calls of `mMin` to `mMax` rows.
+  ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
+                          const ::gptq::UnitInfo &unit,
+                          const MatmulShape &shape, int64_t mMin,
+                          int64_t mMax) {
+    ReasonedPlan throughRing = planRing(target, shape, mMin, mMax);
+    if (throughRing.plan)
+      return throughRing;
+    const int64_t n = shape.n, k = shape.k;
+    const bool isQuantized = shape.isQuantized;
+    const bool isNormalized = shape.isNormalized;
+    OpBuilder b(&getContext());
+    NamedAttrList why(throughRing.reasons);
     auto because = [&](StringRef field, const Twine &reason) {
       why.set(field, b.getStringAttr(reason));
     };
@@ -177,12 +324,14 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const bool fits =
         2 * k * tiles.occupancy <= target.workgroupMemory / kNormalizedShare;
     const bool normalizes = isNormalized && normalize && fits && mMax == 1;
-    if (isNormalized)
-      because("path", !normalize   ? "normalizing in matmuls is off"
-                      : !fits      ? "a row is too long for shared memory"
-                      : normalizes ? "every workgroup normalizes the row itself"
-                                   : "rows are normalized once for all "
-                                     "workgroups");
+    if (normalizes)
+      because("path", "every workgroup normalizes the row itself");
+    else if (isNormalized)
+      because("path", Twine(!normalize ? "normalizing in matmuls is off"
+                            : !fits    ? "a row is too long for shared memory"
+                                       : "rows are normalized once for all "
+                                         "workgroups") +
+                          "; " + cast<StringAttr>(why.get("path")).getValue());
     const bool folds = foldZeros && rows <= kTileRows;
     if (isQuantized) {
       because("scale", hoistScales
@@ -213,16 +362,14 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
 
   /// The same on any unit.
   ReasonedPlan planOn(const ::gptq::TargetInfo &target,
-                      const ::gptq::UnitInfo &unit, int64_t n, int64_t k,
-                      bool isQuantized, bool isNormalized, int64_t mMin,
-                      int64_t mMax) {
+                      const ::gptq::UnitInfo &unit, const MatmulShape &shape,
+                      int64_t mMin, int64_t mMax) {
     if (unit.kind != ::gptq::UnitInfo::Kind::Lanes)
-      return planMatmul(target, unit, n, k, isQuantized, isNormalized, mMin,
-                        mMax);
+      return planMatmul(target, unit, shape, mMin, mMax);
     return planOnLanes(
         &getContext(), target, unit,
-        {bufferPartials, hoistScales, foldZeros, prefetch, loadBits}, n, k,
-        isQuantized, mMin, mMax);
+        {bufferPartials, hoistScales, foldZeros, prefetch, loadBits}, shape.n,
+        shape.k, shape.isQuantized, mMin, mMax);
   }
 
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
@@ -301,7 +448,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const ::gptq::UnitInfo *chosen = this->unit.empty()
                                          ? &target->units.front()
                                          : target->findUnit(this->unit);
-    if (!chosen) {
+    // Plans choose a unit of several warps by themselves.
+    if (!chosen || chosen->warps > 1) {
       getOperation().emitError("expects a unit of ")
           << chip << ", but found '" << this->unit << "'";
       return signalPassFailure();
@@ -331,17 +479,34 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             return {1};
           if (unit.kind == ::gptq::UnitInfo::Kind::Lanes)
             return lanesRowEnds();
-          return {1, kTileRows, 2 * kTileRows};
+          SmallVector<int64_t> ends = {1, kTileRows, 2 * kTileRows};
+          if (isa<DequantMatmulOp>(op) && target->warpgroupUnit() && ring &&
+              this->unit.empty())
+            ends.push_back(kMaxHoistedRows);
+          return ends;
         },
         [&](Operation *op, int64_t mMin, int64_t mMax) -> ReasonedPlan {
+          auto bitsOf = [](Value value) -> int64_t {
+            return getElementTypeOrSelf(value).getIntOrFloatBitWidth();
+          };
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
-            return planOn(*target, unit, matmul.getN(), matmul.getK(),
-                          /*isQuantized=*/true, bool(matmul.getSource()), mMin,
-                          mMax);
+            return planOn(
+                *target, unit,
+                {matmul.getN(), matmul.getK(), int64_t(matmul.getGroupSize()),
+                 int64_t(matmul.getBits()), bitsOf(matmul.getScales()),
+                 matmul.getZeros() ? kZeroBits : 0, /*isQuantized=*/true,
+                 getElementTypeOrSelf(matmul.getLhs()).isF16(),
+                 bool(matmul.getSource()), bool(matmul.getOffsets()),
+                 bool(matmul.getRuns())},
+                mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
-            return planOn(*target, unit, matmul.getN(), matmul.getK(),
-                          /*isQuantized=*/false, bool(matmul.getSource()), mMin,
-                          mMax);
+            return planOn(*target, unit,
+                          {matmul.getN(), matmul.getK(), matmul.getK(),
+                           bitsOf(matmul.getWeight()), 0, 0,
+                           /*isQuantized=*/false, /*isF16=*/false,
+                           bool(matmul.getSource()), /*hasOffsets=*/false,
+                           bool(matmul.getRuns())},
+                          mMin, mMax);
           if (auto attention = dyn_cast<AttentionOp>(op))
             return planAttention(unit, attention, mMin, mMax);
           const int64_t threads = isa<JoinAttentionOp, ChooseTokenOp>(op)

@@ -13,6 +13,17 @@ func.func @two() attributes {gptq.kernel} {
   return
 }
 
+// Those that ask for more start at more.
+// CHECK-LABEL: func @aligned
+//  CHECK-SAME:   gptq.scratch_bytes = 1088 : i64
+//       CHECK:   %[[C1024:.+]] = arith.constant 1024 : index
+//       CHECK:   memref.view %{{.+}}[%[[C1024]]][] : {{.*}} to memref<16xf32
+func.func @aligned() attributes {gptq.kernel} {
+  %0 = memref.alloc() : memref<3xf32, #gpu.address_space<workgroup>>
+  %1 = memref.alloc() {alignment = 1024 : i64} : memref<16xf32, #gpu.address_space<workgroup>>
+  return
+}
+
 // -----
 func.func @only_workgroup_memory() attributes {gptq.kernel} {
   // expected-error @+1 {{expects kernels to allocate in workgroup memory only}}

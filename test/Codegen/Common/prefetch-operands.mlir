@@ -17,7 +17,7 @@
 //       CHECK:     scf.yield %[[NEW]], %[[W1]], %[[X1]]
 // CHECK-LABEL: func @unmarked
 //   CHECK-NOT:   gptq.prefetched
-func.func @marked(%x: memref<1x64xf32>, %w: memref<16x1x4xi8>, %from: index) -> vector<4xf32> {
+func.func @marked(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xf32> {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
   %c16 = arith.constant 16 : index

@@ -3,7 +3,7 @@
 // One pointer per buffer, then one to M and P; the grid's index is the workgroup. Loads that stream or that were moved
 // ahead are instructions of their own, others are not. Only weights are not aliased: other buffers change while a kernel waits.
 
-//       CHECK: llvm.mlir.global external @workgroup_memory() {addr_space = 3 : i32, alignment = 16 : i64} : !llvm.array<0 x i8>
+//       CHECK: llvm.mlir.global external @workgroup_memory() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 // CHECK-LABEL: llvm.func @kernel(
 //  CHECK-SAME:   !llvm.ptr<1> {llvm.align = 64 : i64, llvm.noalias}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1> {llvm.align = 64 : i64}, %{{.+}}: !llvm.ptr<1>
 //  CHECK-SAME:   gptq.threads = 64 : i64
@@ -38,6 +38,26 @@ func.func @kernel(%w: memref<1x1x128xi32> {gptq.weight}, %x: memref<1x64xf16>, %
   %room = memref.view %scratch[%c0][] : memref<?xi8, #gpu.address_space<workgroup>> to memref<16xf32, #gpu.address_space<workgroup>>
   memref.store %o, %room[%c0] : memref<16xf32, #gpu.address_space<workgroup>>
   vector.store %s, %y[%group, %c0] : memref<?x4xf32>, vector<4xf32>
+  return
+}
+
+// Sums come first among the operands of the instruction; those that are added to are tied to those that come out.
+// CHECK-LABEL: llvm.func internal @warpgroup.body
+//       CHECK:   %[[AT:.+]] = llvm.getelementptr {{.*}} !llvm.ptr<3>
+//       CHECK:   nvvm.mbarrier.init %[[AT]]
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {$0,$1,$2,$3},{$4,$5,$6,$7},$8,0,1,1,0;", "=f,=f,=f,=f,r,r,r,r,l"
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {$0,$1,$2,$3},{$4,$5,$6,$7},$8,1,1,1,0;", "=f,=f,=f,=f,r,r,r,r,l,0,1,2,3"
+func.func @warpgroup(%y: memref<?x4xf32>, %m: index, %p: index, %group: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
+    attributes {gptq.kernel, gptq.threads = 128 : i64, gptq.occupancy = 1 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>], gptq.scratch_bytes = 64 : i64} {
+  %c0 = arith.constant 0 : index
+  %a = arith.constant 7 : i32
+  %b = arith.constant 9 : i64
+  %count = arith.constant 1 : i32
+  %barrier = gptq_nvvm.pointer %scratch[%m] : memref<?xi8, #gpu.address_space<workgroup>> -> !llvm.ptr<3>
+  nvvm.mbarrier.init %barrier, %count : !llvm.ptr<3>, i32
+  %s:4 = gptq_nvvm.warpgroup_mma f16 %b by %a, %a, %a, %a -> f32, f32, f32, f32
+  %t:4 = gptq_nvvm.warpgroup_mma bf16 %b by %a, %a, %a, %a acc %s#0, %s#1, %s#2, %s#3 : f32, f32, f32, f32 -> f32, f32, f32, f32
+  memref.store %t#0, %y[%group, %c0] : memref<?x4xf32>
   return
 }
 

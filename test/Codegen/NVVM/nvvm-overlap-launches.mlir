@@ -76,6 +76,45 @@ func.func @nested(%x: memref<1x8xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m
   return
 }
 
+// Where threads have different work, those that only copy weights do not wait; others do where they have to, not at barriers.
+// CHECK-LABEL: func @branches
+//       CHECK:   nvvm.mbarrier.init
+//       CHECK:   scf.if
+//   CHECK-NOT:     griddepcontrol
+//       CHECK:     nvvm.cp.async.bulk
+//   CHECK-NOT:     griddepcontrol
+//       CHECK:   } else {
+//       CHECK:     vector.load %arg1
+//       CHECK:     nvvm.griddepcontrol wait
+//       CHECK:     scf.for
+//       CHECK:       vector.load %arg0
+//       CHECK:   }
+//       CHECK:   nvvm.griddepcontrol wait
+//       CHECK:   vector.store
+func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m: index, %p: index, %y: memref<1x4xi32>, %copies: i1, %room: memref<1xi64, #gpu.address_space<workgroup>>, %to: !llvm.ptr<7>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c8 = arith.constant 8 : index
+  %count = arith.constant 512 : i32
+  %zero = arith.constant dense<0> : vector<4xi32>
+  %barrier = gptq_nvvm.pointer %room[%c0] : memref<1xi64, #gpu.address_space<workgroup>> -> !llvm.ptr<3>
+  nvvm.mbarrier.init %barrier, %count : !llvm.ptr<3>, i32
+  %v = scf.if %copies -> (vector<4xi32>) {
+    %from = gptq_nvvm.pointer %w[%c0, %c0, %c0] : memref<1x1x128xi32> -> !llvm.ptr<1>
+    nvvm.cp.async.bulk.shared.cluster.global %to, %from, %barrier, %count : !llvm.ptr<7>, !llvm.ptr<1>
+    scf.yield %zero : vector<4xi32>
+  } else {
+    %a = vector.load %w[%c0, %c0, %c0] : memref<1x1x128xi32>, vector<4xi32>
+    scf.for %i = %c0 to %c8 step %c1 {
+      %b = vector.load %x[%c0, %i] : memref<1x64xf16>, vector<8xf16>
+      vector.print %b : vector<8xf16>
+    }
+    scf.yield %a : vector<4xi32>
+  } {gptq.roles}
+  vector.store %v, %y[%c0, %c0] : memref<1x4xi32>, vector<4xi32>
+  return
+}
+
 // CHECK-LABEL: func @not_a_kernel
 //   CHECK-NOT:   griddepcontrol
 func.func @not_a_kernel() {

@@ -10,7 +10,8 @@
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16,
-//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 512, stepK = 64, stages = 2>]
+//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "mma_m16n8k16",
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 512, stepK = 64, stages = 2>]
 // OFF-LABEL: func @matmul
 //       OFF:   partials = "global", scale = "weight", zero = "weight", threads = 512, stepK = 128, loadBits = 32>
 // WHY-LABEL: func @matmul
@@ -28,6 +29,40 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
   return %0 : tensor<?x28672xf32>
 }
 
+// 1792 tiles are 14 for each multiprocessor: with many rows they go through a ring, 64 rows at a time, in 16 warps of which 14
+// have a tile. Scales are applied to codes, in f16; bf16 would round too much, and keeps to 32 rows and two sets of sums.
+// CHECK-LABEL: func @ring
+//       CHECK:   #gptq.plan<mMin = 17, mMax = 32, unit = "mma_m16n8k16",
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 7>
+// CHECK-LABEL: func @ring_bf16
+//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 32, tileN = 224, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512,
+// WHY-LABEL: func @ring
+//       WHY:   path = "7 parts of 128 rows of K on their way"
+// WHY-LABEL: func @ring_ragged
+//       WHY:   path = "no ring: groups of 32 of 8192 rows of K are no whole parts of 64"
+func.func @ring(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+func.func @ring_bf16(%x: tensor<?x8192xbf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xbf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+func.func @ring_ragged(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<256x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<256x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+
+// Offsets of groups are folded into sums of activations, which nobody has of those in a ring.
+// CHECK-LABEL: func @ring_offsets
+//   CHECK-NOT:   path = "ring"
+// WHY-LABEL: func @ring_offsets
+//       WHY:   path = "no ring: groups have offsets"
+func.func @ring_offsets(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s offsets %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16> offsets tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+
 // A single row is normalized by every workgroup; the norm is planned for more rows only, and not at all where there are none.
 // CHECK-LABEL: func @normalized
 //       CHECK:   gptq.rms_norm {{.*}} gptq.plans = [#gptq.plan<mMin = 2, mMax = 64,
@@ -36,7 +71,7 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
 //       CHECK:   gptq.rms_norm {{.*}} gptq.plans = []
 // WHY-LABEL: func @normalized
 //       WHY:   path = "every workgroup normalizes the row itself"
-//       WHY:   path = "rows are normalized once for all workgroups"
+//       WHY:   path = "rows are normalized once for all workgroups; no ring: weights are dense"
 func.func @normalized(%x: tensor<?x64xf32>, %y: tensor<1x64xf32>, %w: tensor<64xf16>, %d: tensor<64x64xf16>, %e: tensor<?x64xf16>, %f: tensor<1x64xf16>) -> (tensor<?x64xf16>, tensor<1x64xf16>) attributes {gptq.max_m = 64 : i64} {
   %n = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>
   %0 = gptq.matmul ins(%n, %d norm_of %x, %w : tensor<?x64xf16>, tensor<64x64xf16> norm_of tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf16>) {epsilon = 1.0e-5} -> tensor<?x64xf16>

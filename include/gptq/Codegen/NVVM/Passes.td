@@ -24,11 +24,37 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"hoistScales", "hoist-scales", "bool", "true", "Let plans apply scales once per group">,
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
     Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
+    Option<"ring", "ring", "bool", "true", "Let plans for many rows pass operands through a ring in shared memory">,
     Option<"normalize", "normalize", "bool", "true", "Let plans normalize one row in every workgroup">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
     Option<"unit", "unit", "std::string", "\"\"", "Arithmetic unit of `chip` that multiplies, by its name; empty: its first, the matrix unit">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
+}
+
+def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionOpInterface"> {
+  let summary = "Passes operands through a ring in shared memory, fed by warps of its own";
+  let description = [{
+    Before: a kernel whose plan says `path = ring` has a loop over parts of K around `gptq.group_dot`, and loads what that multiplies where it
+    lies. After: four more warps copy the operands of each part into one of `stages` places of workgroup memory, one of them weights, scales
+    and zero points (`cp.async.bulk`), the others activations as the image that the unit reads (`cp.async`; `gptq.image` on the `gptq.group_dot`);
+    two barriers for each place (`mbarrier`) say that it is full, or that everyone has multiplied what was there. The loop is unrolled, so
+    that the address of a place is a constant. All that follows the loop is left to the threads that multiply. A loop whose operands do not
+    go through a ring is left alone and reported as a missed remark.
+  }];
+  let dependentDialects = ["GPTQDialect", "GPTQNVVMDialect", "scf::SCFDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",
+                           "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
+}
+
+def NVVMLowerWarpgroupDotPass : InterfacePass<"gptq-nvvm-lower-warpgroup-dot", "::mlir::FunctionOpInterface"> {
+  let summary = "Lowers group_dot to unpacking and wgmma";
+  let description = [{
+    Before: `gptq.group_dot` on an image of activations in workgroup memory (`gptq.image`). After: weights are unpacked as by gptq-nvvm-lower-group-dot
+    into registers, four steps of the unit at a time, which `gptq_nvvm.warpgroup_mma` multiplies by the image while the next are unpacked. Other
+    `gptq.group_dot`s are left alone: their fragments are those of `mma.sync`.
+  }];
+  let dependentDialects = ["GPTQNVVMDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",
+                           "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
 }
 
 def NVVMLowerGroupDotPass : InterfacePass<"gptq-nvvm-lower-group-dot", "::mlir::FunctionOpInterface"> {
@@ -76,7 +102,8 @@ def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mli
   let description = [{
     Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
     waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight`). Loads of weights
-    outside of loops (gptq-prefetch-operands puts some there) go ahead. `gptq.overlap` says so on the kernel;
+    outside of loops (gptq-prefetch-operands puts some there) go ahead. Where threads have different work (gptq-nvvm-form-rings), those that
+    only copy weights do not wait. `gptq.overlap` says so on the kernel;
     sm_90 and later.
   }];
   let dependentDialects = ["NVVM::NVVMDialect"];

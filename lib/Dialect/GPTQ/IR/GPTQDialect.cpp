@@ -304,8 +304,11 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
   if (occupancy < 1)
     return emitError() << "expects occupancy to be at least 1, but found "
                        << occupancy;
-  if (stages < 1 || stages > 2)
-    return emitError() << "expects stages to be 1 or 2, but found " << stages;
+  const bool isRing = path.getValue() == "ring";
+  if (stages < 1 || (stages > 2 && !isRing))
+    return emitError() << "expects stages to be 1 or 2, or more in a ring, but "
+                          "found "
+                       << stages;
   if (threads < 1 || loadBits < 8 || !llvm::isPowerOf2_64(loadBits))
     return emitError() << "expects threads to be at least 1 and loadBits to be "
                           "a power of two of at least 8, but found "
@@ -317,8 +320,8 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
     return emitError() << "expects " << field << " to be one of "
                        << llvm::join(allowed, ", ") << ", but found " << value;
   };
-  if (failed(
-          oneOf("path", path, {"direct", "promote", "split", "normalize"})) ||
+  if (failed(oneOf("path", path,
+                   {"direct", "promote", "split", "normalize", "ring"})) ||
       failed(oneOf("partials", partials, {"global", "shared"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))

@@ -1,0 +1,36 @@
+//===- NVVMOps.h - Instructions that no other dialect has -------*- C++ -*-===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef GPTQ_CODEGEN_NVVM_NVVMOPS_H
+#define GPTQ_CODEGEN_NVVM_NVVMOPS_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "gptq/Codegen/NVVM/NVVMOpsDialect.h.inc"
+
+#define GET_OP_CLASSES
+#include "gptq/Codegen/NVVM/NVVMOps.h.inc"
+
+namespace mlir::gptq {
+
+/// On a `gptq.group_dot`: its activations lie in workgroup memory as the unit's
+/// second operand (`UnitInfo::activationLayout`), not row by row; `row` and
+/// `k0` are then 0.
+inline constexpr llvm::StringLiteral kImageAttr = "gptq.image";
+
+/// On an `scf.if` that gives the threads of a workgroup different work: each of
+/// its branches is taken in every workgroup.
+inline constexpr llvm::StringLiteral kRolesAttr = "gptq.roles";
+
+} // namespace mlir::gptq
+
+#endif // GPTQ_CODEGEN_NVVM_NVVMOPS_H

@@ -1,0 +1,575 @@
+//===- NVVMFormRings.cpp - Operands through a ring in shared memory -------===//
+//
+// Part of gptq-mlir, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "gptq/Codegen/Common/Layout.h"
+#include "gptq/Codegen/Common/Plan.h"
+#include "gptq/Codegen/Common/VectorBuilder.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
+#include "gptq/Codegen/NVVM/Passes.h"
+#include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Remarks.h"
+
+namespace mlir::gptq {
+#define GEN_PASS_DEF_NVVMFORMRINGSPASS
+#include "gptq/Codegen/NVVM/Passes.h.inc"
+} // namespace mlir::gptq
+
+using namespace mlir;
+using namespace mlir::gptq;
+using Fragments = ::gptq::MatrixFragments;
+
+static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3, kClusterSpace = 7;
+/// Warps that copy: one weights, the others activations. Registers are handed
+/// out to four warps at a time.
+static constexpr int64_t kCopyWarps = 4, kActivationWarps = kCopyWarps - 1;
+static constexpr int64_t kWarpThreads = VectorBuilder::kWarpThreads;
+/// What an image is aligned to: eight lines, whose pieces are exchanged by the
+/// line's number.
+static constexpr int64_t kImageAlignment = 1024;
+/// What `cp.async.bulk` counts in.
+static constexpr int64_t kBulkBytes = 16;
+/// A copy of `cp.async`: two activations that one thread multiplies together.
+static constexpr int64_t kWordBytes = 4;
+/// How long a thread sleeps before it looks again whether a barrier is
+/// through, in nanoseconds.
+static constexpr int64_t kSleep = 10'000'000;
+/// Barrier 0 is for all threads of a workgroup, this one for those that
+/// multiply.
+static constexpr int64_t kConsumerBarrier = 1;
+
+namespace {
+
+/// Rows of a weight [panels, rows, elements] that pass through the ring, for
+/// all panels of the workgroup.
+struct Stream {
+  Value buffer;
+  /// The first row of a part of K, in the loop.
+  Value row;
+  int64_t rows;
+  /// The places: [stages, panels, rows, elements].
+  Value ring;
+
+  MemRefType type() const { return cast<MemRefType>(buffer.getType()); }
+  /// Bytes of one panel and part.
+  int64_t bytes() const {
+    return rows * type().getDimSize(2) * type().getElementTypeBitWidth() / 8;
+  }
+};
+
+/// One loop over parts of K whose operands can pass through a ring.
+class RingFormer {
+public:
+  RingFormer(func::FuncOp kernel, scf::ForOp loop)
+      : kernel(kernel), loop(loop), b(loop, /*lanes=*/1) {}
+
+  /// Whether the loop is as `form` expects; otherwise `why` it is not.
+  bool match(std::string &why);
+  void form();
+
+private:
+  Stream *streamOf(Value buffer);
+  void makeRing();
+  void multiplyAll();
+  SmallVector<Value> multiplyPart(Value slot, Value parity, Value part,
+                                  ValueRange sums);
+  void copyWeights(Value lane);
+  void copyActivations(Value warp, Value lane);
+  void forParts(function_ref<void(Value part, Value slot)> body);
+
+  Value pointer(Value buffer, ValueRange indices) {
+    auto type = cast<MemRefType>(buffer.getType());
+    return PointerOp::create(
+        b,
+        LLVM::LLVMPointerType::get(b.getContext(), type.getMemorySpace()
+                                                       ? kSharedSpace
+                                                       : kGlobalSpace),
+        buffer, indices);
+  }
+  Value moved(Value pointer, int64_t bytes) {
+    return LLVM::GEPOp::create(b, pointer.getType(), b.getI8Type(), pointer,
+                               ArrayRef<LLVM::GEPArg>{int32_t(bytes)});
+  }
+  Value i32(int64_t value) {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
+  }
+  Value isLess(Value x, Value y) {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, x, y);
+  }
+  /// Waits until the phase of this parity is over.
+  void wait(Value barriers, Value slot, Value parity) {
+    NVVM::MBarrierTryWaitParityOp::create(b, pointer(barriers, slot), parity,
+                                          i32(kSleep));
+  }
+  void ifTrue(Value condition, function_ref<void()> body) {
+    auto only = scf::IfOp::create(b, condition);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    body();
+  }
+  Value allocate(ArrayRef<int64_t> shape, Type element, int64_t alignment) {
+    auto space = gpu::AddressSpaceAttr::get(b.getContext(),
+                                            gpu::AddressSpace::Workgroup);
+    return memref::AllocOp::create(
+        b, MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space),
+        b.getI64IntegerAttr(alignment));
+  }
+  /// Place `slot` of a ring.
+  Value place(Value ring, Value slot);
+  /// What `value`, computed in the loop from its counter, is for `part`.
+  Value valueFor(Value value, Value part);
+
+  func::FuncOp kernel;
+  scf::ForOp loop;
+  VectorBuilder b;
+
+  SmallVector<GroupDotOp> dots;
+  SmallVector<Stream> streams;
+  PlanAttr plan;
+  const ::gptq::UnitInfo *unit = nullptr;
+  /// Parts of K; the warps that take them in turn; threads that multiply.
+  int64_t parts = 0, turns = 0, consumers = 0;
+  int64_t rows = 0, depth = 0, panels = 0;
+  Value x, images, full, empty, thread;
+};
+
+} // namespace
+
+/// Whether `value` is computed from the counter of `loop` and from what is
+/// known outside, without reading memory.
+static bool dependsOnCounterOnly(Value value, scf::ForOp loop) {
+  if (auto arg = dyn_cast<BlockArgument>(value))
+    return arg.getOwner() != loop.getBody() || arg == loop.getInductionVar();
+  Operation *def = value.getDefiningOp();
+  return def->getBlock() != loop.getBody() ||
+         (isPure(def) && llvm::all_of(def->getOperands(), [&](Value operand) {
+            return dependsOnCounterOnly(operand, loop);
+          }));
+}
+
+Stream *RingFormer::streamOf(Value buffer) {
+  for (Stream &stream : streams)
+    if (stream.buffer == buffer)
+      return &stream;
+  return nullptr;
+}
+
+bool RingFormer::match(std::string &why) {
+  auto refuse = [&](const Twine &reason) {
+    why = reason.str();
+    return false;
+  };
+  auto threads = kernel->getAttrOfType<IntegerAttr>(kThreadsAttr);
+  std::optional<int64_t> upper = getConstantIntValue(loop.getUpperBound());
+  std::optional<int64_t> step = getConstantIntValue(loop.getStep());
+  if (!threads || !upper || !step || loop->getBlock() != &kernel.front())
+    return refuse("expects a loop over a number of parts that is known");
+  parts = *upper;
+  turns = *step;
+  consumers = threads.getInt();
+
+  auto addStream = [&](Value buffer, Value row, int64_t rows) {
+    if (Stream *known = streamOf(buffer))
+      return known->row == row && known->rows == rows;
+    streams.push_back({buffer, row, rows, Value()});
+    return true;
+  };
+  for (Operation &op : loop.getBody()->without_terminator()) {
+    if (auto dot = dyn_cast<GroupDotOp>(op)) {
+      dots.push_back(dot);
+      const int64_t blockK = dot.getLayout().getBlockK();
+      if (dot.getX() != dots[0].getX() || dot.getK0() != dots[0].getK0() ||
+          dot.getDepth() != dots[0].getDepth() || dot.getPerm() ||
+          dot.getOffset() || dot.getDepth() % blockK != 0 ||
+          getConstantIntValue(dot.getRow()) != 0)
+        return refuse("expects products with the same whole blocks of "
+                      "activations, in the order of K and without offsets");
+      if (!addStream(dot.getW(), dot.getBlock(), dot.getDepth() / blockK))
+        return refuse("expects products with the same part of a weight");
+      continue;
+    }
+    auto load = dyn_cast<vector::LoadOp>(op);
+    if (!load) {
+      if (!isPure(&op))
+        return refuse("expects nothing but loads and products in the loop");
+      continue;
+    }
+    if (!isWeight(load.getBase()) || load.getMemRefType().getRank() != 3 ||
+        !addStream(load.getBase(), load.getIndices()[1], 1))
+      return refuse("expects loads of one row of a weight");
+  }
+  if (dots.empty())
+    return refuse("expects products in the loop");
+  plan = dots[0].getPlan();
+  unit = findUnit(plan.getUnit(), plan.getLanes());
+  if (!unit || unit->warps < 2)
+    return refuse("expects a unit that reads activations from shared memory");
+  x = dots[0].getX();
+  rows = plan.getRows();
+  depth = dots[0].getDepth();
+  const int64_t blockK = unit->activationLayout().blockK;
+  if (depth % blockK != 0 || rows % Fragments::tileRows != 0)
+    return refuse("expects parts of whole blocks of " + Twine(blockK) +
+                  " rows of K, but found " + Twine(depth));
+  if (!dependsOnCounterOnly(dots[0].getK0(), loop))
+    return refuse("expects parts that follow from the loop's counter");
+  panels = llvm::divideCeil(plan.getTileN(), dots[0].getLayout().getBlockN());
+  for (Stream &stream : streams) {
+    if (!dependsOnCounterOnly(stream.row, loop))
+      return refuse("expects parts that follow from the loop's counter");
+    if (stream.bytes() % kBulkBytes != 0)
+      return refuse("expects parts of whole 16 bytes, but found " +
+                    Twine(stream.bytes()));
+  }
+  if (plan.getStages() % turns != 0)
+    return refuse("expects as many places for each warp that takes turns");
+  return true;
+}
+
+void RingFormer::makeRing() {
+  const int64_t stages = plan.getStages();
+  auto activations = cast<MemRefType>(x.getType()).getElementType();
+  images = allocate({stages, rows, depth}, activations, kImageAlignment);
+  for (Stream &stream : streams)
+    stream.ring =
+        allocate({stages, panels, stream.rows, stream.type().getDimSize(2)},
+                 stream.type().getElementType(), kBulkBytes);
+  full = allocate({stages}, b.getI64Type(), /*alignment=*/8);
+  empty = allocate({stages}, b.getI64Type(), /*alignment=*/8);
+  // A place is full when its bytes are there: those of weights are counted,
+  // activations are reported by the threads that asked for them. It is empty
+  // when the warps of one turn have multiplied.
+  thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
+  Value isFirst =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, thread, b.index(0));
+  ifTrue(isFirst, [&] {
+    for (int64_t slot = 0; slot < stages; ++slot) {
+      NVVM::MBarrierInitOp::create(b, pointer(full, b.index(slot)),
+                                   i32(1 + kActivationWarps * kWarpThreads),
+                                   Value());
+      NVVM::MBarrierInitOp::create(b, pointer(empty, b.index(slot)),
+                                   i32(consumers / kWarpThreads / turns),
+                                   Value());
+    }
+    NVVM::FenceMbarrierInitOp::create(b);
+  });
+  gpu::BarrierOp::create(b);
+}
+
+Value RingFormer::place(Value ring, Value slot) {
+  auto type = cast<MemRefType>(ring.getType());
+  SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0)), sizes,
+      strides(type.getRank(), b.getIndexAttr(1));
+  offsets[0] = getAsOpFoldResult(slot);
+  for (int64_t size : type.getShape())
+    sizes.push_back(b.getIndexAttr(size));
+  sizes[0] = b.getIndexAttr(1);
+  auto result = cast<MemRefType>(memref::SubViewOp::inferRankReducedResultType(
+      type.getShape().drop_front(), type, offsets, sizes, strides));
+  return memref::SubViewOp::create(b, result, ring, offsets, sizes, strides);
+}
+
+Value RingFormer::valueFor(Value value, Value part) {
+  IRMapping map;
+  map.map(loop.getInductionVar(), part);
+  std::function<Value(Value)> clone = [&](Value v) -> Value {
+    if (Value known = map.lookupOrNull(v))
+      return known;
+    Operation *def = v.getDefiningOp();
+    if (!def || def->getBlock() != loop.getBody())
+      return v;
+    for (Value operand : def->getOperands())
+      clone(operand);
+    return b.clone(*def, map)->getResult(cast<OpResult>(v).getResultNumber());
+  };
+  return clone(value);
+}
+
+/// The loop's body for part `part` of K, which lies in place `slot`.
+SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
+                                            Value part, ValueRange sums) {
+  wait(full, slot, parity);
+  // Activations were written by threads; the unit reads past them.
+  NVVM::FenceProxyOp::create(
+      b, NVVM::ProxyKind::async_shared,
+      NVVM::SharedSpaceAttr::get(b.getContext(),
+                                 NVVM::SharedSpace::shared_cta));
+  IRMapping map;
+  map.map(loop.getInductionVar(), part);
+  map.map(loop.getRegionIterArgs(), sums);
+  Value image = place(images, slot), zero = b.index(0);
+  DenseMap<Value, Value> places;
+  for (Stream &stream : streams)
+    places[stream.buffer] = place(stream.ring, slot);
+  for (Operation &op : loop.getBody()->without_terminator()) {
+    Operation *copy = b.clone(op, map);
+    if (auto dot = dyn_cast<GroupDotOp>(copy)) {
+      dot.getXMutable().assign(image);
+      dot.getRowMutable().assign(zero);
+      dot.getK0Mutable().assign(zero);
+      dot.getWMutable().assign(places.lookup(dot.getW()));
+      dot.getBlockMutable().assign(zero);
+      dot->setAttr(kImageAttr, b.getUnitAttr());
+    } else if (auto load = dyn_cast<vector::LoadOp>(copy)) {
+      load.getBaseMutable().assign(places.lookup(load.getBase()));
+      load.getIndicesMutable()[1].assign(zero);
+      load.setNontemporal(false);
+    }
+  }
+  Value lane = gpu::LaneIdOp::create(b, /*upper_bound=*/IntegerAttr());
+  ifTrue(arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, zero), [&] {
+    NVVM::MBarrierArriveOp::create(b, /*res=*/b.getI64Type(),
+                                   pointer(empty, slot), /*count=*/Value());
+  });
+  SmallVector<Value> next;
+  for (Value value : loop.getBody()->getTerminator()->getOperands())
+    next.push_back(map.lookupOrDefault(value));
+  return next;
+}
+
+/// Replaces the loop by one over the places of the ring.
+void RingFormer::multiplyAll() {
+  b.setInsertionPoint(loop);
+  const int64_t stages = plan.getStages();
+  Value turn = loop.getLowerBound();
+  SmallVector<Value> sums(loop.getInitArgs());
+  const int64_t rounds = parts / stages, rest = parts % stages;
+  if (rounds) {
+    auto round =
+        scf::ForOp::create(b, b.index(0), b.index(rounds), b.index(1), sums);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(round.getBody());
+    Value number = round.getInductionVar();
+    Value parity = arith::AndIOp::create(
+        b, arith::IndexCastOp::create(b, b.getI32Type(), number), i32(1));
+    sums.assign(round.getRegionIterArgs().begin(),
+                round.getRegionIterArgs().end());
+    for (int64_t first = 0; first < stages; first += turns) {
+      Value slot = b.add(turn, first);
+      sums =
+          multiplyPart(slot, parity, b.add(b.mul(number, stages), slot), sums);
+    }
+    scf::YieldOp::create(b, sums);
+    sums.assign(round.getResults().begin(), round.getResults().end());
+  }
+  Value parity = i32(rounds % 2);
+  for (int64_t first = 0; first < rest; first += turns) {
+    Value slot = b.add(turn, first);
+    Value part = b.add(slot, rounds * stages);
+    if (first + turns <= rest) {
+      sums = multiplyPart(slot, parity, part, sums);
+      continue;
+    }
+    // There is not a part for every turn.
+    auto last = scf::IfOp::create(b, TypeRange(ValueRange(sums)),
+                                  isLess(turn, b.index(rest - first)),
+                                  /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(last.elseBlock());
+    scf::YieldOp::create(b, sums);
+    b.setInsertionPointToStart(last.thenBlock());
+    scf::YieldOp::create(b, multiplyPart(slot, parity, part, sums));
+    sums.assign(last.getResults().begin(), last.getResults().end());
+  }
+  loop.replaceAllUsesWith(sums);
+  loop.erase();
+}
+
+/// Runs `body` for every part, once its place is empty.
+void RingFormer::forParts(function_ref<void(Value, Value)> body) {
+  // The phase before the first counts as over.
+  auto all = scf::ForOp::create(b, b.index(0), b.index(parts), b.index(1),
+                                ValueRange{b.index(0), i32(1)});
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(all.getBody());
+  Value slot = all.getRegionIterArg(0), parity = all.getRegionIterArg(1);
+  wait(empty, slot, parity);
+  body(all.getInductionVar(), slot);
+  Value next = b.add(slot, 1);
+  Value wraps = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, next,
+                                      b.index(plan.getStages()));
+  scf::YieldOp::create(
+      b, ValueRange{
+             arith::SelectOp::create(b, wraps, b.index(0), next),
+             arith::XOrIOp::create(
+                 b, parity, arith::ExtUIOp::create(b, b.getI32Type(), wraps))});
+}
+
+void RingFormer::copyWeights(Value lane) {
+  // A lane a panel.
+  Value there = memref::DimOp::create(b, streams[0].buffer, 0);
+  int64_t bytes = 0;
+  for (Stream &stream : streams)
+    bytes += stream.bytes();
+  Value all = arith::MulIOp::create(
+      b, arith::IndexCastOp::create(b, b.getI32Type(), there), i32(bytes));
+  Value isFirst =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
+  Value holds = isLess(lane, there);
+  auto cluster = LLVM::LLVMPointerType::get(b.getContext(), kClusterSpace);
+  forParts([&](Value part, Value slot) {
+    Value barrier = pointer(full, slot);
+    ifTrue(isFirst, [&] {
+      NVVM::MBarrierArriveExpectTxOp::create(
+          b, /*res=*/Type(), barrier, all, NVVM::MemScopeKind::CTA,
+          /*relaxed=*/false, /*predicate=*/Value());
+    });
+    ifTrue(holds, [&] {
+      Value zero = b.index(0);
+      for (Stream &stream : streams) {
+        Value to = pointer(stream.ring, {slot, lane, zero, zero});
+        Value from =
+            pointer(stream.buffer, {lane, valueFor(stream.row, part), zero});
+        NVVM::CpAsyncBulkGlobalToSharedClusterOp::create(
+            b, LLVM::AddrSpaceCastOp::create(b, cluster, to), from, barrier,
+            i32(stream.bytes()), /*multicastMask=*/Value(),
+            /*l2CacheHint=*/Value());
+      }
+    });
+  });
+}
+
+void RingFormer::copyActivations(Value warp, Value lane) {
+  auto type = cast<MemRefType>(x.getType());
+  const int64_t elementBytes = type.getElementTypeBitWidth() / 8;
+  const int64_t perWord = kWordBytes / elementBytes;
+  const Layout layout(
+      toAttr(b.getContext(), unit->activationLayout(), 8 * elementBytes));
+  const Plane &plane = layout.getParts().front().plane;
+  const int64_t line = plane.blockK(), group = plane.blockN();
+  const int64_t lineBytes = line * elementBytes, groupBytes = group * lineBytes;
+  Value there = memref::DimOp::create(b, x, 0);
+  const int64_t rowBytes = type.getStridesAndOffset().first[0] * elementBytes;
+  // Where this thread's word of a line goes in the first line.
+  Value own = b.index(0);
+  for (unsigned bit = 0; (int64_t(1) << bit) < line / perWord; ++bit) {
+    const int64_t to = plane.address(0, perWord << bit, 0) / 8;
+    Value is = arith::AndIOp::create(
+        b, arith::ShRUIOp::create(b, lane, b.index(bit)), b.index(1));
+    own = arith::OrIOp::create(
+        b, own, arith::ShLIOp::create(b, is, b.index(llvm::Log2_64(to))));
+  }
+  SmallVector<Value> places;
+  for (int64_t row = 0; row < group; ++row) {
+    Value swizzled = arith::XOrIOp::create(b, own, b.index(row * kBulkBytes));
+    places.push_back(arith::IndexCastOp::create(
+        b, b.getI64Type(), b.add(swizzled, row * lineBytes)));
+  }
+  const int64_t groups = rows / group, lines = depth / line;
+  forParts([&](Value part, Value slot) {
+    Value k0 = valueFor(dots[0].getK0(), part);
+    auto copyLines = [&](Value i) {
+      Value lineNumber = arith::DivUIOp::create(b, i, b.index(groups));
+      Value first = b.mul(arith::RemUIOp::create(b, i, b.index(groups)), group);
+      // Lines of all rows, then the next: in bytes from the place's start.
+      Value at = b.mul(i, groupBytes);
+      Value to = LLVM::GEPOp::create(
+          b, LLVM::LLVMPointerType::get(b.getContext(), kSharedSpace),
+          b.getI8Type(), pointer(images, {slot, b.index(0), b.index(0)}),
+          ArrayRef<LLVM::GEPArg>{
+              Value(arith::IndexCastOp::create(b, b.getI64Type(), at))});
+      Value column =
+          b.add(b.add(k0, b.mul(lineNumber, line)), b.mul(lane, perWord));
+      Value from = pointer(x, {first, column});
+      for (int64_t row = 0; row < group; ++row) {
+        // Rows that do not exist keep what is there: their sums are not stored.
+        ifTrue(isLess(b.add(first, row), there), [&] {
+          Value target =
+              LLVM::GEPOp::create(b, to.getType(), b.getI8Type(), to,
+                                  ArrayRef<LLVM::GEPArg>{places[row]});
+          NVVM::CpAsyncOp::create(b, target, moved(from, row * rowBytes),
+                                  kWordBytes, NVVM::LoadCacheModifierKind::CA,
+                                  /*cpSize=*/Value());
+        });
+      }
+    };
+    // Unrolled: where the copies of a warp come from and go is the same for
+    // every part but for a number.
+    for (int64_t i = 0; i < groups * lines; i += kActivationWarps) {
+      Value own = b.add(warp, i);
+      if (i + kActivationWarps <= groups * lines)
+        copyLines(own);
+      else
+        ifTrue(isLess(own, b.index(groups * lines)), [&] { copyLines(own); });
+    }
+    NVVM::CpAsyncMBarrierArriveOp::create(b, pointer(full, slot),
+                                          /*noinc=*/true);
+  });
+}
+
+void RingFormer::form() {
+  makeRing();
+  Value multiplies = isLess(thread, b.index(consumers));
+  auto split = scf::IfOp::create(b, multiplies, /*withElseRegion=*/true);
+  split->setAttr(kRolesAttr, b.getUnitAttr());
+  Block *body = split->getBlock();
+  Block *consumer = split.thenBlock();
+  consumer->getOperations().splice(consumer->begin(), body->getOperations(),
+                                   std::next(split->getIterator()),
+                                   std::prev(body->end()));
+  // The threads that copy do not come to these barriers.
+  SmallVector<gpu::BarrierOp> barriers;
+  consumer->walk([&](gpu::BarrierOp op) { barriers.push_back(op); });
+  for (gpu::BarrierOp op : barriers) {
+    b.setInsertionPoint(op);
+    NVVM::BarrierOp::create(b, TypeRange(), i32(kConsumerBarrier),
+                            i32(consumers), NVVM::BarrierReductionAttr(),
+                            Value());
+    op.erase();
+  }
+
+  b.setInsertionPointToStart(split.elseBlock());
+  Value own = arith::SubIOp::create(b, thread, b.index(consumers));
+  Value warp = arith::DivUIOp::create(b, own, b.index(kWarpThreads));
+  Value lane = arith::RemUIOp::create(b, own, b.index(kWarpThreads));
+  Value isFirst =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(0));
+  auto copies = scf::IfOp::create(b, isFirst, /*withElseRegion=*/true);
+  copies->setAttr(kRolesAttr, b.getUnitAttr());
+  b.setInsertionPointToStart(copies.thenBlock());
+  copyWeights(lane);
+  b.setInsertionPointToStart(copies.elseBlock());
+  copyActivations(arith::SubIOp::create(b, warp, b.index(1)), lane);
+
+  multiplyAll();
+  kernel->setAttr(kThreadsAttr,
+                  b.getI64IntegerAttr(consumers + kCopyWarps * kWarpThreads));
+}
+
+namespace {
+struct NVVMFormRingsPass final
+    : mlir::gptq::impl::NVVMFormRingsPassBase<NVVMFormRingsPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    auto kernel = dyn_cast<func::FuncOp>(getOperation().getOperation());
+    if (!kernel || kernel.isExternal())
+      return;
+    SmallVector<scf::ForOp> loops;
+    kernel.walk([&](scf::ForOp loop) {
+      auto dots = loop.getBody()->getOps<GroupDotOp>();
+      if (!dots.empty() && (*dots.begin()).getPlan().getPath() == "ring")
+        loops.push_back(loop);
+    });
+    for (scf::ForOp loop : loops) {
+      RingFormer former(kernel, loop);
+      std::string why;
+      if (former.match(why)) {
+        former.form();
+        continue;
+      }
+      remark::missed(loop.getLoc(),
+                     remark::RemarkOpts::name("FormRings").category("gptq"))
+          << remark::reason("no ring: {0}", why);
+    }
+  }
+};
+} // namespace

@@ -1,0 +1,105 @@
+// RUN: gptq-opt %s -split-input-file -pass-pipeline="builtin.module(func.func(gptq-nvvm-form-rings))" | FileCheck %s
+// RUN: gptq-opt %s -split-input-file -pass-pipeline="builtin.module(func.func(gptq-nvvm-form-rings))" --remarks-filter-missed=gptq -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
+
+#plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 256, stepK = 64, stages = 4>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+
+// Two groups of four warps take parts of 64 rows in turn. Four places for them: 16 rows of activations, a block of codes
+// and a row of scales for each of four panels; a barrier for each that counts 96 threads that copy activations and one
+// that announces the bytes of the others, and one that counts the four warps of a turn.
+// CHECK-LABEL: func @turns
+//  CHECK-SAME:   gptq.threads = 384
+//   CHECK-DAG:   %[[X:.+]] = memref.alloc() {alignment = 1024 : i64} : memref<4x16x64xf16, #gpu.address_space<workgroup>>
+//   CHECK-DAG:   %[[W:.+]] = memref.alloc() {alignment = 16 : i64} : memref<4x4x1x128xi32, #gpu.address_space<workgroup>>
+//   CHECK-DAG:   %[[S:.+]] = memref.alloc() {alignment = 16 : i64} : memref<4x4x1x16xf16, #gpu.address_space<workgroup>>
+//       CHECK:   %[[FULL:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
+//       CHECK:   %[[EMPTY:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
+//       CHECK:   scf.if
+//       CHECK:     gptq_nvvm.pointer %[[FULL]]
+//       CHECK:     %[[C97:.+]] = arith.constant 97 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C97]]
+//       CHECK:     %[[C4:.+]] = arith.constant 4 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C4]]
+//       CHECK:     nvvm.fence.mbarrier.init
+//       CHECK:   gpu.barrier
+//       CHECK:   %[[MULTIPLIES:.+]] = arith.cmpi slt, %{{.+}}, %c256
+//       CHECK:   scf.if %[[MULTIPLIES]] {
+
+// A round is two parts for each turn; nine parts are two rounds and one more, of the first turn.
+//       CHECK:     scf.for %{{.+}} = %c0{{.*}} to %c2{{.*}} step %c1
+// CHECK-COUNT-2:     nvvm.mbarrier.try_wait.parity
+//       CHECK:     scf.if
+//       CHECK:       nvvm.mbarrier.try_wait.parity
+//       CHECK:       nvvm.fence.proxy
+//       CHECK:       %[[IMAGE:.+]] = memref.subview %[[X]]
+//       CHECK:       %[[SCALES:.+]] = memref.subview %[[S]]
+//       CHECK:       %[[CODES:.+]] = memref.subview %[[W]]
+//       CHECK:       vector.load %[[SCALES]][
+//       CHECK:       gptq.group_dot %[[IMAGE]][%c0{{.*}}, %c0{{.*}}], %[[CODES]][%{{.+}}, %c0{{.*}}] {{.*}}gptq.image
+//       CHECK:       nvvm.mbarrier.arrive
+//       CHECK:     nvvm.barrier id = %{{.+}} number_of_threads = %{{.+}}
+//       CHECK:     vector.store
+//       CHECK:   } else {
+
+// One warp copies codes and scales, a panel a thread.
+//       CHECK:     scf.if
+//       CHECK:       scf.for %{{.+}} = %c0{{.*}} to %c9
+//       CHECK:         gptq_nvvm.pointer %[[EMPTY]]
+//       CHECK:         nvvm.mbarrier.try_wait.parity
+//       CHECK:         nvvm.mbarrier.arrive.expect_tx
+//       CHECK:         gptq_nvvm.pointer %arg2
+//       CHECK:         nvvm.cp.async.bulk.shared.cluster.global
+//       CHECK:         gptq_nvvm.pointer %arg1
+//       CHECK:         nvvm.cp.async.bulk.shared.cluster.global
+
+// The others copy words of activations: 8 rows of a line at a time, pieces of 16 bytes exchanged by the row.
+//       CHECK:     } else {
+//       CHECK:       scf.for %{{.+}} = %c0{{.*}} to %c9
+//       CHECK:         scf.if
+// CHECK-COUNT-8:         nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 4, cache = ca
+//       CHECK:         nvvm.cp.async.mbarrier.arrive %{{.+}} {noinc = true}
+func.func @turns(%x: memref<?x576xf16>, %w: memref<4x9x128xi32> {gptq.weight}, %s: memref<4x9x16xf16> {gptq.weight}, %y: memref<2x2xf32>, %turn: index, %panel: index) attributes {gptq.kernel, gptq.threads = 256 : i64} {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c9 = arith.constant 9 : index
+  %c64 = arith.constant 64 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %z = arith.constant dense<8.0> : vector<2xf32>
+  %sums = scf.for %i = %turn to %c9 step %c2 iter_args(%acc = %zero) -> (vector<4x2xf32>) {
+    %k = arith.muli %i, %c64 : index
+    %scale = vector.load %s[%panel, %i, %c0] : memref<4x9x16xf16>, vector<2xf16>
+    %wide = arith.extf %scale : vector<2xf16> to vector<2xf32>
+    %next = gptq.group_dot %x[%c0, %k], %w[%panel, %i] acc %acc scale %wide zero %z {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<?x576xf16>, memref<4x9x128xi32>, vector<4x2xf32> scale vector<2xf32> zero vector<2xf32>
+    scf.yield %next : vector<4x2xf32>
+  } {gptq.stages = 4 : i64}
+  gpu.barrier
+  %row = vector.extract %sums[0] : vector<2xf32> from vector<4x2xf32>
+  vector.store %row, %y[%c0, %c0] : memref<2x2xf32>, vector<2xf32>
+  return
+}
+
+// -----
+
+// Scales that come from elsewhere than a weight cannot be copied ahead: the loop stays.
+#plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 128, stepK = 64, stages = 4>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// CHECK-LABEL: func @computed_scales
+//  CHECK-SAME:   gptq.threads = 128
+//   CHECK-NOT:   nvvm
+//       CHECK:   gptq.stages = 4
+// REMARK: FormRings {{.*}}no ring: expects loads of one row of a weight
+func.func @computed_scales(%x: memref<?x512xf16>, %w: memref<4x8x128xi32> {gptq.weight}, %s: memref<4x8x16xf16>, %panel: index) -> vector<4x2xf32> attributes {gptq.kernel, gptq.threads = 128 : i64} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c8 = arith.constant 8 : index
+  %c64 = arith.constant 64 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %sums = scf.for %i = %c0 to %c8 step %c1 iter_args(%acc = %zero) -> (vector<4x2xf32>) {
+    %k = arith.muli %i, %c64 : index
+    %scale = vector.load %s[%panel, %i, %c0] : memref<4x8x16xf16>, vector<2xf16>
+    %wide = arith.extf %scale : vector<2xf16> to vector<2xf32>
+    %next = gptq.group_dot %x[%c0, %k], %w[%panel, %i] acc %acc scale %wide {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<?x512xf16>, memref<4x8x128xi32>, vector<4x2xf32> scale vector<2xf32>
+    scf.yield %next : vector<4x2xf32>
+  } {gptq.stages = 4 : i64}
+  return %sums : vector<4x2xf32>
+}
