@@ -105,7 +105,7 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
     ("cpu:x86-64-v3", {"tileK": 32}, "expects tileK = 0, but found 32"),
     ("cpu:x86-64-v3", {"tileN": 48}, "expects tileN = a multiple of 32 from 32 to 65536, but found 48"),
     ("cpu:x86-64-v3", {"path": "split"}, "expects path = direct or promote: "),
-    ("cpu:x86-64-v3", {"path": "fast"}, "expects path to be one of direct, promote, split, but found \"fast\""),
+    ("cpu:x86-64-v3", {"path": "fast"}, "expects path to be one of direct, promote, split, normalize, ring, but found \"fast\""),
     ("cpu:x86-64-v3", {"lanes": 16}, "expects lanes = 8, but found 16"),
     ("cpu:x86-64-v3", {"mMax": 3}, "expects plans without gaps, the next from mMin = 4, but found 2"),
     ("nvvm:sm_90a", {"path": "promote"}, "expects path = direct, but found promote"),

@@ -11,10 +11,10 @@ import harness
 from gpu import assemble
 
 SAYS = """ptxas info    : (C7510) Potential Performance Loss: products are serialized due to insufficient registers in the function 'dequant_matmul_0_m1'
-ptxas warning : Registers are spilled to local memory in function 'dequant_matmul_3_m512', 24 bytes spill stores, 20 bytes spill loads
+ptxas warning : Registers are spilled to local memory in function 'dequant_matmul_4_m512', 24 bytes spill stores, 20 bytes spill loads
 ptxas info    : 0 bytes gmem
-ptxas info    : Compiling entry function 'dequant_matmul_3_m512' for 'sm_90a'
-ptxas info    : Function properties for dequant_matmul_3_m512
+ptxas info    : Compiling entry function 'dequant_matmul_4_m512' for 'sm_90a'
+ptxas info    : Function properties for dequant_matmul_4_m512
     40 bytes stack frame, 24 bytes spill stores, 20 bytes spill loads
 ptxas info    : Used 128 registers, used 1 barriers, 24 bytes cumulative stack size, 8192 bytes smem
 ptxas info    : Compile time = 95.143 ms
@@ -96,10 +96,10 @@ def test_explain_says_what_kernels_take(layer, tmp_path):
     out = compile_gpu(layer, tmp_path / "m.gptqm", "--explain", f"--ptxas={make_ptxas(tmp_path / 'cuda')}")
     assert re.search(r"^ +kernel +registers +stack +spilled +layers$", out, re.M)
     assert re.search(r"^ +dequant_matmul_0_m1 +105 +0 +0 +layer$", out, re.M)
-    assert re.search(r"^ +dequant_matmul_3_m512 +128 +40 +44 +layer$", out, re.M)
+    assert re.search(r"^ +dequant_matmul_4_m512 +128 +40 +44 +layer$", out, re.M)
     undone = out[out.index("not done"):]
     assert re.search(r"dequant_matmul_0_m1: ptxas: \(C7510\) .* are serialized due to insufficient registers$", undone, re.M)
-    assert ("dequant_matmul_3_m512: ptxas: Registers are spilled to local memory, 24 bytes spill stores, "
+    assert ("dequant_matmul_4_m512: ptxas: Registers are spilled to local memory, 24 bytes spill stores, "
             "20 bytes spill loads\n") in undone
 
 
