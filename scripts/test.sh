@@ -87,7 +87,8 @@ ctest --test-dir build -j2 --output-on-failure --no-tests=error -E '^(lit|python
 
 step "pytest"
 export GPTQ_BIN_DIR=$PWD/build/bin
-"$python" -m pytest -q -rs --tb=short -p no:cacheprovider -c test/pytest.ini test/unit test/e2e \
+# Two at a time: most tests compile a model.
+"$python" -m pytest -n 2 -q -rs --tb=short -p no:cacheprovider -c test/pytest.ini test/unit test/e2e \
   --junitxml="$reports/pytest.xml"
 PYTHONPATH=$PWD/build/python GPTQ_RUNTIME_TESTS=$PWD/build/bin/gptq-runtime-tests \
   "$python" -m pytest -q -rs --tb=short -p no:cacheprovider python-bindings/test \

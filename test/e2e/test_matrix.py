@@ -49,6 +49,12 @@ def test_kernels_of_every_width(case, tmp_path):
     check_layer(case, str(tmp_path), matrix.kernel_name(case), lambda *a, **variant: (make_kernel(*a, **variant),))
 
 
+def test_narrow_last_panel_of_permuted_rows(tmp_path):
+    """Sums over parts of K of permuted activations, in tiles of one panel whose last is narrower."""
+    check({"bits": 4, "checkpoint_format": "gptq", "sym": False, "group_size": 128, "act_order": True, "bias": False,
+           "shape": (4096, 200), "target": "cpu:x86-64-v3"}, str(tmp_path))
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("case", matrix.full_cases(), ids=matrix.name)
 def test_full(case, tmp_path):

@@ -84,6 +84,8 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
         chosen = {name: values[(seed + int(rng.integers(len(values)))) % len(values)] for name, values in EDITS.items()}
         if rows == 1:
             chosen.update(tileK=0)
+        elif chosen["tileK"] and chosen["path"] == "promote" and chosen["tileN"] == 32:
+            chosen.update(partials="global")
         text = edited(text, rows, **chosen)
     plan.write_text(text)
     said = compile_with(layer, model, "cpu:x86-64-v3", "--layer", "layer", "--plan", plan)

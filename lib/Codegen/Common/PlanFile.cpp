@@ -48,7 +48,10 @@ static NamedAttrList describe(Operation *op) {
   Value input = style.getDpsInputs().front();
   for (auto [name, value] :
        {std::pair("n", style.getDpsInits()[0]), {"k", input}})
-    if (int64_t size = lastDim(value); !ShapedType::isDynamic(size))
+    // Tokens are a row of their own, however many they are.
+    if (int64_t size = lastDim(value);
+        !ShapedType::isDynamic(size) &&
+        cast<ShapedType>(value.getType()).getRank() > 1)
       facts.set(name, b.getI64IntegerAttr(size));
   // bits, group_size, heads, …; not what is discardable.
   for (NamedAttribute attr : op->getAttrs()) {
@@ -376,6 +379,12 @@ private:
     if (plan.getMMax() == 1)
       between("tileK", plan.getTileK(), 0, 0, 1);
     auto quantized = dyn_cast<DequantMatmulOp>(op);
+    // As in the planner: they would not reach the result.
+    if (error.empty() && quantized && plan.getTileK() != 0 &&
+        plan.getPath() == "promote" && plan.getPartials() == "shared" &&
+        plan.getTileN() == panel && quantized.getN() % panel != 0)
+      error = mismatch("partials", "shared",
+                       "global: tiles are one panel, and the last is narrower");
     if (plan.getTileK() != 0 &&
         (!quantized || quantized.getEpilogue() != Epilogue::None))
       refuse("tileK", plan.getTileK(),

@@ -137,7 +137,7 @@ def GPTQ_DequantizedAttr : GPTQ_Attr<"Dequantized", "dequantized"> {
   }];
   let parameters = (ins "::mlir::FlatSymbolRefAttr":$codes, "::mlir::FlatSymbolRefAttr":$scales,
                         OptionalParameter<"::mlir::FlatSymbolRefAttr">:$offsets, "int64_t":$zeroPoint, "int64_t":$groupSize);
-  let assemblyFormat = "`<` $codes `,` $scales (`,` `offsets` `=` $offsets^)? `,` struct($zeroPoint, $groupSize) `>`";
+  let assemblyFormat = "`<` $codes `,` $scales `,` struct($offsets, $zeroPoint, $groupSize) `>`";
 }
 
 def GPTQ_QuotientAttr : GPTQ_Attr<"Quotient", "quotient"> {
