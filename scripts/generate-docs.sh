@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Writes docs/Dialect.md and docs/Passes.md from the TableGen files.
+# Writes docs/Dialect.md and docs/Passes.md from the TableGen files, and the IR in
+# docs/Lowering.md from what the compiler in GPTQ_BIN_DIR, by default build/bin,
+# makes of a layer.
 #
 #   generate-docs.sh           write them
 #   generate-docs.sh --check   fail, showing how, where they are out of date
@@ -36,8 +38,13 @@ for room in Dialect/GPTQ/Transforms Codegen/Common Codegen/CPU Codegen/NVVM; do
 done | page Passes.md "# Passes" \
   "By room; the order in which they run is in lib/Pipelines/Pipelines.cpp. \`gptq-opt --help\` lists these passes and the pipelines made of them."
 
+# What stands in front of this line is written by hand.
+mark='<!-- Written by scripts/generate-docs.sh from here on. -->'
+lowering=$(sed "\|^$mark\$|q" docs/Lowering.md && echo && python3 scripts/lowering_doc.py)
+printf '%s\n' "$lowering" | sed -e 's/[[:space:]]*$//' >"$out/Lowering.md"
+
 if [ "$out" != docs ]; then
-  for file in Dialect.md Passes.md; do
+  for file in Dialect.md Passes.md Lowering.md; do
     diff -u "docs/$file" "$out/$file" || { echo "docs/$file is out of date: run scripts/generate-docs.sh"; exit 1; }
   done
 fi
