@@ -86,7 +86,8 @@ def test_no_form_of_a_layer_holds_its_floats(variant, switches, tmp_path):
 def test_no_form_of_a_model_holds_its_floats(switches, tmp_path):
     # All sizes that do not belong to a quantized layer stay below its smallest: vocabulary x hidden, context x head.
     source = make_model(str(tmp_path / "model"), hidden=128, intermediate=192, heads=4, kv_heads=4, vocab=96, group_size=32)
-    harness.compile_model(source, str(tmp_path / "model.gptqm"), "--max-context", 64, "--dump-ir", tmp_path / "ir", *switches)
+    harness.compile_model(source, str(tmp_path / "model.gptqm"), "--max-context", 64, "--dump-ir", tmp_path / "ir", *switches,
+                          target="cpu:x86-64-v3")  # Wider panels pad the head to more than the smallest layer.
     assert check_forms(tmp_path / "ir") > 1000
 
 
