@@ -111,7 +111,7 @@ static std::string firstError(StringRef text) {
   for (StringRef line : lines)
     for (StringRef severity : {"error", "fatal"})
       if (std::optional<StringRef> message = messageOf(line, severity)) {
-        // "ptxas /tmp/file, line 30; error   : …": the file is gone by now.
+        // "ptxas FILE, line 30; error   : …": the file is gone by now.
         StringRef place = line.split(", line ").second;
         return (place.empty() ? std::string()
                               : "line " + std::to_string(takeNumber(place)) +

@@ -104,7 +104,7 @@ def test_explain_says_what_kernels_take(layer, tmp_path):
 
 
 @pytest.mark.parametrize("says, message", [
-    ("ptxas /tmp/x.ptx, line 30; error   : Not a name of any known instruction: 'mox'\n"
+    ("ptxas folder/x.ptx, line 30; error   : Not a name of any known instruction: 'mox'\n"
      "ptxas fatal   : Ptx assembly aborted due to errors\n",
      "line 30 of the PTX: Not a name of any known instruction: 'mox' (--ptxas=none compiles without it)"),
     ("ptxas fatal   : Value 'sm_90a' is not defined for option 'gpu-name'\n",
