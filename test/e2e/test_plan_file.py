@@ -82,10 +82,6 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
     text = written("cpu:x86-64-v3")
     for rows in (1, 2):
         chosen = {name: values[(seed + int(rng.integers(len(values)))) % len(values)] for name, values in EDITS.items()}
-        if rows == 1:
-            chosen.update(tileK=0)
-        elif chosen["tileK"] and chosen["path"] == "promote" and chosen["tileN"] == 32:
-            chosen.update(partials="global")
         text = edited(text, rows, **chosen)
     plan.write_text(text)
     said = compile_with(layer, model, "cpu:x86-64-v3", "--layer", "layer", "--plan", plan)
@@ -104,7 +100,6 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
     ("cpu:x86-64-v3", {"stages": 2}, "expects stages = 1, but found 2"),
     ("cpu:x86-64-v3", {"columns": 12}, "expects columns = a multiple of 8 that divides a panel of 32, but found 12"),
     ("cpu:x86-64-v3", {"rows": 1000}, "expects rows = at most 32 beside 32 columns, but found 1000"),
-    ("cpu:x86-64-v3", {"tileK": 32}, "expects tileK = 0, but found 32"),
     ("cpu:x86-64-v3", {"tileN": 48}, "expects tileN = a multiple of 32 from 32 to 65536, but found 48"),
     ("cpu:x86-64-v3", {"path": "split"}, "expects path = direct or promote: "),
     ("cpu:x86-64-v3", {"path": "fast"}, "expects path to be one of direct, promote, split, normalize, ring, but found \"fast\""),

@@ -142,17 +142,12 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
       because("path", "columns are permuted");
     else if (facts.isPermuted)
       because("path", "columns are permuted, but promotion is off");
-    // Where a tile is one panel, and the last one narrower, sums that meet near
-    // the core do not reach the result if activations are copied there as well.
-    const bool isLost = promotes && taken == 1 && facts.n % blockN != 0;
-    const bool shares = tileK && bufferPartials && !isLost;
+    const bool shares = tileK && bufferPartials;
     if (shares)
       because("partials", "sums over parts of K meet near the core, and are "
                           "written once");
     else if (tileK)
-      because("partials", isLost ? "K is split, but the last panel is narrower"
-                                 : "K is split, but buffers for partials are "
-                                   "off");
+      because("partials", "K is split, but buffers for partials are off");
     const bool hoists = isQuantized && hoistScales;
     if (hoists)
       because("scale", "one multiplication for a group, not for a weight");

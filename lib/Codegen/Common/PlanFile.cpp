@@ -375,16 +375,7 @@ private:
              "at most " + Twine(kMaxSums * unit.lanes / columns) + " beside " +
                  Twine(columns) + " columns");
     between("tileN", plan.getTileN(), panel, 1 << 16, panel);
-    // Partial sums of a kernel for one row come out wrong.
-    if (plan.getMMax() == 1)
-      between("tileK", plan.getTileK(), 0, 0, 1);
     auto quantized = dyn_cast<DequantMatmulOp>(op);
-    // As in the planner: they would not reach the result.
-    if (error.empty() && quantized && plan.getTileK() != 0 &&
-        plan.getPath() == "promote" && plan.getPartials() == "shared" &&
-        plan.getTileN() == panel && quantized.getN() % panel != 0)
-      error = mismatch("partials", "shared",
-                       "global: tiles are one panel, and the last is narrower");
     if (plan.getTileK() != 0 &&
         (!quantized || quantized.getEpilogue() != Epilogue::None))
       refuse("tileK", plan.getTileK(),

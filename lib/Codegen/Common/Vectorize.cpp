@@ -570,9 +570,18 @@ static LogicalResult vectorize(StageOp op, VectorBuilder &b, PlanAttr) {
     return op.emitOpError("expects the rows of one expert");
   b.forEach(rowsOf(b, in), [&](Value row) {
     if (!op.getPerm()) {
-      b.forChunks(columnsOf(in), [&](Value at, int64_t n) {
+      auto copy = [&](Value at, int64_t n) {
         b.store(b.load(in, {row, at}, n), out, {row, at});
-      });
+      };
+      if (!ShapedType::isDynamic(columnsOf(in)))
+        return b.forChunks(columnsOf(in), copy);
+      // The last tile of columns may be narrower: whole vectors, then the rest.
+      Value columns = memref::DimOp::create(b, in, 1), lanes = b.index(b.lanes);
+      Value whole = arith::DivUIOp::create(b, columns, lanes);
+      b.forEach(whole, [&](Value i) { copy(b.mul(i, b.lanes), b.lanes); });
+      Value done = b.mul(whole, b.lanes);
+      b.forEach(arith::SubIOp::create(b, columns, done),
+                [&](Value i) { copy(b.add(done, i), 1); });
       return;
     }
     b.forEachElement(columnsOf(in), [&](Value at) {
