@@ -116,3 +116,16 @@ func.func @groups_of_their_own_blocks(%x: memref<1x40xf32>, %q: memref<1x6x32xi3
   gptq.dequant_matmul ins(%x, %q, %s split %b, %u : memref<1x40xf32>, memref<1x6x32xi32>, memref<1x2x32xf16> split memref<1x192xi8>, memref<1x2xf32>) outs(%e : memref<1x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #split}
   return
 }
+
+// The columns of the last tile are known when it runs: whole vectors, then one by one.
+// CHECK-LABEL: func @stage_of_any_width
+//       CHECK:   scf.for
+//       CHECK:     arith.divui
+//       CHECK:     scf.for
+//       CHECK:       vector.store {{.*}} vector<8xf32>
+//       CHECK:     scf.for
+//       CHECK:       vector.store {{.*}} vector<1xf32>
+func.func @stage_of_any_width(%x: memref<?x?xf32>, %y: memref<?x?xf32>) {
+  gptq.stage ins(%x : memref<?x?xf32>) outs(%y : memref<?x?xf32>) {gptq.plan = #gptq.plan<mMin = 2, mMax = 64, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 32, rows = 1, columns = 32, lanes = 8, path = "promote", partials = "shared", scale = "accumulator", zero = "accumulator">}
+  return
+}
