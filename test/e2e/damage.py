@@ -294,7 +294,7 @@ CHECKPOINTS = {
     "config-duplicate-key": file_change("config.json", lambda raw: b'{"hidden_size": 64,' + raw[1:]),
     "model-type-unknown": config(model_type="gpt2", architectures=["GPT2LMHeadModel"]),
     "model-type-is-a-number": config(model_type=3),
-    "activation-unknown": config(hidden_act="gelu"),
+    "activation-unknown": config(hidden_act="mish"),
     "rope-type-unknown": config(rope_scaling={"rope_type": "yarn", "factor": 4.0}),
     "rope-factor-zero": config(rope_scaling={"rope_type": "linear", "factor": 0.0}),
     "rope-theta-negative": config(rope_theta=-1.0),
