@@ -132,6 +132,35 @@ static std::string typeText(const ManifestPort &port) {
   return typeText(hostDtype(port), shape);
 }
 
+/// Whether a call of many rows is the same as calls of some of them each: each
+/// row of a result comes from rows of the same number alone, because nothing
+/// is kept between calls and rows are the first dimension of all that has them.
+static bool isRowwise(const ManifestEntry &entry) {
+  for (const ManifestDispatch &dispatch : entry.dispatches)
+    for (const ManifestArgument &arg : dispatch.args)
+      if (arg.kind == ManifestArgument::Kind::State)
+        return false;
+  auto isSplit = [](const ManifestPort &port) {
+    return !port.shape.empty() && port.shape.front().isRows();
+  };
+  auto hasLaterRows = [](const ManifestPort &port) {
+    return port.shape.size() > 1 &&
+           std::any_of(port.shape.begin() + 1, port.shape.end(),
+                       [](ManifestDim dim) { return dim.isRows(); });
+  };
+  return std::all_of(entry.outputs.begin(), entry.outputs.end(), isSplit) &&
+         std::none_of(entry.inputs.begin(), entry.inputs.end(), hasLaterRows) &&
+         std::none_of(entry.outputs.begin(), entry.outputs.end(), hasLaterRows);
+}
+
+/// The bytes of a host's array in front of a row.
+static int64_t bytesBefore(const ManifestPort &port, int64_t row) {
+  if (port.shape.empty() || !port.shape.front().isRows())
+    return 0;
+  // A host's array is never of half precision.
+  return port.elements(row) * 4;
+}
+
 /// Checks an array against its port; learns the number of rows where `rows`
 /// is still 0.
 static Status checkArray(const char *what, const ManifestPort &port,
@@ -143,7 +172,7 @@ static Status checkArray(const char *what, const ManifestPort &port,
     int64_t found = array.shape[i];
     if (port.shape[i].isRows() && rows == 0 && found >= 1 && found <= maxRows)
       rows = found;
-    matches = found == port.shape[i].at(rows);
+    matches = found == port.shape[i].at(rows) && found > 0;
   }
   if (matches)
     return {};
@@ -213,20 +242,31 @@ Status Session::run(const std::string &name,
                       quoteForMessage(name).c_str(), entry->inputs.size(),
                       entry->outputs.size(), inputs.size(), outputs.size());
   int64_t rows = 0;
+  const int64_t maxRows = isRowwise(*entry) ? limits::count : entry->maxM;
   for (size_t i = 0; i < inputs.size(); ++i)
-    GPTQ_TRY(
-        checkArray("input", entry->inputs[i], inputs[i], entry->maxM, rows));
+    GPTQ_TRY(checkArray("input", entry->inputs[i], inputs[i], maxRows, rows));
   rows = std::max<int64_t>(rows, 1);
   for (size_t i = 0; i < outputs.size(); ++i)
     GPTQ_TRY(
-        checkArray("output", entry->outputs[i], outputs[i], entry->maxM, rows));
+        checkArray("output", entry->outputs[i], outputs[i], maxRows, rows));
 
   lastLogits = nullptr;
-  GPTQ_ASSIGN(CallBuffers buffers, memory->prepare(*entry, rows));
-  for (size_t i = 0; i < inputs.size(); ++i)
-    toDevice(entry->inputs[i], rows, inputs[i].data, buffers.inputs[i]);
-  GPTQ_TRY(memory->run(*entry, rows, /*position=*/0));
-  for (size_t i = 0; i < outputs.size(); ++i)
-    toHost(entry->outputs[i], rows, buffers.outputs[i], outputs[i].data);
+  for (int64_t done = 0; done < rows; done += entry->maxM) {
+    const int64_t m = std::min(rows - done, entry->maxM);
+    GPTQ_ASSIGN(CallBuffers buffers, memory->prepare(*entry, m));
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const ManifestPort &port = entry->inputs[i];
+      toDevice(port, m,
+               static_cast<const uint8_t *>(inputs[i].data) +
+                   bytesBefore(port, done),
+               buffers.inputs[i]);
+    }
+    GPTQ_TRY(memory->run(*entry, m, /*position=*/0));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const ManifestPort &port = entry->outputs[i];
+      toHost(port, m, buffers.outputs[i],
+             static_cast<uint8_t *>(outputs[i].data) + bytesBefore(port, done));
+    }
+  }
   return {};
 }

@@ -214,10 +214,11 @@ TEST(Runtime, RunsLoneFunctions) {
   EXPECT_STREQ(error.message, "output 'sum': expected f32[M, 4] with M = 3, "
                               "found f32[2, 4]");
   out[0].shape[0] = 3;
-  in[0].shape[0] = 8;
+  in[0].shape[0] = 0;
   EXPECT_EQ(gptq_session_run(m.session, "add", in, 2, out, 1, &error),
             GPTQ_INVALID_ARGUMENT);
-  expectContains(error.message, "with M of 1 to 7, found f32[8, 4]");
+  expectContains(error.message, "expected f32[M, 4] with M of 1 to ");
+  expectContains(error.message, ", found f32[0, 4]");
   in[0].shape[0] = 3;
   in[1].dtype = GPTQ_I32;
   EXPECT_EQ(gptq_session_run(m.session, "add", in, 2, out, 1, &error),
@@ -228,6 +229,38 @@ TEST(Runtime, RunsLoneFunctions) {
             GPTQ_NOT_FOUND);
   EXPECT_EQ(gptq_session_run(m.session, "score", in, 2, out, 1, &error),
             GPTQ_INVALID_ARGUMENT);
+}
+
+TEST(Runtime, RunsLoneFunctionsOnMoreRowsThanOneCallTakes) {
+  ToyModel toy;
+  Opened m(toy.write("rows"));
+  // Two calls of 7 rows and one of 3.
+  std::vector<float> a(17 * 4), b = {10, 20, 30, 40}, sum(17 * 4 + 1, -1);
+  for (size_t i = 0; i < a.size(); ++i)
+    a[i] = float(i);
+  gptq_tensor in[2] = {{GPTQ_F32, 2, {17, 4}, a.data()},
+                       {GPTQ_F32, 1, {4}, b.data()}};
+  gptq_tensor out[1] = {{GPTQ_F32, 2, {17, 4}, sum.data()}};
+  gptq_error error;
+  ASSERT_EQ(gptq_session_run(m.session, "add", in, 2, out, 1, &error), GPTQ_OK)
+      << error.message;
+  for (size_t i = 0; i < a.size(); ++i)
+    EXPECT_EQ(sum[i], a[i] + b[i % 4]) << i;
+  EXPECT_EQ(sum.back(), -1);
+}
+
+TEST(Runtime, TakesNoMoreRowsThanFitWhereRowsAreNotTheFirstDimension) {
+  ToyModel toy;
+  ManifestEntry &entry = toy.manifest.entries.back();
+  std::swap(entry.inputs[0].shape[0], entry.inputs[0].shape[1]);
+  Opened m(toy.write("columns"));
+  std::vector<float> a(4 * 8), b(8 * 4);
+  gptq_tensor in = {GPTQ_F32, 2, {4, 8}, a.data()};
+  gptq_tensor out = {GPTQ_F32, 2, {8, 4}, b.data()};
+  gptq_error error;
+  EXPECT_EQ(gptq_session_run(m.session, "negate", &in, 1, &out, 1, &error),
+            GPTQ_INVALID_ARGUMENT);
+  expectContains(error.message, "with M of 1 to 7, found f32[4, 8]");
 }
 
 TEST(Runtime, ConvertsHalfPrecision) {

@@ -36,7 +36,7 @@ AXES = {
     # K x N: whole tiles, odd, K that ends inside a load, N below one tile.
     "shape": ((512, 256), (172, 4095), (4097, 172), (10944, 172), (172, 7)),
 }
-ROWS = (1, 2, 3, 7, 8, 9, 16, 17, 32, 33, 64, 100, 512)
+ROWS = (1, 2, 3, 7, 8, 9, 16, 17, 32, 33, 64, 100, 1000)
 
 
 def covering(axes):
