@@ -152,6 +152,14 @@ def test_the_same_file_twice(layer, tmp_path):
 
 
 @with_ptxas
+@pytest.mark.parametrize("shape", assemble.LAYERS)
+def test_no_shipped_plan_spills(shape, tmp_path):
+    kernels = assemble.assemble(shape, "sm_90a", PTXAS, str(tmp_path))
+    assert len(kernels) >= 2
+    assert not {name: use for name, use in kernels.items() if use[1] or use[2]}
+
+
+@with_ptxas
 @pytest.mark.parametrize("target", assemble.TARGETS)
 def test_every_architecture_assembles(target, tmp_path):
     """A whole model, and a layer whose kernels take the most registers."""

@@ -27,6 +27,8 @@ static constexpr int64_t kSumsPerTile = Fragments::sumsPerTile;
 /// Warps of a workgroup: with 128 registers a thread they fill a
 /// multiprocessor.
 static constexpr int64_t kMaxWarps = 16;
+/// The same with the 168 registers that four tiles of rows want.
+static constexpr int64_t kFewWarps = 12;
 static constexpr int64_t kWarpThreads = 32;
 /// Bits of a packed zero point.
 static constexpr int64_t kZeroBits = 8;
@@ -39,11 +41,16 @@ static constexpr int64_t kMaxRows = 32;
 /// Registers that sums and operands on their way may take of a thread's 128;
 /// the others hold what is being unpacked, scales, addresses.
 static constexpr int64_t kOperandRegisters = 112;
+/// The same of several tiles of rows, which have addresses of their own.
+static constexpr int64_t kManyRowsRegisters = 104;
 /// The part of shared memory that normalized rows may take, 1 / this; the other
 /// is for sums and for the cache.
 static constexpr int64_t kNormalizedShare = 2;
 /// Sums of one thread, at most, where several rows share unpacked weights.
 static constexpr int64_t kSharedSums = 32;
+/// Tiles of columns of one warp, at most, where warps share activations: more
+/// leave too few registers for what is being unpacked.
+static constexpr int64_t kSharedPanels = 2;
 
 /// With a ring: the largest number of rows of one workgroup, and of those whose
 /// scales are applied to sums. More rows have as many sums as codes, and no
@@ -117,27 +124,30 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     } else {
       // Warps share panels, too, and with them the activations that the cache
       // has just read: the largest share that leaves no panel over.
-      const int64_t most = std::max<int64_t>(1, kSharedSums / sumsPerPanel);
-      const int64_t rounds = llvm::divideCeil(each, most * kMaxWarps);
+      const int64_t most =
+          std::clamp<int64_t>(kSharedSums / sumsPerPanel, 1, kSharedPanels);
+      const int64_t mostWarps = rowTiles > 2 ? kFewWarps : kMaxWarps;
+      const int64_t rounds = llvm::divideCeil(each, most * mostWarps);
       t.panels = llvm::divideCeil(panels, target.multiprocessors *
                                               std::max<int64_t>(1, rounds));
       t.panelsPerWarp = 1;
       for (int64_t share = std::min(most, t.panels); share > 1; --share)
-        if (t.panels % share == 0 && t.panels / share <= kMaxWarps) {
+        if (t.panels % share == 0 && t.panels / share <= mostWarps) {
           t.panelsPerWarp = share;
           break;
         }
-      while (llvm::divideCeil(t.panels, t.panelsPerWarp) > kMaxWarps)
+      while (llvm::divideCeil(t.panels, t.panelsPerWarp) > mostWarps)
         ++t.panelsPerWarp;
       const int64_t across = llvm::divideCeil(t.panels, t.panelsPerWarp);
-      t.warps = kMaxWarps / across * across;
+      t.warps = mostWarps / across * across;
       warpsThere = t.warps;
     }
     t.stages = 1;
     for (int64_t step : kStepRows)
       // Halves of parts pay where rows share what is unpacked only.
       if (prefetch && t.stages == 1 && (rowTiles > 1 || step == kStepRows[0]) &&
-          registers(t.panelsPerWarp, step, 2) <= kOperandRegisters) {
+          registers(t.panelsPerWarp, step, 2) <=
+              (rowTiles > 1 ? kManyRowsRegisters : kOperandRegisters)) {
         t.stepK = step;
         t.stages = 2;
       }

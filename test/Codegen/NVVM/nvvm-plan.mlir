@@ -5,13 +5,14 @@
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f32 2>/dev/null | FileCheck %s --check-prefix=SCALAR
 
 // 8192 columns are 512 tiles of 16: four for each of 132 multiprocessors, their sums in 16 registers, and room for two
-// parts of K. 32 rows leave no room for a sum of activations of their own: zero points are subtracted from codes.
+// parts of K. 32 rows leave no room for a sum of activations of their own: zero points are subtracted from codes; and
+// there are fewer warps, for each has more registers.
 // CHECK-LABEL: func @matmul
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
-//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16,
+//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "mma_m16n8k16",
-//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 512, stepK = 64, stages = 2>]
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64>]
 // OFF-LABEL: func @matmul
 //       OFF:   partials = "global", scale = "weight", zero = "weight", threads = 512, stepK = 128, loadBits = 32>
 // WHY-LABEL: func @matmul
