@@ -3,8 +3,9 @@
 
     plot.py matmul RESULT.json... [--peers PEERS.csv] --out FILE.svg    time against M, a panel for each shape
     plot.py model RESULT.json... --out FILE.svg                         tokens a second against the context
+    plot.py ablation ablation.json --out FILE.svg                       how much faster each rewrite makes each unit
 
-RESULT is what `gptq-bench … --json` wrote. Results of one kind of layer in several files become several
+RESULT is what `gptq-bench … --json` wrote, ablation.json what gpu_ablation.py did. Results of one kind of layer in several files become several
 lines, called as the files are, or as NAME in NAME=RESULT.json. PEERS has the columns peer, M, N, K and us; its
 rows of M = 0 are floors and left out, for each result brings the floor of its own run. The ending of FILE says
 what is written: svg, png, pdf.
@@ -12,6 +13,7 @@ what is written: svg, png, pdf.
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 
@@ -38,8 +40,8 @@ def read(arguments):
                 report = json.load(f)
         except (OSError, ValueError) as error:
             fail(f"cannot read '{path}': {error}")
-        if not isinstance(report, dict) or not report.get("results"):
-            fail(f"'{path}' has no results of gptq-bench")
+        if not isinstance(report, dict) or not (report.get("results") or report.get("matmul")):
+            fail(f"'{path}' has no results of gptq-bench or gpu_ablation.py")
         reports.append((name or os.path.splitext(os.path.basename(path))[0], report))
     return reports
 
@@ -153,18 +155,56 @@ def draw_model(reports):
     return figure
 
 
+def draw_ablation(reports):
+    """A panel for each unit: how many times as fast as its baseline every variant is, by M and for a whole model."""
+    (_, report), *others = reports
+    if others:
+        fail("expected one ablation.json")
+    times = {(r["unit"], r["variant"], r["shape"], r["m"]): r["median_us"] for r in report["matmul"]}
+    rates = {(r["unit"], r["variant"]): r["decode_tokens_per_s"] for r in report["model"]}
+    rows = sorted({m for *_, m in times})
+    units = {}
+    for unit, variant, *_ in times:
+        units.setdefault(unit, {})[variant] = None
+    units = {unit: list(variants) for unit, variants in units.items() if len(variants) > 1}
+    figure, axes = plt.subplots(1, len(units), figsize=(5.2 * len(units), 3.8), squeeze=False, sharey=True)
+    for axis, (unit, variants) in zip(axes.flat, units.items()):
+        groups = [f"M = {m}" for m in rows] + (["whole model"] if rates else [])
+        for i, variant in enumerate(variants):
+            heights = []
+            for m in rows:
+                ratios = [times[unit, variants[0], shape, m] / times[unit, variant, shape, m] for shape in report["shapes"]]
+                heights.append(math.prod(ratios) ** (1 / len(ratios)))
+            if rates:
+                heights.append(rates[unit, variant] / rates[unit, variants[0]])
+            width = 0.8 / len(variants)
+            bars = axis.bar([x + (i - (len(variants) - 1) / 2) * width for x in range(len(groups))], heights, width, label=variant)
+            axis.bar_label(bars, fmt="%.2f", fontsize=5, rotation=90, padding=2)
+        axis.axhline(1, color="gray", linewidth=1)
+        axis.set_xticks(range(len(groups)), groups)
+        axis.set(title=unit, ylabel="times as fast as the baseline")
+        axis.grid(alpha=0.3, axis="y")
+        axis.legend(fontsize=8, ncols=len(variants), loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    figure.suptitle(f"{device_of(report['device'])}; geometric mean of {', '.join(report['shapes'])} (N x K)", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+DRAW = {"model": draw_model, "ablation": draw_ablation}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("kind", choices=("matmul", "model"))
+    p.add_argument("kind", choices=("matmul", "model", "ablation"))
     p.add_argument("results", nargs="+", metavar="[NAME=]RESULT.json")
     p.add_argument("--peers", metavar="PEERS.csv")
     p.add_argument("--out", required=True, metavar="FILE")
     a = p.parse_args()
     reports = read(a.results)
     try:
-        figure = draw_matmul(reports, a.peers) if a.kind == "matmul" else draw_model(reports)
+        figure = draw_matmul(reports, a.peers) if a.kind == "matmul" else DRAW[a.kind](reports)
     except KeyError as error:
-        fail(f"a result has no {error}: is it one of gptq-bench {a.kind}?")
+        fail(f"a result has no {error}: is it one of {'gpu_ablation.py' if a.kind == 'ablation' else f'gptq-bench {a.kind}'}?")
     os.makedirs(os.path.dirname(os.path.abspath(a.out)), exist_ok=True)
     # Without the date, for the same reason.
     figure.savefig(a.out, dpi=150, metadata={"Date": None} if a.out.endswith(".svg") else None)

@@ -55,6 +55,21 @@ def test_tokens_against_context(tmp_path):
     assert ">model<" in svg and ">other<" in svg and ">50%<" in svg
 
 
+def test_what_each_rewrite_brings(tmp_path):
+    rows = [{"unit": unit, "variant": variant, "shape": "64x64", "m": 1, "median_us": us}
+            for unit, variant, us in (("vector", "baseline", 8.0), ("vector", "+wide", 3.5), ("lone", "all", 1.0))]
+    rates = [{"unit": r["unit"], "variant": r["variant"], "decode_tokens_per_s": 1 / r["median_us"]} for r in rows]
+    path = written(tmp_path / "ablation.json", {"shapes": ["64x64"], "matmul": rows, "model": rates, "device": {"device": {"name": "a GPU"}}})
+    done = plot("ablation", path, "--out", tmp_path / "a.svg")
+    assert done.returncode == 0, done.stderr
+    svg = (tmp_path / "a.svg").read_text()
+    # A unit of one variant has nothing to be compared with.
+    assert ">vector<" in svg and ">+wide<" in svg and ">lone<" not in svg and "a GPU" in svg
+    # Of the matmul and of the model.
+    assert svg.count(">2.29<") == 2
+    assert plot("ablation", path, path, "--out", tmp_path / "b.svg").returncode == 1
+
+
 @pytest.mark.parametrize("content, message", [
     (None, "cannot read"), ("{", "cannot read"), ("[]", "has no results"), ('{"results": []}', "has no results"),
     ('{"results": [{"m": 1}]}', "is it one of gptq-bench matmul?"),
