@@ -59,7 +59,7 @@ private:
   Value splitColumns(Value perColumn, int64_t vector);
   Value join(ArrayRef<Value> parts);
   Value load(Value block, int64_t address);
-  void prefetch(Value block);
+  void prefetch(Value block, int64_t part, int64_t parts);
   Value joinWord(Value block, int64_t word, int64_t column);
   void step(Value block, Value k0, int64_t limit, MutableArrayRef<Value> sums);
   void stepField(ArrayRef<Value> weights, Value k, int64_t set, double factor,
@@ -67,7 +67,7 @@ private:
   bool readsBytes();
   Value callIntrinsic(StringRef name, Type type, ValueRange operands);
   Value broadcastBytes(Value column);
-  void stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
+  void stepBytes(Value block, Value k0, ArrayRef<int64_t> part, bool fetches,
                  MutableArrayRef<Value> sums);
   SmallVector<Value> dotBytes(ArrayRef<int64_t> part, ArrayRef<Value> acc,
                               bool fetches);
@@ -135,38 +135,51 @@ Value DotLowering::load(Value block, int64_t address) {
                  b.index(address / weightType().getElementTypeBitWidth())});
 }
 
-/// Bytes of a panel between the block that is multiplied and the one that is
-/// fetched: some 100 ns ahead of time.
-static constexpr int64_t kPrefetchBytes = 4096;
+/// Bytes that are fetched together.
+static constexpr int64_t kLineBytes = 64;
 
-/// Fetches the block that is multiplied some time after `block`.
-void DotLowering::prefetch(Value block) {
+/// Bytes of a panel between the block that is multiplied and the one that is
+/// fetched: some 200 ns ahead of time, in a quarter of the smallest first-level
+/// cache, which activations need, too.
+static constexpr int64_t kPrefetchBytes = 8192;
+
+/// Fetches part `part` of `parts` of the block that is multiplied some time
+/// after `block`. A core holds ten to sixteen lines that are on their way;
+/// fetching a block's all at once would stop it until most have come.
+void DotLowering::prefetch(Value block, int64_t part, int64_t parts) {
+  const int64_t lines = llvm::divideCeil(layout.blockBits(), 8 * kLineBytes);
   const int64_t bytes = layout.blockBits() / 8;
   const int64_t unit = weightType().getElementTypeBitWidth();
   Value ahead = b.add(block, llvm::divideCeil(kPrefetchBytes, bytes));
-  for (int64_t at = 0; at < bytes; at += 64)
+  for (int64_t line :
+       llvm::seq(lines * part / parts, lines * (part + 1) / parts))
     memref::PrefetchOp::create(
         b, op.getLoc(), op.getW(),
-        ValueRange{op.getPanel(), ahead, b.index(at * 8 / unit)},
+        ValueRange{op.getPanel(), ahead, b.index(line * kLineBytes * 8 / unit)},
         /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
 }
 
-/// Word `word` of each lane's column, put together from its planes.
+/// Word `word` of each lane's column, put together from its planes. What fills
+/// slots beside the codes is undefined: each part is blended into what lies
+/// around it, one instruction on AVX-512, and users of a code mask it anyhow.
 Value DotLowering::joinWord(Value block, int64_t word, int64_t column) {
-  SmallVector<JoinedWords::Source, 3> sources = joined->sources(word, column);
-  if (sources.size() == 1)
-    return load(block, sources.front().address);
   Value result;
-  for (const auto &[address, field, firstBit, bits] : sources) {
+  for (const auto &[address, field, firstBit, bits] :
+       joined->sources(word, column)) {
     Value part = load(block, address);
     auto type = cast<VectorType>(part.getType());
-    part = arith::AndIOp::create(
-        b, part, constant(type, int32_t(joined->maskOfSlots(field, bits))));
     if (firstBit > field)
       part = arith::ShLIOp::create(b, part, constant(type, firstBit - field));
     else if (firstBit < field)
       part = arith::ShRUIOp::create(b, part, constant(type, field - firstBit));
-    result = result ? Value(arith::OrIOp::create(b, result, part)) : part;
+    if (!result) {
+      result = part;
+      continue;
+    }
+    const int32_t mask = joined->maskOfSlots(firstBit, bits);
+    result = arith::OrIOp::create(
+        b, arith::AndIOp::create(b, part, constant(type, mask)),
+        arith::AndIOp::create(b, result, constant(type, ~mask)));
   }
   return result;
 }
@@ -208,26 +221,25 @@ void DotLowering::step(Value block, Value k0, int64_t limit,
         llvm::seq(slots), [&](int64_t i) { return joined->row(c, i) < limit; });
     if (slotsOfGroup.empty())
       continue;
+    // One row waits for its weights, which no loop before it has touched.
+    if (rows == 1)
+      prefetch(block, c, joined->words());
     SmallVector<Value> words;
     for (int64_t column : columns)
       words.push_back(joinWord(block, c, column));
-    // One row waits for its weights, which no loop before it has touched.
-    if (rows == 1 && fields == 0)
-      prefetch(block);
     for (int64_t i : slotsOfGroup) {
       const int64_t shift = i * slot;
       // A whole slot at the upper end would be a negative number in place, and
       // needs no mask where it is shifted down.
-      const bool isTop = i + 1 == slots;
-      const bool inPlace =
-          multipliesInPlace() && shift > 0 && !(isTop && slot == layout.bits());
+      const bool isWholeTop = i + 1 == slots && slot == layout.bits();
+      const bool inPlace = multipliesInPlace() && shift > 0 && !isWholeTop;
       SmallVector<Value> weights;
       for (int64_t v = 0; v < vectors(); ++v) {
         Value w = words[v];
         auto wordType = cast<VectorType>(w.getType());
         if (shift && !inPlace)
           w = arith::ShRUIOp::create(b, w, constant(wordType, shift));
-        if (!isTop || inPlace)
+        if (!isWholeTop)
           w = arith::AndIOp::create(
               b, w,
               constant(wordType, ((int64_t(1) << layout.bits()) - 1)
@@ -361,7 +373,7 @@ Value DotLowering::broadcastBytes(Value column) {
 /// Adds the products of a block, in 16 bits unless `addsWide`: `sums` of each
 /// byte, for each column of `part`.
 void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
-                            MutableArrayRef<Value> sums) {
+                            bool fetches, MutableArrayRef<Value> sums) {
   const int64_t slot = joined->slotBits();
   const int64_t stride =
       cast<MemRefType>(op.getBytes().getType()).getDimSize(1) / kBytes;
@@ -370,6 +382,8 @@ void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
                                     : "llvm.x86.avx512.pmaddubs.w.512";
   for (int64_t c = 0; c < joined->words(); ++c) {
     SmallVector<Value> words;
+    if (fetches)
+      prefetch(block, c, joined->words());
     for (int64_t column : part)
       words.push_back(joinWord(block, c, column));
     for (int64_t i = 0; i < 8 / slot; ++i) {
@@ -378,7 +392,7 @@ void DotLowering::stepBytes(Value block, Value k0, ArrayRef<int64_t> part,
         auto wordType = cast<VectorType>(w.getType());
         if (i > 0)
           w = arith::ShRUIOp::create(b, w, constant(wordType, i * slot));
-        if (slot < 8)
+        if (layout.bits() < 8)
           w = arith::AndIOp::create(
               b, w,
               constant(wordType, ((1 << layout.bits()) - 1) * 0x01010101));
@@ -421,10 +435,8 @@ SmallVector<Value> DotLowering::dotBytes(ArrayRef<int64_t> part,
     b.setInsertionPointToStart(loop.getBody());
     Value i = b.add(first, loop.getInductionVar());
     Value block = b.add(op.getBlock(), i);
-    if (fetches)
-      prefetch(block);
     SmallVector<Value> next(loop.getRegionIterArgs());
-    stepBytes(block, b.add(op.getK0(), b.mul(i, blockK)), part, next);
+    stepBytes(block, b.add(op.getK0(), b.mul(i, blockK)), part, fetches, next);
     scf::YieldOp::create(b, next);
     return SmallVector<Value>(loop.getResults());
   };

@@ -7,11 +7,11 @@
 // activation is divided by 16), but the last, which is shifted and needs no mask; and the panel is fetched ahead.
 // CHECK-LABEL: func @codes
 //       CHECK:   scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>
+//       CHECK:     memref.prefetch %{{.+}}, read, locality<3>, data : memref<1x8x32xi32>
+//       CHECK:     memref.prefetch
 //       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
 //       CHECK:     vector.load %{{.+}} : memref<1x8x32xi32>, vector<8xi32>
 //   CHECK-NOT:     vector.load
-//       CHECK:     memref.prefetch %{{.+}}, read, locality<3>, data : memref<1x8x32xi32>
-//       CHECK:     memref.prefetch
 //       CHECK:     arith.andi
 //       CHECK:     arith.sitofp
 //       CHECK:     memref.load %{{.+}} : memref<1x64xf32>
@@ -66,17 +66,23 @@ func.func @dense(%x: memref<1x64xf32>, %w: memref<1x64x32xf16>, %p: memref<64xi3
   return %0 : vector<1x8xf32>
 }
 
-// Words of three bits are put together from their planes: a shift and a mask each, all eight slots at once. Slots keep a bit
-// free, so even the uppermost is multiplied in place.
+// Words of three bits are put together from their planes, all eight slots at once: the third bits are shifted to their place
+// and take it in the word that holds the others (0x44444444 and what is left). Slots keep a bit free, so even the uppermost
+// is multiplied in place. Of the six lines of a block every word fetches its part.
 #three = #gptq.layout<bits = 3, blockN = 32, blockK = 32, order = "b0 k3 k2 k0 k1 n0 n1 n2 n3 n4 k4 | k3 k4 k2 k0 k1 n0 n1 n2 n3 n4">
 // CHECK-LABEL: func @planes
+//       CHECK:   memref.prefetch
+//   CHECK-NOT:   memref.prefetch
 //       CHECK:   %[[LOW:.+]] = vector.load %{{.+}}[%{{.+}}, %{{.+}}, %c0{{.*}}] : memref<1x2x96xi32>, vector<8xi32>
-//       CHECK:   arith.andi %[[LOW]], %{{.+}} : vector<8xi32>
 //       CHECK:   %[[HIGH:.+]] = vector.load %{{.+}}[%{{.+}}, %{{.+}}, %c64{{.*}}] : memref<1x2x96xi32>, vector<8xi32>
-//       CHECK:   %[[BIT:.+]] = arith.andi %[[HIGH]]
-//       CHECK:   arith.shli %[[BIT]]
-//       CHECK:   arith.ori
+//       CHECK:   %[[BIT:.+]] = arith.shli %[[HIGH]]
+//       CHECK:   %[[THIRD:.+]] = arith.constant dense<1145324612>
+//       CHECK:   %[[OF_HIGH:.+]] = arith.andi %[[BIT]], %[[THIRD]]
+//       CHECK:   %[[OTHERS:.+]] = arith.constant dense<-1145324613>
+//       CHECK:   %[[OF_LOW:.+]] = arith.andi %[[LOW]], %[[OTHERS]]
+//       CHECK:   arith.ori %[[OF_HIGH]], %[[OF_LOW]]
 //       CHECK:   arith.sitofp
+//       CHECK:   memref.prefetch
 func.func @planes(%x: memref<1x64xf32>, %w: memref<1x2x96xi32>, %i: index, %acc: vector<1x16xf32>) -> vector<1x16xf32> {
   %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #three, plan = #plan} : memref<1x64xf32>, memref<1x2x96xi32>, vector<1x16xf32>
   return %0 : vector<1x16xf32>
