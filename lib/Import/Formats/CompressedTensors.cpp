@@ -222,9 +222,10 @@ static abi::Expected<CodesAttr> readPacked(const CheckpointTensor &tensor,
         abi::quoteForMessage(tensor.name).c_str(), tensor.file.str().c_str(),
         (long long)dense, (long long)size, (long long)bits, (long long)padded,
         (long long)found);
-  // Sizes that say nothing leave it to the data.
-  const bool isDense =
-      found == dense && (found != padded || !areSpareBitsUnused(tensor, bits));
+  // Sizes that say nothing leave it to the data, unless words have no spare
+  // bits and both packings are one: that would read every weight for nothing.
+  const bool isDense = found == dense && (found != padded || 32 % bits == 0 ||
+                                          !areSpareBitsUnused(tensor, bits));
   return CodesAttr::get(context, getData(tensor, context), bits,
                         along == 0 ? Packing::Rows : Packing::Columns,
                         /*transposed=*/true, isDense ? 0 : 32 / bits,
