@@ -7,7 +7,7 @@ import pytest
 
 import harness
 from reference.checkpoint import Checkpoint
-from reference.make_checkpoint import make_layer
+from reference.make_checkpoint import make_layer, make_model
 
 EXAMPLE = os.path.join(harness.REPOSITORY, "examples", "stories260K-gptq-4bit-g32")
 TARGETS = ("cpu:x86-64-v3", "nvvm:sm_90a")
@@ -24,6 +24,17 @@ def test_written_plans_give_the_same_model(target, tmp_path):
     assert "warning" not in said
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.plan").read_text() == (tmp_path / "b.plan").read_text()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_matmuls_of_one_shape_of_which_one_normalizes(target, tmp_path):
+    # Query, key and value together have 2 x 16 + 2 x 16 columns, as many as the two products that read no norm.
+    source = make_model(str(tmp_path / "model"), hidden=64, intermediate=64, heads=2, kv_heads=1, head_dim=16, group_size=16)
+    compile_with(source, tmp_path / "a", target, "--write-plan", tmp_path / "a.plan")
+    text = (tmp_path / "a.plan").read_text()
+    assert ("normalized = true" in text) == target.startswith("nvvm") and "normalized = false" in text
+    compile_with(source, tmp_path / "b", target, "--plan", tmp_path / "a.plan")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_explain_names_the_file(tmp_path):

@@ -69,13 +69,21 @@ static NamedAttrList describe(Operation *op) {
       facts.set(name, TypeAttr::get(type));
   };
   elementType("activations", input);
+  auto whether = [&](StringRef name, Value value) {
+    facts.set(name, b.getBoolAttr(bool(value)));
+  };
   if (auto matmul = dyn_cast<DequantMatmulOp>(op)) {
-    facts.set("zero_points", b.getBoolAttr(bool(matmul.getZeros())));
-    facts.set("act_order", b.getBoolAttr(bool(matmul.getPerm())));
+    whether("zero_points", matmul.getZeros());
+    whether("offsets", matmul.getOffsets());
+    whether("normalized", matmul.getSource());
+    whether("runs", matmul.getRuns());
+    whether("act_order", matmul.getPerm());
     facts.set("epilogue",
               b.getStringAttr(stringifyEpilogue(matmul.getEpilogue())));
   } else if (auto matmul = dyn_cast<MatmulOp>(op)) {
     elementType("weight", matmul.getWeight());
+    whether("normalized", matmul.getSource());
+    whether("runs", matmul.getRuns());
     facts.set("epilogue",
               b.getStringAttr(stringifyEpilogue(matmul.getEpilogue())));
   }
