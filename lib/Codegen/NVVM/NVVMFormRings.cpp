@@ -27,7 +27,7 @@ using namespace mlir;
 using namespace mlir::gptq;
 using Fragments = ::gptq::MatrixFragments;
 
-static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3, kClusterSpace = 7;
+static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
 /// Warps that copy: one weights, the others activations. Registers are handed
 /// out to four warps at a time.
 static constexpr int64_t kCopyWarps = 4, kActivationWarps = kCopyWarps - 1;
@@ -35,8 +35,8 @@ static constexpr int64_t kWarpThreads = VectorBuilder::kWarpThreads;
 /// What an image is aligned to: eight lines, whose pieces are exchanged by the
 /// line's number.
 static constexpr int64_t kImageAlignment = 1024;
-/// What `cp.async.bulk` counts in.
-static constexpr int64_t kBulkBytes = 16;
+/// A copy of `cp.async`, at most; what lines of an image are exchanged in.
+static constexpr int64_t kPieceBytes = 16;
 /// A copy of `cp.async`: two activations that one thread multiplies together.
 static constexpr int64_t kWordBytes = 4;
 /// How long a thread sleeps before it looks again whether a barrier is
@@ -225,7 +225,7 @@ bool RingFormer::match(std::string &why) {
   for (Stream &stream : streams) {
     if (!dependsOnCounterOnly(stream.row, loop))
       return refuse("expects parts that follow from the loop's counter");
-    if (stream.bytes() % kBulkBytes != 0)
+    if (stream.bytes() % kPieceBytes != 0)
       return refuse("expects parts of whole 16 bytes, but found " +
                     Twine(stream.bytes()));
   }
@@ -241,20 +241,18 @@ void RingFormer::makeRing() {
   for (Stream &stream : streams)
     stream.ring =
         allocate({stages, panels, stream.rows, stream.type().getDimSize(2)},
-                 stream.type().getElementType(), kBulkBytes);
+                 stream.type().getElementType(), kPieceBytes);
   full = allocate({stages}, b.getI64Type(), /*alignment=*/8);
   empty = allocate({stages}, b.getI64Type(), /*alignment=*/8);
-  // A place is full when its bytes are there: those of weights are counted,
-  // activations are reported by the threads that asked for them. It is empty
-  // when the warps of one turn have multiplied.
+  // A place is full when what every copying thread asked for is there, and
+  // empty when the warps of one turn have multiplied.
   thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
   Value isFirst =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, thread, b.index(0));
   ifTrue(isFirst, [&] {
     for (int64_t slot = 0; slot < stages; ++slot) {
       NVVM::MBarrierInitOp::create(b, pointer(full, b.index(slot)),
-                                   i32(1 + kActivationWarps * kWarpThreads),
-                                   Value());
+                                   i32(kCopyWarps * kWarpThreads), Value());
       NVVM::MBarrierInitOp::create(b, pointer(empty, b.index(slot)),
                                    i32(consumers / kWarpThreads / turns),
                                    Value());
@@ -297,7 +295,7 @@ Value RingFormer::valueFor(Value value, Value part) {
 SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
                                             Value part, ValueRange sums) {
   wait(full, slot, parity);
-  // Activations were written by threads; the unit reads past them.
+  // Threads have written the image; the unit reads it another way.
   NVVM::FenceProxyOp::create(
       b, NVVM::ProxyKind::async_shared,
       NVVM::SharedSpaceAttr::get(b.getContext(),
@@ -404,36 +402,31 @@ void RingFormer::forParts(function_ref<void(Value, Value)> body) {
 }
 
 void RingFormer::copyWeights(Value lane) {
-  // A lane a panel.
+  // 16 bytes a thread. A copy of its own for each panel (`cp.async.bulk`) would
+  // be one instruction after another: a warp starts one at a time.
   Value there = memref::DimOp::create(b, streams[0].buffer, 0);
-  int64_t bytes = 0;
-  for (Stream &stream : streams)
-    bytes += stream.bytes();
-  Value all = arith::MulIOp::create(
-      b, arith::IndexCastOp::create(b, b.getI32Type(), there), i32(bytes));
-  Value isFirst =
-      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
-  Value holds = isLess(lane, there);
-  auto cluster = LLVM::LLVMPointerType::get(b.getContext(), kClusterSpace);
+  Value zero = b.index(0);
   forParts([&](Value part, Value slot) {
-    Value barrier = pointer(full, slot);
-    ifTrue(isFirst, [&] {
-      NVVM::MBarrierArriveExpectTxOp::create(
-          b, /*res=*/Type(), barrier, all, NVVM::MemScopeKind::CTA,
-          /*relaxed=*/false, /*predicate=*/Value());
-    });
-    ifTrue(holds, [&] {
-      Value zero = b.index(0);
-      for (Stream &stream : streams) {
-        Value to = pointer(stream.ring, {slot, lane, zero, zero});
-        Value from =
-            pointer(stream.buffer, {lane, valueFor(stream.row, part), zero});
-        NVVM::CpAsyncBulkGlobalToSharedClusterOp::create(
-            b, LLVM::AddrSpaceCastOp::create(b, cluster, to), from, barrier,
-            i32(stream.bytes()), /*multicastMask=*/Value(),
-            /*l2CacheHint=*/Value());
+    for (Stream &stream : streams) {
+      const int64_t pieces = stream.bytes() / kPieceBytes;
+      const int64_t perPiece =
+          kPieceBytes * 8 / stream.type().getElementTypeBitWidth();
+      Value row = valueFor(stream.row, part);
+      for (int64_t first = 0; first < panels * pieces; first += kWarpThreads) {
+        Value own = b.add(lane, first);
+        Value panel = arith::DivUIOp::create(b, own, b.index(pieces));
+        Value at =
+            b.mul(arith::RemUIOp::create(b, own, b.index(pieces)), perPiece);
+        ifTrue(isLess(panel, there), [&] {
+          NVVM::CpAsyncOp::create(
+              b, pointer(stream.ring, {slot, panel, zero, at}),
+              pointer(stream.buffer, {panel, row, at}), kPieceBytes,
+              NVVM::LoadCacheModifierKind::CG, /*cpSize=*/Value());
+        });
       }
-    });
+    }
+    NVVM::CpAsyncMBarrierArriveOp::create(b, pointer(full, slot),
+                                          /*noinc=*/true);
   });
 }
 
@@ -459,7 +452,7 @@ void RingFormer::copyActivations(Value warp, Value lane) {
   }
   SmallVector<Value> places;
   for (int64_t row = 0; row < group; ++row) {
-    Value swizzled = arith::XOrIOp::create(b, own, b.index(row * kBulkBytes));
+    Value swizzled = arith::XOrIOp::create(b, own, b.index(row * kPieceBytes));
     places.push_back(arith::IndexCastOp::create(
         b, b.getI64Type(), b.add(swizzled, row * lineBytes)));
   }

@@ -284,16 +284,14 @@ struct NVVMOverlapLaunchesPass final
             return WalkResult::advance();
           // Barriers in workgroup memory, for threads of different work.
           if (isa<NVVM::MBarrierInitOp, NVVM::MBarrierTryWaitParityOp,
-                  NVVM::MBarrierArriveExpectTxOp, NVVM::FenceMbarrierInitOp,
+                  NVVM::CpAsyncMBarrierArriveOp, NVVM::FenceMbarrierInitOp,
                   gpu::BarrierOp>(inner))
             return WalkResult::advance();
           bool waits = !isMemoryEffectFree(inner);
           if (auto load = dyn_cast<vector::LoadOp>(inner))
             waits = !isWeight(load.getBase());
-          else if (auto copy =
-                       dyn_cast<NVVM::CpAsyncBulkGlobalToSharedClusterOp>(
-                           inner)) {
-            auto from = copy.getSrcMem().getDefiningOp<PointerOp>();
+          else if (auto copy = dyn_cast<NVVM::CpAsyncOp>(inner)) {
+            auto from = copy.getSrc().getDefiningOp<PointerOp>();
             waits = !from || !isWeight(from.getBuffer());
           }
           return waits ? WalkResult::interrupt() : WalkResult::advance();

@@ -5,8 +5,8 @@
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 
 // Two groups of four warps take parts of 64 rows in turn. Four places for them: 16 rows of activations, a block of codes
-// and a row of scales for each of four panels; a barrier for each that counts 96 threads that copy activations and one
-// that announces the bytes of the others, and one that counts the four warps of a turn.
+// and a row of scales for each of four panels; a barrier for each that counts the threads that copy, and one
+// that counts the four warps of a turn.
 // CHECK-LABEL: func @turns
 //  CHECK-SAME:   gptq.threads = 384
 //   CHECK-DAG:   %[[X:.+]] = memref.alloc() {alignment = 1024 : i64} : memref<4x16x64xf16, #gpu.address_space<workgroup>>
@@ -16,8 +16,8 @@
 //       CHECK:   %[[EMPTY:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
 //       CHECK:   scf.if
 //       CHECK:     gptq_nvvm.pointer %[[FULL]]
-//       CHECK:     %[[C97:.+]] = arith.constant 97 : i32
-//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C97]]
+//       CHECK:     %[[C128:.+]] = arith.constant 128 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C128]]
 //       CHECK:     %[[C4:.+]] = arith.constant 4 : i32
 //       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C4]]
 //       CHECK:     nvvm.fence.mbarrier.init
@@ -41,16 +41,16 @@
 //       CHECK:     vector.store
 //       CHECK:   } else {
 
-// One warp copies codes and scales, a panel a thread.
+// One warp copies codes and scales, 16 bytes a thread: scales of four panels are 8 such pieces, codes 128.
 //       CHECK:     scf.if
 //       CHECK:       scf.for %{{.+}} = %c0{{.*}} to %c9
 //       CHECK:         gptq_nvvm.pointer %[[EMPTY]]
 //       CHECK:         nvvm.mbarrier.try_wait.parity
-//       CHECK:         nvvm.mbarrier.arrive.expect_tx
 //       CHECK:         gptq_nvvm.pointer %arg2
-//       CHECK:         nvvm.cp.async.bulk.shared.cluster.global
-//       CHECK:         gptq_nvvm.pointer %arg1
-//       CHECK:         nvvm.cp.async.bulk.shared.cluster.global
+//       CHECK:         nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 16, cache = cg
+// CHECK-COUNT-4:         nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 16, cache = cg
+//   CHECK-NOT:         nvvm.cp.async.shared.global
+//       CHECK:         nvvm.cp.async.mbarrier.arrive %{{.+}} {noinc = true}
 
 // The others copy words of activations: 8 rows of a line at a time, pieces of 16 bytes exchanged by the row.
 //       CHECK:     } else {

@@ -81,7 +81,7 @@ func.func @nested(%x: memref<1x8xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m
 //       CHECK:   nvvm.mbarrier.init
 //       CHECK:   scf.if
 //   CHECK-NOT:     griddepcontrol
-//       CHECK:     nvvm.cp.async.bulk
+//       CHECK:     nvvm.cp.async.shared.global
 //   CHECK-NOT:     griddepcontrol
 //       CHECK:   } else {
 //       CHECK:     vector.load %arg1
@@ -91,7 +91,7 @@ func.func @nested(%x: memref<1x8xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m
 //       CHECK:   }
 //       CHECK:   nvvm.griddepcontrol wait
 //       CHECK:   vector.store
-func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m: index, %p: index, %y: memref<1x4xi32>, %copies: i1, %room: memref<1xi64, #gpu.address_space<workgroup>>, %to: !llvm.ptr<7>) attributes {gptq.kernel} {
+func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %m: index, %p: index, %y: memref<1x4xi32>, %copies: i1, %room: memref<1xi64, #gpu.address_space<workgroup>>) attributes {gptq.kernel} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c8 = arith.constant 8 : index
@@ -101,7 +101,7 @@ func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight},
   nvvm.mbarrier.init %barrier, %count : !llvm.ptr<3>, i32
   %v = scf.if %copies -> (vector<4xi32>) {
     %from = gptq_nvvm.pointer %w[%c0, %c0, %c0] : memref<1x1x128xi32> -> !llvm.ptr<1>
-    nvvm.cp.async.bulk.shared.cluster.global %to, %from, %barrier, %count : !llvm.ptr<7>, !llvm.ptr<1>
+    nvvm.cp.async.shared.global %barrier, %from, 16, cache = cg : !llvm.ptr<3>, !llvm.ptr<1>
     scf.yield %zero : vector<4xi32>
   } else {
     %a = vector.load %w[%c0, %c0, %c0] : memref<1x1x128xi32>, vector<4xi32>

@@ -36,8 +36,8 @@ def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionO
   let summary = "Passes operands through a ring in shared memory, fed by warps of its own";
   let description = [{
     Before: a kernel whose plan says `path = ring` has a loop over parts of K around `gptq.group_dot`, and loads what that multiplies where it
-    lies. After: four more warps copy the operands of each part into one of `stages` places of workgroup memory, one of them weights, scales
-    and zero points (`cp.async.bulk`), the others activations as the image that the unit reads (`cp.async`; `gptq.image` on the `gptq.group_dot`);
+    lies. After: four more warps copy the operands of each part into one of `stages` places of workgroup memory (`cp.async`), one of them weights, scales
+    and zero points as they lie, the others activations as the image that the unit reads (`gptq.image` on the `gptq.group_dot`);
     two barriers for each place (`mbarrier`) say that it is full, or that everyone has multiplied what was there. The loop is unrolled, so
     that the address of a place is a constant. All that follows the loop is left to the threads that multiply. A loop whose operands do not
     go through a ring is left alone and reported as a missed remark.
