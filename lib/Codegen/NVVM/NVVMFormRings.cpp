@@ -79,6 +79,7 @@ private:
   Stream *streamOf(Value buffer);
   void makeRing();
   void multiplyAll();
+  std::pair<Value, Value> nextPlace(Value slot, Value parity, int64_t count);
   SmallVector<Value> multiplyPart(Value slot, Value parity, Value part,
                                   ValueRange sums);
   void copyWeights(Value lane);
@@ -93,10 +94,6 @@ private:
                                                        ? kSharedSpace
                                                        : kGlobalSpace),
         buffer, indices);
-  }
-  Value moved(Value pointer, int64_t bytes) {
-    return LLVM::GEPOp::create(b, pointer.getType(), b.getI8Type(), pointer,
-                               ArrayRef<LLVM::GEPArg>{int32_t(bytes)});
   }
   Value i32(int64_t value) {
     return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
@@ -339,29 +336,51 @@ void RingFormer::multiplyAll() {
   const int64_t stages = plan.getStages();
   Value turn = loop.getLowerBound();
   SmallVector<Value> sums(loop.getInitArgs());
-  const int64_t rounds = parts / stages, rest = parts % stages;
+  const int64_t unrolled =
+      turns *
+      placesOfRound(stages / turns, rows, plan.getScale() == "accumulator");
+  const int64_t rounds = parts / unrolled, rest = parts % unrolled;
+  Value base = b.index(0), parity = i32(rounds % 2);
   if (rounds) {
+    const bool moves = unrolled != stages;
+    if (moves)
+      sums.append({base, i32(0)});
     auto round =
         scf::ForOp::create(b, b.index(0), b.index(rounds), b.index(1), sums);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(round.getBody());
     Value number = round.getInductionVar();
-    Value parity = arith::AndIOp::create(
-        b, arith::IndexCastOp::create(b, b.getI32Type(), number), i32(1));
     sums.assign(round.getRegionIterArgs().begin(),
                 round.getRegionIterArgs().end());
-    for (int64_t first = 0; first < stages; first += turns) {
-      Value slot = b.add(turn, first);
+    Value slots = base, phase;
+    if (moves) {
+      phase = sums.pop_back_val();
+      slots = sums.pop_back_val();
+    } else {
+      phase = arith::AndIOp::create(
+          b, arith::IndexCastOp::create(b, b.getI32Type(), number), i32(1));
+    }
+    for (int64_t first = 0; first < unrolled; first += turns) {
+      Value own = b.add(turn, first);
+      Value slot = moves ? b.add(slots, own) : own;
       sums =
-          multiplyPart(slot, parity, b.add(b.mul(number, stages), slot), sums);
+          multiplyPart(slot, phase, b.add(b.mul(number, unrolled), own), sums);
+    }
+    if (moves) {
+      auto [next, nextPhase] = nextPlace(slots, phase, unrolled);
+      sums.append({next, nextPhase});
     }
     scf::YieldOp::create(b, sums);
     sums.assign(round.getResults().begin(), round.getResults().end());
+    if (moves) {
+      parity = sums.pop_back_val();
+      base = sums.pop_back_val();
+    }
   }
-  Value parity = i32(rounds % 2);
   for (int64_t first = 0; first < rest; first += turns) {
-    Value slot = b.add(turn, first);
-    Value part = b.add(slot, rounds * stages);
+    Value own = b.add(turn, first);
+    Value slot = arith::AddIOp::create(b, base, own);
+    Value part = b.add(own, rounds * unrolled);
     if (first + turns <= rest) {
       sums = multiplyPart(slot, parity, part, sums);
       continue;
@@ -381,6 +400,17 @@ void RingFormer::multiplyAll() {
   loop.erase();
 }
 
+/// The place `count` after `slot`, and the parity of its phase.
+std::pair<Value, Value> RingFormer::nextPlace(Value slot, Value parity,
+                                              int64_t count) {
+  Value next = b.add(slot, count);
+  Value wraps = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, next,
+                                      b.index(plan.getStages()));
+  return {arith::SelectOp::create(b, wraps, b.index(0), next),
+          arith::XOrIOp::create(
+              b, parity, arith::ExtUIOp::create(b, b.getI32Type(), wraps))};
+}
+
 /// Runs `body` for every part, once its place is empty.
 void RingFormer::forParts(function_ref<void(Value, Value)> body) {
   // The phase before the first counts as over.
@@ -391,14 +421,8 @@ void RingFormer::forParts(function_ref<void(Value, Value)> body) {
   Value slot = all.getRegionIterArg(0), parity = all.getRegionIterArg(1);
   wait(empty, slot, parity);
   body(all.getInductionVar(), slot);
-  Value next = b.add(slot, 1);
-  Value wraps = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, next,
-                                      b.index(plan.getStages()));
-  scf::YieldOp::create(
-      b, ValueRange{
-             arith::SelectOp::create(b, wraps, b.index(0), next),
-             arith::XOrIOp::create(
-                 b, parity, arith::ExtUIOp::create(b, b.getI32Type(), wraps))});
+  auto [next, nextParity] = nextPlace(slot, parity, 1);
+  scf::YieldOp::create(b, ValueRange{next, nextParity});
 }
 
 void RingFormer::copyWeights(Value lane) {
@@ -438,7 +462,7 @@ void RingFormer::copyActivations(Value warp, Value lane) {
       toAttr(b.getContext(), unit->activationLayout(), 8 * elementBytes));
   const Plane &plane = layout.getParts().front().plane;
   const int64_t line = plane.blockK(), group = plane.blockN();
-  const int64_t lineBytes = line * elementBytes, groupBytes = group * lineBytes;
+  const int64_t lineBytes = line * elementBytes;
   Value there = memref::DimOp::create(b, x, 0);
   const int64_t rowBytes = type.getStridesAndOffset().first[0] * elementBytes;
   // Where this thread's word of a line goes in the first line.
@@ -450,48 +474,55 @@ void RingFormer::copyActivations(Value warp, Value lane) {
     own = arith::OrIOp::create(
         b, own, arith::ShLIOp::create(b, is, b.index(llvm::Log2_64(to))));
   }
-  SmallVector<Value> places;
-  for (int64_t row = 0; row < group; ++row) {
-    Value swizzled = arith::XOrIOp::create(b, own, b.index(row * kPieceBytes));
-    places.push_back(arith::IndexCastOp::create(
-        b, b.getI64Type(), b.add(swizzled, row * lineBytes)));
+  // A warp takes every third row. Where its words come from is the same for
+  // every part but for a number, in a register each; where they go to is so
+  // after `group` rows again. Of rows that do not exist the last is copied:
+  // their sums are not stored.
+  auto toI64 = [&](Value offset) -> Value {
+    return arith::ExtUIOp::create(
+        b, b.getI64Type(),
+        arith::IndexCastUIOp::create(b, b.getI32Type(), offset));
+  };
+  auto at = [&](Value pointer, LLVM::GEPArg offset) -> Value {
+    return LLVM::GEPOp::create(b, pointer.getType(), b.getI8Type(), pointer,
+                               ArrayRef<LLVM::GEPArg>{offset});
+  };
+  Value last = arith::SubIOp::create(b, there, b.index(1));
+  const int64_t turns = llvm::divideCeil(rows, kActivationWarps);
+  SmallVector<Value> sources, targets;
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    Value row = b.add(warp, turn * kActivationWarps);
+    Value exists = arith::MinUIOp::create(b, row, last);
+    sources.push_back(
+        b.add(b.mul(exists, rowBytes), b.mul(lane, perWord * elementBytes)));
+    if (turn >= group)
+      continue;
+    Value piece =
+        b.mul(arith::RemUIOp::create(b, row, b.index(group)), kPieceBytes);
+    targets.push_back(
+        b.add(b.mul(row, lineBytes), arith::XOrIOp::create(b, own, piece)));
   }
-  const int64_t groups = rows / group, lines = depth / line;
+  const int64_t lines = depth / line;
   forParts([&](Value part, Value slot) {
-    Value k0 = valueFor(dots[0].getK0(), part);
-    auto copyLines = [&](Value i) {
-      Value lineNumber = arith::DivUIOp::create(b, i, b.index(groups));
-      Value first = b.mul(arith::RemUIOp::create(b, i, b.index(groups)), group);
-      // Lines of all rows, then the next: in bytes from the place's start.
-      Value at = b.mul(i, groupBytes);
-      Value to = LLVM::GEPOp::create(
-          b, LLVM::LLVMPointerType::get(b.getContext(), kSharedSpace),
-          b.getI8Type(), pointer(images, {slot, b.index(0), b.index(0)}),
-          ArrayRef<LLVM::GEPArg>{
-              Value(arith::IndexCastOp::create(b, b.getI64Type(), at))});
-      Value column =
-          b.add(b.add(k0, b.mul(lineNumber, line)), b.mul(lane, perWord));
-      Value from = pointer(x, {first, column});
-      for (int64_t row = 0; row < group; ++row) {
-        // Rows that do not exist keep what is there: their sums are not stored.
-        ifTrue(isLess(b.add(first, row), there), [&] {
-          Value target =
-              LLVM::GEPOp::create(b, to.getType(), b.getI8Type(), to,
-                                  ArrayRef<LLVM::GEPArg>{places[row]});
-          NVVM::CpAsyncOp::create(b, target, moved(from, row * rowBytes),
-                                  kWordBytes, NVVM::LoadCacheModifierKind::CA,
-                                  /*cpSize=*/Value());
-        });
-      }
-    };
-    // Unrolled: where the copies of a warp come from and go is the same for
-    // every part but for a number.
-    for (int64_t i = 0; i < groups * lines; i += kActivationWarps) {
-      Value own = b.add(warp, i);
-      if (i + kActivationWarps <= groups * lines)
-        copyLines(own);
+    Value to = pointer(images, {slot, b.index(0), b.index(0)});
+    Value from = pointer(x, {b.index(0), valueFor(dots[0].getK0(), part)});
+    for (int64_t turn = 0; turn < turns; ++turn) {
+      auto copyRow = [&] {
+        Value source = at(from, toI64(sources[turn]));
+        Value target = at(to, toI64(targets[turn % group]));
+        const int64_t first =
+            turn / group * group * kActivationWarps * lineBytes;
+        // Lines of all rows, then the next.
+        for (int64_t i = 0; i < lines; ++i)
+          NVVM::CpAsyncOp::create(
+              b, at(target, int32_t(first + i * rows * lineBytes)),
+              at(source, int32_t(i * lineBytes)), kWordBytes,
+              NVVM::LoadCacheModifierKind::CA, /*cpSize=*/Value());
+      };
+      if ((turn + 1) * kActivationWarps <= rows)
+        copyRow();
       else
-        ifTrue(isLess(own, b.index(groups * lines)), [&] { copyLines(own); });
+        ifTrue(isLess(warp, b.index(rows - turn * kActivationWarps)), copyRow);
     }
     NVVM::CpAsyncMBarrierArriveOp::create(b, pointer(full, slot),
                                           /*noinc=*/true);

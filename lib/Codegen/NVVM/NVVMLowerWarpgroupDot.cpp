@@ -102,7 +102,40 @@ static std::pair<Value, Value> descriptorOf(VectorBuilder &b, Value image) {
   return {descriptor, arith::IndexCastOp::create(b, b.getI64Type(), offset)};
 }
 
-static LogicalResult lower(GroupDotOp op) {
+/// Whether nothing but the next product of the block wants the sums of `op`.
+static bool isContinued(GroupDotOp op) {
+  if (!op->hasOneUse())
+    return false;
+  auto next = dyn_cast<GroupDotOp>(*op->user_begin());
+  return next && next->getBlock() == op->getBlock() &&
+         next.getAcc() == op.getResult() && next->hasAttr(kImageAttr);
+}
+
+namespace {
+/// What is known of the product in front, whose sums are still being added to.
+struct Running {
+  Value sums;
+  Operation *end = nullptr;
+};
+} // namespace
+
+/// Moves behind `done` what gives places back between the product in front and
+/// `product`: only then has the unit read them.
+static void giveBackLater(Operation *front, Operation *product,
+                          Operation *done) {
+  for (Operation *op = front->getNextNode(), *next; op != product; op = next) {
+    next = op->getNextNode();
+    if (op->walk([](NVVM::MBarrierArriveOp) {
+            return WalkResult::interrupt();
+          }).wasInterrupted()) {
+      op->moveAfter(done);
+      done = op;
+    }
+  }
+}
+
+/// Lowers `op`; `running` is what is in flight before and after.
+static LogicalResult lower(GroupDotOp op, Running &running) {
   VectorBuilder b(op, op.getPlan().getLanes());
   auto x = cast<MemRefType>(op.getX().getType());
   const int64_t rows = op.getPlan().getRows();
@@ -133,9 +166,12 @@ static LogicalResult lower(GroupDotOp op) {
       sums.push_back(vector::ExtractOp::create(b, op.getAcc(), at));
     });
   const size_t count = rows / 2;
+  const bool continues = running.sums && running.sums == op.getAcc();
+  const bool isLast = !isContinued(op);
   auto [ring, place] = descriptorOf(b, op.getX());
 
-  bool isRunning = false;
+  bool isRunning = continues;
+  Operation *firstWait = nullptr;
   for (int64_t block = 0; block < weights->numBlocks(); ++block) {
     auto steps = weights->block(block);
     if (failed(steps))
@@ -174,15 +210,25 @@ static LogicalResult lower(GroupDotOp op) {
         sums.assign(product->result_begin(), product->result_end());
       }
       NVVM::WgmmaGroupSyncAlignedOp::create(b);
+      // Registers of the steps before these are free again, and what they read.
+      if (continues || !isLast) {
+        auto wait = NVVM::WgmmaWaitGroupSyncOp::create(b, 1);
+        if (!firstWait)
+          firstWait = wait;
+      }
     }
   }
-  sums = passThrough(b, "wgmma.wait_group.sync.aligned 0;", sums);
+  if (continues)
+    giveBackLater(running.end, op, firstWait);
+  if (isLast)
+    sums = passThrough(b, "wgmma.wait_group.sync.aligned 0;", sums);
 
   Value result = b.zeros(tileType);
   size_t next = 0;
   forSums([&](ArrayRef<int64_t> at) {
     result = vector::InsertOp::create(b, sums[next++], result, at);
   });
+  running = isLast ? Running() : Running{result, result.getDefiningOp()};
   op.getResult().replaceAllUsesWith(result);
   op.erase();
   return success();
@@ -200,8 +246,9 @@ struct NVVMLowerWarpgroupDotPass final
       if (op->hasAttr(kImageAttr))
         dots.push_back(op);
     });
+    Running running;
     for (GroupDotOp op : dots)
-      if (failed(lower(op)))
+      if (failed(lower(op, running)))
         return signalPassFailure();
   }
 };

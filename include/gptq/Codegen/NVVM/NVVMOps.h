@@ -31,6 +31,13 @@ inline constexpr llvm::StringLiteral kImageAttr = "gptq.image";
 /// its branches is taken in every workgroup.
 inline constexpr llvm::StringLiteral kRolesAttr = "gptq.roles";
 
+/// Of `places` of a ring that one turn has, those of one round: all, so that
+/// their addresses are constants; or two, where the scales of many rows are
+/// applied to sums, for those of each part are registers of their own.
+inline int64_t placesOfRound(int64_t places, int64_t rows, bool hoists) {
+  return hoists && rows > 16 && places % 2 == 0 ? 2 : places;
+}
+
 } // namespace mlir::gptq
 
 #endif // GPTQ_CODEGEN_NVVM_NVVMOPS_H
