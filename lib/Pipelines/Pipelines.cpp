@@ -110,6 +110,7 @@ static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
     plan.foldZeros = options.foldZeros;
     plan.prefetch = options.prefetch;
     plan.ring = options.ring;
+    plan.clusters = options.clusters;
     plan.normalize = options.normalize;
     plan.loadBits = options.loadBits;
     plan.unit = options.unit;
@@ -179,7 +180,8 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   OpPassManager &kernels = pm.nest<ModuleOp>();
   OpPassManager &kernel = kernels.nest<func::FuncOp>();
   if (nvvm) {
-    // Acts where the plan asks for it.
+    // Each acts where the plan asks for it.
+    kernel.addPass(createNVVMFormClustersPass());
     kernel.addPass(createNVVMFormRingsPass());
     // Each lowers what is for its kind of unit.
     kernel.addPass(createNVVMLowerWarpgroupDotPass());
@@ -293,6 +295,9 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
   Option<bool> ring{
       *this, "ring", llvm::cl::init(true),
       llvm::cl::desc("GPUs: pass operands of many rows through a ring")};
+  Option<bool> clusters{
+      *this, "clusters", llvm::cl::init(true),
+      llvm::cl::desc("GPUs: share K between workgroups of a cluster")};
   Option<bool> normalize{
       *this, "normalize", llvm::cl::init(true),
       llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
@@ -333,6 +338,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.activations = activations;
     options.prefetch = prefetch;
     options.ring = ring;
+    options.clusters = clusters;
     options.overlap = overlap;
     options.normalize = normalize;
     options.next = next;

@@ -33,8 +33,8 @@ AXES = {
     "group_size": (-1, 32, 64, 128, 20),
     "act_order": (False, True),
     "bias": (False, True),
-    # K x N: whole tiles, odd, K that ends inside a load, N below one tile, N wide enough for rings.
-    "shape": ((512, 256), (172, 4095), (4097, 172), (10944, 172), (172, 7), (72, 17001)),
+    # K x N: whole tiles, odd, K that ends inside a load, N below one tile, N wide enough for rings, K long enough for clusters.
+    "shape": ((512, 256), (172, 4095), (4097, 172), (10944, 172), (172, 7), (192, 17001), (4096, 1030)),
 }
 ROWS = (1, 2, 3, 7, 8, 9, 16, 17, 32, 33, 64, 100, 1000)
 

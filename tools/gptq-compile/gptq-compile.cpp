@@ -140,6 +140,10 @@ static cl::opt<bool> noRing(
     cl::desc("GPUs: read operands where they lie for any number of rows, "
              "not through a ring in shared memory"),
     cl::cat(category));
+static cl::opt<bool>
+    noClusters("no-clusters",
+               cl::desc("GPUs: let each workgroup sum over all of K"),
+               cl::cat(category));
 static cl::opt<std::string>
     loadBits("load-bits", cl::init("128"), cl::value_desc("bits"),
              cl::desc("GPUs: bits of packed weights that a thread loads at "
@@ -510,6 +514,7 @@ int main(int argc, char **argv) {
     options.prefetch = !noPrefetch;
     options.overlap = !noOverlap;
     options.ring = !noRing;
+    options.clusters = !noClusters;
     options.normalize = !noNormalize;
     options.next = !noNext;
     options.fuseRotary = !noFuseRotary;

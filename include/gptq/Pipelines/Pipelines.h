@@ -40,6 +40,7 @@ struct PipelineOptions {
   bool prefetch = true;
   /// Many rows: operands pass through a ring in shared memory.
   bool ring = true;
+  bool clusters = true;
   /// Kernels start before the one in front has ended, where the GPU can.
   bool overlap = true;
   /// Every workgroup of a matmul of one row normalizes the row itself.

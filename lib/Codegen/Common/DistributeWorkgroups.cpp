@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -87,9 +88,17 @@ struct DistributeWorkgroupsPass final
       return signalPassFailure();
     Value workgroup = body.getArguments().back();
     SmallVector<Attribute> grid;
+    // The workgroups of a cluster have the same tile, and follow each other.
+    int64_t cluster = 1;
+    kernel.walk([&](DequantMatmulOp op) {
+      if (PlanAttr plan = getPlan(op))
+        cluster = std::max(cluster, clusterOf(plan, op.getK()));
+    });
+    if (cluster > 1)
+      kernel->setAttr(kClusterAttr, b.getI64IntegerAttr(cluster));
     if (loops.empty()) {
-      kernel->setAttr(kGridAttr,
-                      b.getArrayAttr(b.getDenseI64ArrayAttr({0, 0, 1, 1})));
+      kernel->setAttr(kGridAttr, b.getArrayAttr(b.getDenseI64ArrayAttr(
+                                     {0, 0, cluster, 1})));
       return;
     }
 
@@ -118,11 +127,16 @@ struct DistributeWorkgroupsPass final
       trips.push_back(affine::makeComposedFoldedAffineApply(
           b, loc, b.getAffineSymbolExpr(0).ceilDiv(*by), {upper}));
     }
+    if (cluster > 1)
+      grid.push_back(b.getDenseI64ArrayAttr({0, 0, cluster, 1}));
     kernel->setAttr(kGridAttr, b.getArrayAttr(grid));
 
     // The last loop runs fastest.
     SmallVector<Value> ivs(trips.size());
     Value rest = workgroup;
+    if (cluster > 1)
+      rest = arith::DivUIOp::create(
+          b, loc, rest, arith::ConstantIndexOp::create(b, loc, cluster));
     for (int64_t i = trips.size() - 1; i >= 0; --i) {
       Value index = rest;
       if (i > 0) {

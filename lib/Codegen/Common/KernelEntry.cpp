@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/KernelEntry.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 
@@ -13,8 +14,8 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 static constexpr StringRef kKeptAttrs[] = {
-    kKernelAttr,    kGridAttr,    kScratchAttr, kThreadsAttr,
-    kOccupancyAttr, kOverlapAttr, kAdvancesAttr};
+    kKernelAttr,    kGridAttr,    kScratchAttr,  kThreadsAttr,
+    kOccupancyAttr, kOverlapAttr, kAdvancesAttr, kClusterAttr};
 
 static bool isScratch(Type type) {
   auto memref = dyn_cast<MemRefType>(type);

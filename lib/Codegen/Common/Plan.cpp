@@ -37,6 +37,12 @@ PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
       plan.getStages(), plan.getLoadBits());
 }
 
+int64_t mlir::gptq::clusterOf(PlanAttr plan, int64_t k) {
+  return plan.getPartials() == "cluster" && plan.getTileK() > 0
+             ? llvm::divideCeil(k, plan.getTileK())
+             : 1;
+}
+
 LayoutAttr mlir::gptq::toAttr(MLIRContext *ctx,
                               const ::gptq::WeightLayout &layout,
                               int64_t bits) {

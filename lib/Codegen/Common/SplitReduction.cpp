@@ -70,8 +70,9 @@ struct SplitReductionPass final
   void runOnOperation() override {
     getOperation()->walk([&](DequantMatmulOp op) {
       PlanAttr plan = getPlan(op);
+      // Workgroups of a cluster have a part each.
       if (!plan || plan.getTileK() == 0 || !op.getLayout() ||
-          op.getAccumulate())
+          op.getAccumulate() || plan.getPartials() == "cluster")
         return;
       auto missed = [&](StringRef why) {
         remark::missed(

@@ -35,7 +35,7 @@ public:
         shares(llvm::alignTo(
             llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns()),
             unit.warps)),
-        warps(b.threads / b.lanes / shares),
+        warps(b.threads / b.lanes / shares), cluster(clusterOf(op.plan, op.k)),
         rowTiles(op.plan.getRows() / unit.tileRows()),
         maxRows(std::min(rowTiles * unit.tileRows(), knownRows(op.lhs))),
         maxPanels(op.plan.getColumns() / unit.tileColumns()) {}
@@ -74,12 +74,13 @@ private:
   const MatmulTile &op;
   const ::gptq::UnitInfo &unit;
   VectorBuilder &b;
-  /// Shares of panels; warps of each; tiles of rows, and how many of their rows
-  /// there may be; panels of a share.
-  int64_t shares, warps, rowTiles, maxRows, maxPanels;
-  /// The thread inside its warp, the warp among those of its share, the share's
-  /// first panel, rows and panels of this workgroup.
-  Value lane, warp, firstPanel, rows, panels;
+  /// Shares of panels; warps of each; workgroups that share K; tiles of rows,
+  /// and how many of their rows there may be; panels of a share.
+  int64_t shares, warps, cluster, rowTiles, maxRows, maxPanels;
+  /// The thread inside its warp, the warp among those of its share, the
+  /// workgroup among those of its cluster, the share's first panel, rows and
+  /// panels of this workgroup.
+  Value lane, warp, member, firstPanel, rows, panels;
   /// Rows of a chunk, chunks of a group, blocks of a chunk.
   int64_t chunkRows, chunksPerGroup, blocksPerChunk;
 };
@@ -133,7 +134,7 @@ SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
 SmallVector<Value> WarpMatmul::sumOverChunks() {
   auto type =
       VectorType::get({threadRows(), unit.columnsPerThread()}, b.getF32Type());
-  const int64_t whole = op.k / chunkRows, rest = op.k % chunkRows;
+  const int64_t whole = op.k / chunkRows / cluster, rest = op.k % chunkRows;
   SmallVector<Value> sums(maxPanels, b.zeros(type));
   if (whole) {
     auto loop =
@@ -142,8 +143,10 @@ SmallVector<Value> WarpMatmul::sumOverChunks() {
       loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(
-        b, step(loop.getInductionVar(), chunkRows, loop.getRegionIterArgs()));
+    Value chunk = loop.getInductionVar();
+    if (cluster > 1)
+      chunk = b.add(b.mul(member, whole), chunk);
+    scf::YieldOp::create(b, step(chunk, chunkRows, loop.getRegionIterArgs()));
     sums.assign(loop.getResults().begin(), loop.getResults().end());
   }
   if (rest) {
@@ -193,20 +196,38 @@ void WarpMatmul::store(Value value, Value row, Value column) {
 void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t perThread = unit.columnsPerThread();
   const int64_t perPanel = threadRows() * perThread;
-  Value room =
-      b.workgroupBuffer({warps, shares * maxPanels * perPanel, b.lanes});
+  SmallVector<int64_t> shape = {warps, shares * maxPanels * perPanel, b.lanes};
+  SmallVector<Value> ownPlace = {warp, Value(), lane};
+  if (cluster > 1) {
+    shape.insert(shape.begin(), cluster);
+    ownPlace.insert(ownPlace.begin(), member);
+  }
+  Value room = b.workgroupBuffer(shape);
+  auto ofCluster = [&](Operation *op) {
+    if (cluster > 1)
+      op->setAttr(kClusterAttr, b.getI64IntegerAttr(cluster));
+  };
+  ofCluster(room.getDefiningOp());
   Value ownRoom = b.mul(firstPanel, perPanel);
   for (int64_t p = 0; p < maxPanels; ++p)
     for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
-      for (int64_t h = 0; h < perThread; ++h)
+      for (int64_t h = 0; h < perThread; ++h) {
+        ownPlace[ownPlace.size() - 2] =
+            b.add(ownRoom, p * perPanel + i * perThread + h);
         memref::StoreOp::create(
             b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
-            room,
-            ValueRange{warp, b.add(ownRoom, p * perPanel + i * perThread + h),
-                       lane});
-  gpu::BarrierOp::create(b);
+            room, ownPlace);
+      }
+  ofCluster(gpu::BarrierOp::create(b));
 
-  // Neighbouring threads take neighbouring columns.
+  // Neighbouring threads take neighbouring columns; workgroups of a cluster
+  // take turns.
+  const int64_t ownThreads = b.threads;
+  Value ownThread = b.thread;
+  if (cluster > 1) {
+    b.thread = b.add(b.mul(member, ownThreads), ownThread);
+    b.threads = cluster * ownThreads;
+  }
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
   b.forEachElement(columns * maxRows, [&](Value e) {
@@ -225,9 +246,11 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
           t);
       Value at = b.add(first, divide(b, inPanel, columnStride()));
       Value sum;
-      for (int64_t w = 0; w < warps; ++w) {
-        Value part =
-            memref::LoadOp::create(b, room, ValueRange{b.index(w), at, holder});
+      for (int64_t w = 0; w < cluster * warps; ++w) {
+        SmallVector<Value> place = {b.index(w % warps), at, holder};
+        if (cluster > 1)
+          place.insert(place.begin(), b.index(w / warps));
+        Value part = memref::LoadOp::create(b, room, place);
         sum = sum ? Value(arith::AddFOp::create(b, sum, part)) : part;
       }
       return sum;
@@ -237,9 +260,12 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       whole.push_back(sumOf(b.add(inPanel, op.layout.getBlockN() / 2)));
     store(finish(whole, panel, inPanel), row, column);
   });
-  // Where a workgroup has several tiles of rows, the room is written again.
-  if (isa<scf::ForOp>(op.op->getParentOp()))
-    gpu::BarrierOp::create(b);
+  b.thread = ownThread;
+  b.threads = ownThreads;
+  // Where a workgroup has several tiles of rows, the room is written again; and
+  // no workgroup ends before others have read its part.
+  if (cluster > 1 || isa<scf::ForOp>(op.op->getParentOp()))
+    ofCluster(gpu::BarrierOp::create(b));
 }
 
 /// Every thread writes the sums it holds: no other warp has a part of them.
@@ -374,6 +400,13 @@ LogicalResult WarpMatmul::run() {
             b, arith::IndexCastUIOp::create(b, b.getI32Type(), anyWarp), 0,
             int32_t(b.lanes), gpu::ShuffleMode::IDX)
             .getShuffleResult());
+  if (cluster > 1) {
+    if (op.k % (cluster * chunkRows) != 0)
+      return op.op->emitOpError("expects parts of ")
+             << chunkRows << " rows that " << cluster
+             << " workgroups share evenly, but found " << op.k << " rows";
+    member = gpu::ClusterBlockIdOp::create(b, gpu::Dimension::x);
+  }
   warp = warps == 1 ? b.index(0) : divide(b, part, shares);
   firstPanel = shares == 1 ? b.index(0)
                            : b.mul(remainder(b, anyWarp, shares), maxPanels);
@@ -381,7 +414,9 @@ LogicalResult WarpMatmul::run() {
   panels = rowsOf(b, op.weight);
   SmallVector<Value> sums = sumOverChunks();
   // A gate and what goes through it have to be columns of one thread.
-  if (warps == 1 && (!isGated(op.epilogue) || unit.columnsPerThread() > 1))
+  if (cluster > 1)
+    reduceInWorkgroup(sums);
+  else if (warps == 1 && (!isGated(op.epilogue) || unit.columnsPerThread() > 1))
     storeOwn(sums);
   else if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
     reduceInWorkgroup(sums);

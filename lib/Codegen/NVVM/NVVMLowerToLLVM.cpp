@@ -85,6 +85,10 @@ static void makeEntry(LLVM::LLVMFuncOp body, LLVM::GlobalOp shared,
       b.getDenseI32ArrayAttr({int32_t(attribute(kThreadsAttr)), 1, 1}));
   entry->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
                  b.getI32IntegerAttr(attribute(kOccupancyAttr)));
+  if (signature.attributes.get(kClusterAttr))
+    entry->setAttr(
+        NVVM::NVVMDialect::getClusterDimAttrName(),
+        b.getDenseI32ArrayAttr({int32_t(attribute(kClusterAttr)), 1, 1}));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   for (int64_t i = 0; i <= buffers; ++i) {
     entry.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),

@@ -7,6 +7,7 @@
 
 #include "NVVMPlanLanes.h"
 #include "gptq/Codegen/Common/Plan.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -56,8 +57,18 @@ static constexpr int64_t kSharedPanels = 2;
 /// scales are applied to sums. More rows have as many sums as codes, and no
 /// registers for a second set of them.
 static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
-/// Places of a ring, at most: the loop over them is unrolled.
+/// Up to so many rows, the least number of weights of one multiprocessor that
+/// pass through a ring.
+static constexpr std::pair<int64_t, int64_t> kRingWeights[] = {{16, 1 << 20},
+                                                               {32, 1 << 18}};
+/// Places of a ring for each turn, at most: the loop over them may be unrolled.
 static constexpr int64_t kMaxPlaces = 8;
+/// Parts of K that each turn has at least: fewer end before any of them hides
+/// another.
+static constexpr int64_t kLeastRounds = 2;
+/// Workgroups of a cluster. Four would read less, but the multiprocessors that
+/// a cluster may take come in groups that four do not fill.
+static constexpr int64_t kCluster = 2;
 /// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
 /// ring and what alignment costs take as much.
 static constexpr int64_t kReservedBytes = 2048;
@@ -187,15 +198,20 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       return refuse("rows come in runs for several weights");
     if (shape.hasOffsets)
       return refuse("groups have offsets");
-    // Measured: each product waits for its part, and only those of many rows
-    // and of many tiles are long enough to hide it.
-    const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
-    const int64_t each = llvm::divideCeil(all, target.multiprocessors);
-    if (mMax <= kMaxHoistedRows || each <= kMaxWarps / 2)
+    if (mMax <= kTileRows)
       return refuse(llvm::formatv(
-          "up to {0} rows, or up to {1} tiles for a multiprocessor, are "
-          "multiplied faster where they lie",
-          kMaxHoistedRows, kMaxWarps / 2));
+          "up to {0} rows are multiplied where they lie", kTileRows));
+    // Measured: a ring has to be filled before anything is multiplied, and the
+    // fewer the rows the less it saves.
+    const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
+    const int64_t weights =
+        llvm::divideCeil(all, target.multiprocessors) * kTileColumns * shape.k;
+    for (auto [few, enough] : kRingWeights)
+      if (mMax <= few && weights < enough)
+        return refuse(llvm::formatv("up to {0} rows and fewer than {1} weights "
+                                    "of a multiprocessor are multiplied faster "
+                                    "where they lie",
+                                    few, enough));
 
     // Parts of K are whole lines of an image, whole blocks, and have one scale.
     const bool isWhole = shape.groupSize >= shape.k;
@@ -213,41 +229,59 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           shape.k, line));
 
     // Scales of bf16 would be too coarse to multiply codes by.
-    const int64_t most =
-        shape.isF16 && hoistScales ? kMaxRingRows : kMaxHoistedRows;
-    const int64_t rows =
-        mMax <= kMaxHoistedRows ? llvm::alignTo(mMax, 2 * kTileRows) : most;
-    const int64_t rounds = llvm::divideCeil(each, kMaxWarps);
-    const int64_t panels =
-        llvm::divideCeil(all, target.multiprocessors * rounds);
+    const int64_t rows = mMax <= kMaxHoistedRows
+                             ? llvm::alignTo(mMax, 2 * kTileRows)
+                         : shape.isF16 && hoistScales ? kMaxRingRows
+                                                      : kMaxHoistedRows;
+    // Every workgroup reads all rows of its parts of K: two that share K read
+    // half as much each, and have twice as many tiles.
+    const int64_t allParts = shape.k / stepK;
+    const bool shares = clusters && bufferPartials &&
+                        allParts % kCluster == 0 &&
+                        all <= target.multiprocessors * kMaxWarps / kCluster;
+    const int64_t cluster = shares ? kCluster : 1;
+    const int64_t parts = allParts / cluster;
+    const int64_t places = target.multiprocessors / cluster;
+    const int64_t rounds = llvm::divideCeil(all, places * kMaxWarps);
+    const int64_t panels = llvm::divideCeil(all, places * rounds);
     const int64_t warps = llvm::alignTo(panels, unit->warps);
     const int64_t turns = kMaxWarps / warps;
-    const int64_t parts = shape.k / stepK;
-    // Without turns the loop over all places is unrolled: the registers of two
-    // sets of sums are fewer, and so are places.
+    if (parts < kLeastRounds * turns)
+      return refuse(llvm::formatv("{0} parts of {1} rows of K are not {2} for "
+                                  "each of {3} turns of {4} workgroups",
+                                  allParts, stepK, kLeastRounds, turns,
+                                  cluster));
+    // More rows leave no registers for a second set of sums.
     const bool hoists =
-        hoistScales && rows <= (turns == 1 && shape.isF16 ? kMaxHoistedRows / 2
-                                                          : kMaxHoistedRows);
-    const int64_t mostPlaces =
-        turns == 1 && hoists ? kMaxPlaces / 2 : kMaxPlaces;
+        hoistScales &&
+        rows <= (shape.isF16 ? kMaxHoistedRows / 2 : kMaxHoistedRows);
 
-    // The sums of turns meet in shared memory, too.
+    // The sums of turns and of workgroups meet in shared memory, too.
     const int64_t threads = turns * warps * kWarpThreads;
     const int64_t roomBytes =
-        turns == 1 ? 0 : threads * rows / kTileRows * kSumsPerTile * 4;
-    const int64_t placeBytes =
+        turns == 1 && cluster == 1
+            ? 0
+            : threads * rows / kTileRows * kSumsPerTile * 4;
+    const int64_t stageBytes =
         rows * stepK * 2 +
         panels * kTileColumns *
             (stepK * shape.bits + shape.scaleBits + shape.zeroBits) / 8;
-    int64_t places =
-        (target.workgroupMemory - kReservedBytes - roomBytes) / placeBytes;
-    places = std::min<int64_t>(
-        {places, mostPlaces, int64_t(llvm::alignTo(parts, turns))});
-    places = places / turns * turns;
-    if (places < std::min<int64_t>(parts, 2))
+    int64_t stages =
+        (target.workgroupMemory - kReservedBytes - roomBytes) / stageBytes;
+    // Without turns, all warps unroll the loop over all places.
+    const int64_t most = turns == 1 && hoists && rows <= kMaxHoistedRows / 2
+                             ? kMaxPlaces / 2
+                             : kMaxPlaces;
+    stages = std::min<int64_t>(
+        {stages, most * turns, int64_t(llvm::alignTo(parts, turns))});
+    stages = stages / turns * turns;
+    if (const int64_t odd = stages % (2 * turns);
+        hoists && rows > kMaxHoistedRows / 2 && stages > odd)
+      stages -= odd;
+    if (stages < std::min<int64_t>(parts, 2))
       return refuse(llvm::formatv(
           "{0} bytes a place leave no room for two in shared memory",
-          placeBytes));
+          stageBytes));
 
     because("rows", llvm::formatv("{0} rows of activations pass through shared "
                                   "memory once for all warps",
@@ -255,14 +289,20 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     because("tileN", llvm::formatv("{0} of {1} tiles of {2} columns: {3} "
                                    "workgroups for {4} multiprocessors",
                                    panels, all, kTileColumns,
-                                   llvm::divideCeil(all, panels),
+                                   llvm::divideCeil(all, panels) * cluster,
                                    target.multiprocessors));
+    if (cluster > 1) {
+      because("tileK", llvm::formatv("{0} workgroups share K, and with it the "
+                                     "activations that each reads",
+                                     cluster));
+      because("partials", "workgroups of a cluster read each other's sums");
+    }
     because("threads",
             llvm::formatv("{0} warps, four together, for {1} tiles, {2} times "
                           "along K",
                           warps, panels, turns));
     because("path", llvm::formatv("{0} parts of {1} rows of K on their way",
-                                  places, stepK));
+                                  stages, stepK));
     because("scale", hoists ? "one multiplication for a group, not for a weight"
                      : hoistScales
                          ? "there are no registers for a second set of sums"
@@ -271,12 +311,15 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                     "but each has a sum of its own");
     return {PlanAttr::get(
                 &getContext(), mMin, mMax, b.getStringAttr(unit->name),
-                /*tileM=*/rows, panels * kTileColumns, /*tileK=*/0, rows,
+                /*tileM=*/rows, panels * kTileColumns,
+                /*tileK=*/cluster > 1 ? shape.k / cluster : 0, rows,
                 /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
-                b.getStringAttr(bufferPartials ? "shared" : "global"),
+                b.getStringAttr(cluster > 1      ? "cluster"
+                                : bufferPartials ? "shared"
+                                                 : "global"),
                 b.getStringAttr(hoists ? "accumulator" : "weight"),
                 b.getStringAttr("weight"), threads, stepK,
-                /*occupancy=*/1, places, loadBits),
+                /*occupancy=*/1, stages, loadBits),
             why.getDictionary(&getContext())};
   }
 

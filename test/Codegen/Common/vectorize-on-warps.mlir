@@ -50,6 +50,27 @@ func.func @partials_in_the_result(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>
   return
 }
 
+// Two workgroups of a cluster take two parts of 64 rows each, and hold a part of the room for sums; each adds up half of the
+// result, in the order of workgroups and warps, and waits until the other has read.
+#halves = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 128, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "cluster", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+// CHECK-LABEL: func @partials_in_a_cluster
+//       CHECK:   %[[MEMBER:.+]] = gpu.cluster_block_id x
+//       CHECK:   scf.for %[[C:.+]] = %{{.+}} to %c2{{.*}} step %c1{{.*}} -> (vector<2x2xf32>)
+//       CHECK:     %[[FIRST:.+]] = arith.muli %[[MEMBER]], %c2
+//       CHECK:     arith.addi %[[FIRST]], %[[C]]
+//       CHECK:   %[[ROOM:.+]] = memref.alloc() {gptq.cluster = 2 : i64} : memref<2x1x8x32xf32, #gpu.address_space<workgroup>>
+//       CHECK:   memref.store %{{.+}}, %[[ROOM]][%[[MEMBER]],
+//       CHECK:   gpu.barrier {gptq.cluster = 2 : i64}
+//       CHECK:   scf.for {{.*}} step %c128
+//       CHECK:     memref.load %[[ROOM]][%c0
+//       CHECK:     memref.load %[[ROOM]][%c1
+//       CHECK:     vector.store
+//       CHECK:   gpu.barrier {gptq.cluster = 2 : i64}
+func.func @partials_in_a_cluster(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>, %s: memref<2x2x16xf16>, %e: memref<?x32xf32>) {
+  gptq.dequant_matmul ins(%x, %q, %s : memref<?x256xf16>, memref<2x4x128xi32>, memref<2x2x16xf16>) outs(%e : memref<?x32xf32>) {bits = 4, group_size = 128, zero_point = 8, layout = #layout, gptq.plan = #halves}
+  return
+}
+
 // A sum over a row: every thread its chunks, then the threads of a warp, then the warps.
 // CHECK-LABEL: func @norm
 //       CHECK:   scf.for %{{.+}} = %{{.+}} to %c64{{.*}} step %c512
@@ -165,5 +186,14 @@ func.func @choose(%v: memref<4x1xf32>, %n: memref<4x1xi32>, %r: memref<1xi32>, %
 func.func @half_precision(%x: memref<?x128xf32>, %q: memref<1x2x128xi32>, %s: memref<1x1x16xf16>, %e: memref<?x16xf32>) {
   // expected-error @+1 {{expects activations of f16 or bf16 for unit "mma_m16n8k16", but found 'f32'}}
   gptq.dequant_matmul ins(%x, %q, %s : memref<?x128xf32>, memref<1x2x128xi32>, memref<1x1x16xf16>) outs(%e : memref<?x16xf32>) {bits = 4, group_size = 128, zero_point = 8, layout = #layout, gptq.plan = #plan}
+  return
+}
+
+// -----
+#thirds = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 86, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "cluster", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+func.func @parts_are_shared_evenly(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>, %s: memref<2x2x16xf16>, %e: memref<?x32xf32>) {
+  // expected-error @+1 {{expects parts of 64 rows that 3 workgroups share evenly, but found 256 rows}}
+  gptq.dequant_matmul ins(%x, %q, %s : memref<?x256xf16>, memref<2x4x128xi32>, memref<2x2x16xf16>) outs(%e : memref<?x32xf32>) {bits = 4, group_size = 128, zero_point = 8, layout = #layout, gptq.plan = #thirds}
   return
 }

@@ -93,3 +93,11 @@ func.func @advance(%y: memref<1xi32>, %m: index, %p: index, %group: index)
     attributes {gptq.kernel, gptq.advances, gptq.overlap, gptq.threads = 64 : i64, gptq.grid = [array<i64: 0, 0, 1, 1>]} {
   return
 }
+
+// Workgroups that read each other's memory are started together.
+// CHECK-LABEL: llvm.func @together(
+//  CHECK-SAME:   nvvm.cluster_dim = array<i32: 2, 1, 1>
+func.func @together(%y: memref<?x4xf32>, %m: index, %p: index, %group: index, %scratch: memref<?xi8, #gpu.address_space<workgroup>>)
+    attributes {gptq.kernel, gptq.cluster = 2 : i64, gptq.threads = 64 : i64, gptq.occupancy = 1 : i64, gptq.grid = [array<i64: 0, 0, 2, 1>], gptq.scratch_bytes = 64 : i64} {
+  return
+}

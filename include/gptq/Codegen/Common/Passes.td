@@ -116,7 +116,7 @@ def SplitReductionPass : InterfacePass<"gptq-split-reduction", "::mlir::Function
   let summary = "Splits the sum over K into partial sums";
   let description = [{
     Before: a matmul sums over all of K at once. After: one matmul per `tileK` input rows, each but the first adding to the destination. Tiles are
-    rounded to whole groups; a plan with `tileK` 0 is left alone.
+    rounded to whole groups; a plan with `tileK` 0 is left alone, and one with `partials = cluster`: there each workgroup has a part.
   }];
   let dependentDialects = ["GPTQDialect", "tensor::TensorDialect", "memref::MemRefDialect"];
 }
@@ -147,7 +147,8 @@ def DistributeWorkgroupsPass : InterfacePass<"gptq-distribute-workgroups", "::ml
   let summary = "Gives each workgroup its tile";
   let description = [{
     Before: a bufferized kernel with one `scf.forall` over workgroups, or none. After: the body alone, at the tile that the kernel's new last
-    argument, the workgroup's number, stands for; the attribute `gptq.grid` says how many workgroups there are.
+    argument, the workgroup's number, stands for; the attribute `gptq.grid` says how many workgroups there are. Where the plan says
+    `partials = cluster`, the workgroups that have a part of K each (`tileK`) follow each other, and `gptq.cluster` says how many they are.
   }];
   let dependentDialects = ["arith::ArithDialect", "affine::AffineDialect"];
 }
@@ -175,8 +176,10 @@ def VectorizePass : InterfacePass<"gptq-vectorize", "::mlir::FunctionOpInterface
   let summary = "Lowers model ops on tiles to vectors";
   let description = [{
     Before: model ops on buffers. After: loops over vectors of the plan's `lanes`; a matmul is a loop over groups around
-    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales, zero points and offsets applied to each weight. With `scalar` vectors have one
-    element: the same arithmetic, one weight at a time.
+    `gptq.group_dot` on register tiles of `rows` by `columns`, with scales, zero points and offsets applied to each weight. Of a matmul whose plan says
+    `partials = cluster`, each workgroup sums over its `tileK` rows; sums meet in a buffer that counts the workgroups in its first dimension
+    (`gptq.cluster`), and each adds up and writes its share of the result. With `scalar` vectors have one element: the same arithmetic, one
+    weight at a time.
   }];
   let dependentDialects = ["GPTQDialect", "scf::SCFDialect", "vector::VectorDialect", "math::MathDialect", "memref::MemRefDialect", "gpu::GPUDialect"];
   let options = [Option<"scalar", "scalar", "bool", "false", "Use vectors of one element">];

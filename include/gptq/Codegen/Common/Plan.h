@@ -51,6 +51,15 @@ bool isWeight(Value buffer);
 /// registers for it are few.
 inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
 
+/// On a kernel: workgroups that are on neighbouring cores at the same time, and
+/// see each other's workgroup memory. On a buffer in that memory: its first
+/// dimension counts these workgroups, and each holds its own part; on a
+/// barrier: it is for the threads of all of them.
+inline constexpr llvm::StringLiteral kClusterAttr = "gptq.cluster";
+
+/// The workgroups that share the `k` rows of K of a matmul with this plan.
+int64_t clusterOf(PlanAttr plan, int64_t k);
+
 /// The unit that `plan` multiplies with; null if there is none.
 const ::gptq::UnitInfo *unitOf(PlanAttr plan);
 /// Whether that is a matrix unit, and whether it is one that the threads of a

@@ -15,7 +15,7 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
   let description = [{
     Before: a normalized model. After: each model op carries `gptq.plans`, one `#gptq.plan` per range of M; nothing is rewritten. A workgroup
     takes as many tiles of 16 columns as give every multiprocessor of `chip` one workgroup, if its registers hold the sums, and its warps
-    share K. With `reasons` each op also carries `gptq.reasons`, as with `gptq-cpu-plan`.
+    share K; or pairs of workgroups do, which have twice as many tiles. With `reasons` each op also carries `gptq.reasons`, as with `gptq-cpu-plan`.
   }];
   let dependentDialects = ["GPTQDialect"];
   let options = [
@@ -25,11 +25,22 @@ def NVVMPlanPass : Pass<"gptq-nvvm-plan", "::mlir::ModuleOp"> {
     Option<"foldZeros", "fold-zeros", "bool", "true", "Let plans subtract zero points once per group">,
     Option<"prefetch", "prefetch", "bool", "true", "Let plans load the weights of the next part of K ahead of time">,
     Option<"ring", "ring", "bool", "true", "Let plans for many rows pass operands through a ring in shared memory">,
+    Option<"clusters", "clusters", "bool", "true", "Let plans share K between workgroups that read each other's shared memory">,
     Option<"normalize", "normalize", "bool", "true", "Let plans normalize one row in every workgroup">,
     Option<"loadBits", "load-bits", "int64_t", "128", "Bits of packed weights a thread loads at once, at most">,
     Option<"unit", "unit", "std::string", "\"\"", "Arithmetic unit of `chip` that multiplies, by its name; empty: its first, the matrix unit">,
     Option<"reasons", "reasons", "bool", "false", "Also write down the reasons">,
   ];
+}
+
+def NVVMFormClustersPass : InterfacePass<"gptq-nvvm-form-clusters", "::mlir::FunctionOpInterface"> {
+  let summary = "Lets the workgroups of a cluster read each other's memory";
+  let description = [{
+    Before: a buffer in workgroup memory says that its first dimension counts the workgroups of a cluster (`gptq.cluster`); each stores to its own
+    part and loads from all. After: each has a buffer for its own part, loads go to the shared memory of the workgroup that holds what they read
+    (`nvvm.mapa`), and barriers that say so are those of the cluster.
+  }];
+  let dependentDialects = ["GPTQNVVMDialect", "arith::ArithDialect", "memref::MemRefDialect", "NVVM::NVVMDialect", "LLVM::LLVMDialect"];
 }
 
 def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionOpInterface"> {
@@ -38,8 +49,8 @@ def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionO
     Before: a kernel whose plan says `path = ring` has a loop over parts of K around `gptq.group_dot`, and loads what that multiplies where it
     lies. After: four more warps copy the operands of each part into one of `stages` places of workgroup memory (`cp.async`), one of them weights, scales
     and zero points as they lie, the others activations as the image that the unit reads (`gptq.image` on the `gptq.group_dot`);
-    two barriers for each place (`mbarrier`) say that it is full, or that everyone has multiplied what was there. The loop is unrolled, so
-    that the address of a place is a constant. All that follows the loop is left to the threads that multiply. A loop whose operands do not
+    two barriers for each place (`mbarrier`) say that it is full, or that everyone has multiplied what was there. The loop is unrolled over all
+    places, so that the address of a place is a constant; over two, where scales are applied to the sums of more than 16 rows. All that follows the loop is left to the threads that multiply. A loop whose operands do not
     go through a ring is left alone and reported as a missed remark.
   }];
   let dependentDialects = ["GPTQDialect", "GPTQNVVMDialect", "scf::SCFDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",
@@ -50,7 +61,9 @@ def NVVMLowerWarpgroupDotPass : InterfacePass<"gptq-nvvm-lower-warpgroup-dot", "
   let summary = "Lowers group_dot to unpacking and wgmma";
   let description = [{
     Before: `gptq.group_dot` on an image of activations in workgroup memory (`gptq.image`). After: weights are unpacked as by gptq-nvvm-lower-group-dot
-    into registers, four steps of the unit at a time, which `gptq_nvvm.warpgroup_mma` multiplies by the image while the next are unpacked. Other
+    into registers, four steps of the unit at a time, which `gptq_nvvm.warpgroup_mma` multiplies by the image while the next are unpacked. Where
+    nothing but the next product of the block wants the sums, the unit goes on: it is waited for at the end of the last one only, and what gives a
+    place of a ring back is moved behind the next product's first steps. Other
     `gptq.group_dot`s are left alone: their fragments are those of `mma.sync`.
   }];
   let dependentDialects = ["GPTQNVVMDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",

@@ -322,7 +322,7 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
   };
   if (failed(oneOf("path", path,
                    {"direct", "promote", "split", "normalize", "ring"})) ||
-      failed(oneOf("partials", partials, {"global", "shared"})) ||
+      failed(oneOf("partials", partials, {"global", "shared", "cluster"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))
     return failure();

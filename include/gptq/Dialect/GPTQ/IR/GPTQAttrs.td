@@ -304,7 +304,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `mMin`, `mMax` | rows of the activations this kernel is used for | gptq-form-dispatches |
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
     | `tileM`, `tileN` | rows and columns (queries of one cache head, for attention) of one workgroup; 0: all | gptq-tile-to-workgroups |
-    | `tileK` | input rows summed before a partial result is set down; 0: all | gptq-split-reduction |
+    | `tileK` | input rows summed before a partial result is set down, with `partials = cluster` those of one workgroup; 0: all | gptq-split-reduction, gptq-distribute-workgroups |
     | `rows`, `columns` | shape of one register tile, a thread's or a warp's | gptq-vectorize |
     | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
     | `threads` | threads of one workgroup | gptq-vectorize |
@@ -313,7 +313,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
     | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul) | gptq-promote-activations |
-    | `partials` | `global`, or `shared`: summed in workgroup memory, written once | gptq-buffer-partials |
+    | `partials` | `global`; `shared`: summed in workgroup memory, written once; or `cluster`: there, by workgroups that have a part of K each | gptq-buffer-partials, gptq-vectorize |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
