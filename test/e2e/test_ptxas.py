@@ -160,6 +160,18 @@ def test_no_shipped_plan_spills(shape, tmp_path):
 
 
 @with_ptxas
+@pytest.mark.parametrize("activations", ("f16", "bf16"))
+@pytest.mark.parametrize("shape", ("28672,512", "4096,4096"))
+def test_rings_of_many_rows_keep_the_unit_busy(shape, activations, tmp_path):
+    """One workgroup for all of K, and two: products follow each other, and nothing is spilled."""
+    source = emit_layer(*shape.split(","), tmp_path / "layer.mlir")
+    said = harness.succeed("gptq-compile", source, "--target=nvvm:sm_90a", f"--activations={activations}", "--explain", f"--ptxas={PTXAS}",
+                           "-o", tmp_path / "m.gptqm")
+    assert "ring" in said and "serialized" not in said
+    assert not [use for use in assemble.kernels_of(said).values() if use[1] or use[2]]
+
+
+@with_ptxas
 @pytest.mark.parametrize("target", assemble.TARGETS)
 def test_every_architecture_assembles(target, tmp_path):
     """A whole model, and a layer whose kernels take the most registers."""
