@@ -40,10 +40,13 @@ MemRefType bufferType(ShapedType type, bool singleRow) {
 }
 
 /// Whether `value` holds activations with several slots a row: kernels see the
-/// slots of all rows as the rows of one matrix.
+/// slots of all rows as the rows of one matrix. An entry for one row says so in
+/// its types.
 bool hasSlots(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getRank() == 3 && type.isDynamicDim(0);
+  return type && type.getRank() == 3 &&
+         (type.isDynamicDim(0) || type.getDimSize(0) == 1) &&
+         !value.getDefiningOp<LoadWeightOp>();
 }
 
 /// Kernels made so far, shared by the entry functions.
