@@ -119,7 +119,9 @@ WHOLE = {
     "gptq-3bit-act-order": dict(SMALL, checkpoint_format="gptq", bits=3, act_order=True),
     **{f"gptq_p-{bits}bit": dict(SMALL, checkpoint_format="gptq_p", bits=bits, sym=bits % 2 == 0) for bits in (3, 5, 6, 7)},
     **{f"compressed-tensors-{bits}bit": dict(SMALL, checkpoint_format="compressed-tensors", bits=bits, sym=bits % 2 == 1)
-       for bits in (3, 5, 6, 7)},
+       for bits in (2, 3, 5, 6, 7)},
+    **{f"compressed-tensors-padded-{bits}bit": dict(SMALL, checkpoint_format="compressed-tensors-padded", bits=bits, sym=False)
+       for bits in (3, 5)},
     "gptq_p-8bit-act-order": dict(SMALL, checkpoint_format="gptq_p", bits=8, act_order=True),
     "awq-gemm": dict(SMALL, checkpoint_format="awq-gemm", sym=False),
     "awq-gemm-extremes": dict(SMALL, checkpoint_format="awq-gemm", sym=False, zeros="extremes"),
