@@ -18,7 +18,7 @@
 //     PTX: .visible .entry dequant_matmul_0_m1(
 //     PTX: .maxntid
 //     PTX: griddepcontrol.launch_dependents
-//     PTX: ld.global.nc.L1::no_allocate.L2::256B.v4.b32
+//     PTX: ld.global.L1::no_allocate.L2::256B.v4.b32
 //     PTX: griddepcontrol.wait
 //     PTX: and.b32 {{.*}}, 983055
 //     PTX: or.b32 {{.*}}, 1677747200
@@ -29,8 +29,8 @@
 //     PTX: bar.sync
 //     PTX: ld.shared
 // PTX-NOT: .local
-// NARROW-NOT: ld.global.nc.L1::no_allocate.L2::256B.v4
-//     NARROW: ld.global.nc.L1::no_allocate.L2::256B.b32
+// NARROW-NOT: L1::no_allocate.L2::256B.v4
+//     NARROW: ld.global.L1::no_allocate.L2::256B.b32
 // BF16: mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
 
 gptq.weight @q : tensor<172x40xi4> = #gptq.codes<#gptq.data<"m.safetensors", "q.qweight", 0, tensor<22x40xi32>>, bits = 4, packing = rows>

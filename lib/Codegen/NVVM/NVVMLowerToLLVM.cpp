@@ -182,9 +182,13 @@ struct LowerPlacedLoad final : ConvertOpToLLVMPattern<vector::LoadOp> {
     if (words > 1)
       results = "{" + results + "}";
     // What an earlier call has written may be old in the level-1 cache until
-    // the kernel waits for the one in front.
+    // the kernel waits for the one in front. ptxas takes loads of constants
+    // (`nc`) as late as it can, and so behind that wait: what goes ahead of it
+    // must not be one.
+    const bool isAhead = op->hasAttr(kPrefetchedAttr);
     std::string code = op.getNontemporal()
-                           ? "ld.global.nc.L1::no_allocate.L2::" +
+                           ? (isAhead ? "ld.global" : "ld.global.nc") +
+                                 std::string(".L1::no_allocate.L2::") +
                                  std::to_string(streamBytes) + "B"
                        : op->hasAttr(kSettledAttr) ? "ld.relaxed.gpu.global"
                                                    : "ld.global";

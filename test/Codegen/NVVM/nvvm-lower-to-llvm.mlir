@@ -1,7 +1,8 @@
 // RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm | FileCheck %s
 // RUN: gptq-opt %s -gptq-nvvm-lower-to-llvm=stream-bytes=128 | FileCheck %s --check-prefix=SM75
 // One pointer per buffer, then one to M and P; the grid's index is the workgroup. Loads that stream or that were moved
-// ahead are instructions of their own, others are not. Only weights are not aliased: other buffers change while a kernel waits.
+// ahead are instructions of their own, others are not; what was moved ahead is no load of constants, which ptxas would take back
+// behind the wait. Only weights are not aliased: other buffers change while a kernel waits.
 
 //       CHECK: llvm.mlir.global external @workgroup_memory() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 // CHECK-LABEL: llvm.func @kernel(
@@ -16,6 +17,7 @@
 //       CHECK: llvm.func internal @kernel.body
 //       CHECK:   llvm.inline_asm has_side_effects {{.*}}"ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {$0,$1,$2,$3},[$4];", "=r,=r,=r,=r,l"
 //       CHECK:   llvm.inline_asm has_side_effects {{.*}}"ld.global.v2.b32 {$0,$1},[$2];", "=r,=r,l"
+//       CHECK:   llvm.inline_asm has_side_effects {{.*}}"ld.global.L1::no_allocate.L2::256B.v4.b32 {$0,$1,$2,$3},[$4];", "=r,=r,=r,=r,l"
 //   CHECK-NOT:   llvm.inline_asm
 //       CHECK:   nvvm.shfl.sync bfly
 //       CHECK:   llvm.return
@@ -27,7 +29,9 @@ func.func @kernel(%w: memref<1x1x128xi32> {gptq.weight}, %x: memref<1x64xf16>, %
   %a = vector.load %w[%c0, %c0, %c0] {alignment = 16 : i64, nontemporal = true} : memref<1x1x128xi32>, vector<4xi32>
   %b = vector.load %x[%c0, %c0] {alignment = 8 : i64, gptq.prefetched} : memref<1x64xf16>, vector<4xf16>
   %c = vector.load %x[%c0, %i] {alignment = 8 : i64} : memref<1x64xf16>, vector<4xf16>
-  %f = arith.sitofp %a : vector<4xi32> to vector<4xf32>
+  %d = vector.load %w[%c0, %c0, %i] {alignment = 16 : i64, nontemporal = true, gptq.prefetched} : memref<1x1x128xi32>, vector<4xi32>
+  %t = arith.addi %a, %d : vector<4xi32>
+  %f = arith.sitofp %t : vector<4xi32> to vector<4xf32>
   %g = arith.extf %b : vector<4xf16> to vector<4xf32>
   %h = arith.extf %c : vector<4xf16> to vector<4xf32>
   %s = vector.fma %f, %g, %h : vector<4xf32>
