@@ -10,6 +10,7 @@
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/PatternMatch.h"
@@ -58,18 +59,23 @@ static bool isPrefetchable(vector::LoadOp load, scf::ForOp loop) {
   return true;
 }
 
-static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
+/// The loads of `loop` that may go ahead. Weights first: what else is loaded
+/// may have to wait for the kernel in front.
+static SmallVector<vector::LoadOp> prefetchableLoads(scf::ForOp loop) {
   SmallVector<vector::LoadOp> loads;
   for (auto load : loop.getBody()->getOps<vector::LoadOp>())
     if (!load->hasAttr(kInPlaceAttr) && isPrefetchable(load, loop))
       loads.push_back(load);
-  if (loads.empty())
-    return;
-  // Weights first: what else is loaded may have to wait for the kernel in
-  // front.
   llvm::stable_sort(loads, [](vector::LoadOp a, vector::LoadOp b) {
     return isWeight(a.getBase()) > isWeight(b.getBase());
   });
+  return loads;
+}
+
+static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
+  SmallVector<vector::LoadOp> loads = prefetchableLoads(loop);
+  if (loads.empty())
+    return;
   Location loc = loop.getLoc();
   rewriter.setInsertionPoint(loop);
   Value one = arith::ConstantIndexOp::create(rewriter, loc, 1);
@@ -106,6 +112,70 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
   }
 }
 
+/// Multiplies the first parts of `loop` before it, and loads what they need
+/// first of all, weights in front: they are on their way while the kernel waits
+/// or prepares activations. As many as a thread has `mostBytes` of registers
+/// for, beside what the loop itself loads ahead, and as there surely are.
+/// Whether that is all of the loop, which then is no more.
+static bool loadFirst(scf::ForOp loop, int64_t stages, int64_t mostBytes,
+                      IRRewriter &rewriter) {
+  std::optional<int64_t> end = getConstantIntValue(loop.getUpperBound());
+  std::optional<int64_t> step = getConstantIntValue(loop.getStep());
+  if (!end || !step)
+    return false;
+  SmallVector<vector::LoadOp> loads = prefetchableLoads(loop);
+  int64_t bytes = 0;
+  for (vector::LoadOp load : loads) {
+    VectorType type = load.getVectorType();
+    bytes += type.getNumElements() * type.getElementTypeBitWidth() / 8;
+  }
+  if (loads.empty() || !isWeight(loads.front().getBase()))
+    return false;
+  // A warp starts at its number, and there are as many as a step.
+  const int64_t sure = *end / *step;
+  const bool isAll = *end % *step == 0 && sure * bytes <= mostBytes;
+  const int64_t count =
+      isAll ? sure
+            : std::min(sure,
+                       mostBytes / bytes - std::max(stages - 1, int64_t(0)));
+  if (count < 1)
+    return false;
+  Location loc = loop.getLoc();
+  rewriter.setInsertionPoint(loop);
+  SmallVector<IRMapping> maps(count);
+  Value part = loop.getLowerBound();
+  for (IRMapping &map : maps) {
+    map.map(loop.getInductionVar(), part);
+    part = arith::AddIOp::create(rewriter, loc, part, loop.getStep());
+  }
+  for (bool weights : {true, false})
+    for (IRMapping &map : maps)
+      for (vector::LoadOp load : loads)
+        if (isWeight(load.getBase()) == weights)
+          cloneForNext(rewriter, load.getResult(), loop, map)
+              .getDefiningOp()
+              ->setAttr(kPrefetchedAttr, rewriter.getUnitAttr());
+  SmallVector<Value> sums(loop.getInitArgs());
+  for (IRMapping &map : maps) {
+    map.map(loop.getRegionIterArgs(), sums);
+    for (Operation &op : loop.getBody()->without_terminator())
+      if (op.getNumResults() == 0 || !map.contains(op.getResult(0)))
+        rewriter.clone(op, map);
+    for (auto [sum, value] :
+         llvm::zip(sums, loop.getBody()->getTerminator()->getOperands()))
+      sum = map.lookupOrDefault(value);
+  }
+  if (isAll) {
+    rewriter.replaceOp(loop, sums);
+    return true;
+  }
+  rewriter.modifyOpInPlace(loop, [&] {
+    loop.getLowerBoundMutable().assign(part);
+    loop.getInitArgsMutable().assign(sums);
+  });
+  return false;
+}
+
 namespace {
 struct PrefetchOperandsPass final
     : mlir::gptq::impl::PrefetchOperandsPassBase<PrefetchOperandsPass> {
@@ -114,14 +184,18 @@ struct PrefetchOperandsPass final
   void runOnOperation() override {
     SmallVector<scf::ForOp> loops;
     getOperation()->walk([&](scf::ForOp loop) {
-      auto stages = loop->getAttrOfType<IntegerAttr>(kStagesAttr);
-      if (stages && stages.getInt() > 1)
+      if (loop->hasAttr(kStagesAttr))
         loops.push_back(loop);
     });
     IRRewriter rewriter(&getContext());
     for (scf::ForOp loop : loops) {
+      const int64_t stages =
+          loop->getAttrOfType<IntegerAttr>(kStagesAttr).getInt();
       loop->removeAttr(kStagesAttr);
-      prefetch(loop, rewriter);
+      if (firstBytes > 0 && loadFirst(loop, stages, firstBytes, rewriter))
+        continue;
+      if (stages > 1)
+        prefetch(loop, rewriter);
     }
   }
 };

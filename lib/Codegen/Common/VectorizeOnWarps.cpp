@@ -139,8 +139,7 @@ SmallVector<Value> WarpMatmul::sumOverChunks() {
   if (whole) {
     auto loop =
         scf::ForOp::create(b, warp, b.index(whole), b.index(warps), sums);
-    if (op.plan.getStages() > 1)
-      loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
+    loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     Value chunk = loop.getInductionVar();

@@ -1,4 +1,6 @@
 // RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands))" | FileCheck %s
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands{first-bytes=20}))" | FileCheck %s --check-prefix=AHEAD
+// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands{first-bytes=19}))" | FileCheck %s --check-prefix=LESS
 // A marked loop multiplies what the iteration before has loaded; weights are asked for before activations. Past the last
 // part there is none: the last is loaded again.
 
@@ -17,6 +19,7 @@
 //       CHECK:     scf.yield %[[NEW]], %[[W1]], %[[X1]]
 // CHECK-LABEL: func @unmarked
 //   CHECK-NOT:   gptq.prefetched
+// CHECK-LABEL: func @one_stage
 func.func @marked(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xf32> {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
@@ -43,4 +46,62 @@ func.func @unmarked(%x: memref<1x64xf32>, %from: index) -> vector<4xf32> {
     scf.yield %d : vector<4xf32>
   }
   return %sum : vector<4xf32>
+}
+
+// The operands of the first part, 20 bytes here, are loaded ahead of everything, weights in front, and multiplied before the loop.
+// AHEAD-LABEL: func @one_stage
+//       AHEAD:   %[[W:.+]] = vector.load %arg1[%[[FROM:[a-z0-9]+]], {{.*}} {gptq.prefetched}
+//       AHEAD:   %[[X:.+]] = vector.load %arg0{{.*}} {gptq.prefetched}
+//       AHEAD:   %[[C:.+]] = arith.uitofp %[[W]]
+//       AHEAD:   %[[SUM:.+]] = vector.fma %[[C]], %[[X]],
+//       AHEAD:   scf.for %{{.+}} = %[[NEXT:.+]] to %{{.+}} step %{{.+}} iter_args(%{{.+}} = %[[SUM]])
+//   AHEAD-NOT:   gptq.stages
+// LESS-LABEL: func @one_stage
+//   LESS-NOT:   vector.load
+//       LESS:   scf.for
+// A loop whose parts all fit is no more: two of 4 bytes, both loaded before anything is multiplied.
+// AHEAD-LABEL: func @all_parts
+// AHEAD-COUNT-2: vector.load %arg0{{.*}} {gptq.prefetched}
+// AHEAD-COUNT-2: arith.addi {{.*}} : vector<4xi8>
+//   AHEAD-NOT:   scf.for
+// A loop of fewer parts than warps may have no first part for some.
+// AHEAD-LABEL: func @few_parts
+//   AHEAD-NOT:   vector.load
+//       AHEAD:   scf.for
+func.func @one_stage(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xf32> {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c16 = arith.constant 16 : index
+  %zero = arith.constant dense<0.0> : vector<4xf32>
+  %sum = scf.for %i = %from to %c16 step %c2 iter_args(%acc = %zero) -> (vector<4xf32>) {
+    %k = arith.muli %i, %c2 : index
+    %a = vector.load %x[%c0, %k] : memref<1x64xf32>, vector<4xf32>
+    %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
+    %c = arith.uitofp %b : vector<4xi8> to vector<4xf32>
+    %d = vector.fma %c, %a, %acc : vector<4xf32>
+    scf.yield %d : vector<4xf32>
+  } {gptq.stages = 1 : i64}
+  return %sum : vector<4xf32>
+}
+func.func @all_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xi8> {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c4 = arith.constant 4 : index
+  %zero = arith.constant dense<0> : vector<4xi8>
+  %sum = scf.for %i = %from to %c4 step %c2 iter_args(%acc = %zero) -> (vector<4xi8>) {
+    %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
+    %d = arith.addi %b, %acc : vector<4xi8>
+    scf.yield %d : vector<4xi8>
+  } {gptq.stages = 2 : i64}
+  return %sum : vector<4xi8>
+}
+func.func @few_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) {
+  %c0 = arith.constant 0 : index
+  %c16 = arith.constant 16 : index
+  %c32 = arith.constant 32 : index
+  scf.for %i = %from to %c16 step %c32 {
+    %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
+    vector.print %b : vector<4xi8>
+  } {gptq.stages = 1 : i64}
+  return
 }
