@@ -50,6 +50,7 @@ private:
   void reduceInWorkgroup(ValueRange sums);
   void storeOwn(ValueRange sums);
   void store(Value value, Value row, Value column);
+  Value loadEarlier();
   Value finish(ArrayRef<Value> sums, Value panel, Value inPanel);
   Value biasOf(Value panel, int64_t panelColumn, Value inHalf);
 
@@ -81,6 +82,9 @@ private:
   /// workgroup among those of its cluster, the share's first panel, rows and
   /// panels of this workgroup.
   Value lane, warp, member, firstPanel, rows, panels;
+  /// What the thread adds its element of the result to, if it was loaded before
+  /// it is needed.
+  Value earlier;
   /// Rows of a chunk, chunks of a group, blocks of a chunk.
   int64_t chunkRows, chunksPerGroup, blocksPerChunk;
 };
@@ -185,22 +189,43 @@ void WarpMatmul::store(Value value, Value row, Value column) {
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(only.thenBlock());
   if (op.accumulate)
-    value =
-        arith::AddFOp::create(b, value, b.loadScalar(op.out, {row, column}));
+    value = arith::AddFOp::create(
+        b, value, earlier ? earlier : b.loadScalar(op.out, {row, column}));
   b.store(b.splat(value, 1), op.out, {row, column});
+}
+
+/// Loads what the results are added to before anything is multiplied, where
+/// every thread writes one element at most: at the end nothing else would be
+/// left to do meanwhile. Null elsewhere.
+Value WarpMatmul::loadEarlier() {
+  const int64_t columns = shares * maxPanels * op.panelColumns();
+  if (!op.accumulate || warps == 1 || cluster > 1 || maxRows != 1 ||
+      columns > b.threads || !getElementTypeOrSelf(op.out).isF32() ||
+      columnsOf(op.out) == ShapedType::kDynamic)
+    return {};
+  // Threads without an element read the last.
+  Value column =
+      arith::MinSIOp::create(b, b.thread, b.index(columnsOf(op.out) - 1));
+  auto load = vector::LoadOp::create(b, b.vectorType(1), op.out,
+                                     ValueRange{b.index(0), column},
+                                     /*nontemporal=*/false, llvm::Align(4));
+  load->setAttr(kPrefetchedAttr, b.getUnitAttr());
+  return vector::ExtractOp::create(b, load, 0);
 }
 
 /// Every warp sets its sums down in workgroup memory, then each element of the
 /// result is added up and written by one thread.
 void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t perThread = unit.columnsPerThread();
-  const int64_t perPanel = threadRows() * perThread;
-  SmallVector<int64_t> shape = {warps, shares * maxPanels * perPanel, b.lanes};
-  SmallVector<Value> ownPlace = {warp, Value(), lane};
-  if (cluster > 1) {
+  // Where all rows are those of every column's first thread, only its sums
+  // count.
+  const bool firstOnly = cluster == 1 && maxRows <= unit.rowsPerThread();
+  const int64_t threadsOfColumn = firstOnly ? 1 : unit.threadsPerColumn();
+  const int64_t holders = b.lanes / unit.threadsPerColumn() * threadsOfColumn;
+  const int64_t perPanel = (firstOnly ? maxRows : threadRows()) * perThread;
+  SmallVector<int64_t> shape = {warps, shares * maxPanels * perPanel, holders};
+  if (cluster > 1)
     shape.insert(shape.begin(), cluster);
-    ownPlace.insert(ownPlace.begin(), member);
-  }
   Value room = b.workgroupBuffer(shape);
   auto ofCluster = [&](Operation *op) {
     if (cluster > 1)
@@ -208,15 +233,30 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   };
   ofCluster(room.getDefiningOp());
   Value ownRoom = b.mul(firstPanel, perPanel);
-  for (int64_t p = 0; p < maxPanels; ++p)
-    for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
-      for (int64_t h = 0; h < perThread; ++h) {
-        ownPlace[ownPlace.size() - 2] =
-            b.add(ownRoom, p * perPanel + i * perThread + h);
-        memref::StoreOp::create(
-            b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
-            room, ownPlace);
-      }
+  auto setDown = [&](Value holder) {
+    for (int64_t p = 0; p < maxPanels; ++p)
+      for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
+        for (int64_t h = 0; h < perThread; ++h) {
+          SmallVector<Value> place = {
+              warp, b.add(ownRoom, p * perPanel + i * perThread + h), holder};
+          if (cluster > 1)
+            place.insert(place.begin(), member);
+          memref::StoreOp::create(
+              b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
+              room, place);
+        }
+  };
+  if (firstOnly && unit.threadsPerColumn() > 1) {
+    Value isFirst = arith::CmpIOp::create(
+        b, arith::CmpIPredicate::eq,
+        remainder(b, lane, unit.threadsPerColumn()), b.index(0));
+    auto only = scf::IfOp::create(b, isFirst);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    setDown(divide(b, lane, unit.threadsPerColumn()));
+  } else {
+    setDown(lane);
+  }
   ofCluster(gpu::BarrierOp::create(b));
 
   // Neighbouring threads take neighbouring columns; workgroups of a cluster
@@ -241,8 +281,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
     Value first = b.add(b.mul(panel, perPanel), b.mul(i, perThread));
     auto sumOf = [&](Value inPanel) {
       Value holder = b.add(
-          b.mul(remainder(b, inPanel, columnStride()), unit.threadsPerColumn()),
-          t);
+          b.mul(remainder(b, inPanel, columnStride()), threadsOfColumn), t);
       Value at = b.add(first, divide(b, inPanel, columnStride()));
       Value sum;
       for (int64_t w = 0; w < cluster * warps; ++w) {
@@ -411,13 +450,17 @@ LogicalResult WarpMatmul::run() {
                            : b.mul(remainder(b, anyWarp, shares), maxPanels);
   rows = rowsOf(b, op.lhs);
   panels = rowsOf(b, op.weight);
+  const bool meetInWorkgroup =
+      op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None;
+  if (meetInWorkgroup)
+    earlier = loadEarlier();
   SmallVector<Value> sums = sumOverChunks();
   // A gate and what goes through it have to be columns of one thread.
   if (cluster > 1)
     reduceInWorkgroup(sums);
   else if (warps == 1 && (!isGated(op.epilogue) || unit.columnsPerThread() > 1))
     storeOwn(sums);
-  else if (op.plan.getPartials() == "shared" || op.epilogue != Epilogue::None)
+  else if (meetInWorkgroup)
     reduceInWorkgroup(sums);
   else
     addToResult(sums);

@@ -28,6 +28,24 @@ func.func @partials_in_workgroup_memory(%x: memref<?x344xf16>, %q: memref<2x6x12
   return
 }
 
+// One row that is added to the result: what every thread adds to is there before anything is multiplied, and of the sums only
+// those of the first thread of each column are set down.
+// CHECK-LABEL: func @one_row_is_added
+//       CHECK:   %[[OLD:.+]] = vector.load %arg3[%{{.+}}, %{{.+}}] {alignment = 4 : i64, gptq.prefetched} : memref<1x32xf32>, vector<1xf32>
+//       CHECK:   %[[EARLIER:.+]] = vector.extract %[[OLD]][0]
+//       CHECK:   scf.for
+//       CHECK:     gptq.group_dot
+//       CHECK:   memref.alloc() : memref<2x4x8xf32, #gpu.address_space<workgroup>>
+//       CHECK:   scf.if
+// CHECK-COUNT-2:   memref.store {{.*}} memref<2x4x8xf32, #gpu.address_space<workgroup>>
+//   CHECK-NOT:     memref.store
+//       CHECK:   gpu.barrier
+//       CHECK:   arith.addf %{{.+}}, %[[EARLIER]]
+func.func @one_row_is_added(%x: memref<1x256xf16>, %q: memref<2x4x128xi32>, %s: memref<2x2x16xf16>, %e: memref<1x32xf32>) {
+  gptq.dequant_matmul ins(%x, %q, %s : memref<1x256xf16>, memref<2x4x128xi32>, memref<2x2x16xf16>) outs(%e : memref<1x32xf32>) {bits = 4, group_size = 128, zero_point = 8, accumulate, layout = #layout, gptq.plan = #shared}
+  return
+}
+
 // A block of 2-bit codes has 128 rows: a part cannot have fewer.
 #twobit = #gptq.layout<bits = 2, blockN = 16, blockK = 128, order = "b0 n3 k1 k2 k0 k5 k6 k3 k4 n0 n1 n2">
 #parts = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
@@ -108,8 +126,12 @@ func.func @attention(%q: memref<1x32xf32>, %p: index, %c: memref<1x64x32xf16>, %
 }
 
 // A part of the context: each of four warps reads 4 x 8 positions at once, four threads one of them; keys and values of earlier
-// calls first. The row's own are rotated, used in place of what was read, and appended.
+// calls first. The row's own are rotated, used in place of what was read, and appended. Where there are fewer chunks than parts, a
+// part says that it has nothing.
 // CHECK-LABEL: func @part
+//       CHECK:   %[[CHUNKS:.+]] = arith.ceildivui
+//       CHECK:   %[[HAS:.+]] = arith.cmpi slt, %arg4, %[[CHUNKS]]
+//       CHECK:   scf.if %[[HAS]] {
 // CHECK-COUNT-8: vector.load {{.*}} {alignment = 16 : i64, gptq.prefetched, gptq.settled} : memref<1x64x32xf16>, vector<8xf16>
 //       CHECK:   vector.load {{.*}} {alignment = 16 : i64, gptq.settled} : memref<64x32xf32>, vector<8xf32>
 //       CHECK:   arith.select {{.*}} : vector<8xf16>
@@ -123,16 +145,22 @@ func.func @attention(%q: memref<1x32xf32>, %p: index, %c: memref<1x64x32xf16>, %
 //   CHECK-NOT:   arith.divf
 //       CHECK:   vector.store {{.*}} : memref<1x64xf32>
 //       CHECK:   vector.store {{.*}} : memref<1x4xf32>
+//       CHECK:   } else {
+//   CHECK-NOT:     memref<1x64xf32>
+//       CHECK:     vector.store {{.*}} : memref<1x4xf32>
 func.func @part(%q: memref<1x64xf32>, %k: memref<1x32xf32>, %t: memref<64x32xf32>, %p: index, %i: index, %c: memref<1x64x32xf16>, %s: memref<1x64xf32>, %u: memref<1x4xf32>) {
   gptq.attention ins(%q rotary %k, %k, %t at %p part %i : memref<1x64xf32> rotary memref<1x32xf32>, memref<1x32xf32>, memref<64x32xf32>) state(%c, %c : memref<1x64x32xf16>, memref<1x64x32xf16>) outs(%s, %u : memref<1x64xf32>, memref<1x4xf32>) {heads = 2, kv_heads = 1, head_dim = 32, scale = 1.0, parts = 5, gptq.plan = #rows}
   return
 }
 
-// Parts are joined in their order.
+// Parts are joined in their order; of those without a position nothing was written but that.
 // CHECK-LABEL: func @join
 // CHECK-COUNT-6: memref.load
 //       CHECK:   arith.maximumf
-// CHECK-COUNT-4: math.fma
+//       CHECK:   math.fma
+//       CHECK:   arith.cmpf oeq
+//       CHECK:   arith.select
+// CHECK-COUNT-3: math.fma
 //       CHECK:   arith.divf
 func.func @join(%s: memref<2x32xf32>, %u: memref<2x2xf32>, %e: memref<1x32xf16>) {
   gptq.join_attention ins(%s, %u : memref<2x32xf32>, memref<2x2xf32>) outs(%e : memref<1x32xf16>) {heads = 1, head_dim = 32, gptq.plan = #rows}
