@@ -187,17 +187,22 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
     return failure();
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
-  // Sums of a tile: [2 h + i].
+  // Sums of a tile: [2 h + i]. What depends on the sum of the activations is
+  // added at the end: the products need not wait for it.
   SmallVector<SmallVector<Value>> sums(rowTiles, SmallVector<Value>(4));
+  SmallVector<SmallVector<Value>> others(rowTiles, SmallVector<Value>(4));
   for (int64_t tile = 0; tile < rowTiles; ++tile)
     for (int64_t h = 0; h < 2; ++h)
       for (int64_t i = 0; i < kRowsPerThread; ++i) {
-        Value start = vector::ExtractOp::create(
+        Value &sum = sums[tile][2 * h + i];
+        sum = vector::ExtractOp::create(
             b, op.getAcc(), ArrayRef<int64_t>{tile * kRowsPerThread + i, h});
-        if (weights->added(h) != 0)
-          start = math::FmaOp::create(b, b.f32(-weights->added(h)),
-                                      x.sums[tile * kRowsPerThread + i], start);
-        sums[tile][2 * h + i] = start;
+        if (weights->added(h) == 0)
+          continue;
+        others[tile][2 * h + i] =
+            math::FmaOp::create(b, b.f32(-weights->added(h)),
+                                x.sums[tile * kRowsPerThread + i], sum);
+        sum = b.f32(0.0);
       }
 
   for (int64_t block = 0; block < weights->numBlocks(); ++block) {
@@ -215,10 +220,13 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
   Value result = b.zeros(tileType);
   for (int64_t tile = 0; tile < rowTiles; ++tile)
     for (int64_t h = 0; h < 2; ++h)
-      for (int64_t i = 0; i < kRowsPerThread; ++i)
+      for (int64_t i = 0; i < kRowsPerThread; ++i) {
+        Value sum = sums[tile][2 * h + i];
+        if (Value other = others[tile][2 * h + i])
+          sum = arith::AddFOp::create(b, sum, other);
         result = vector::InsertOp::create(
-            b, sums[tile][2 * h + i], result,
-            ArrayRef<int64_t>{tile * kRowsPerThread + i, h});
+            b, sum, result, ArrayRef<int64_t>{tile * kRowsPerThread + i, h});
+      }
   op.getResult().replaceAllUsesWith(result);
   op.erase();
   return success();
