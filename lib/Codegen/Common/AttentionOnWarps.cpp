@@ -124,6 +124,8 @@ private:
   void append(Chunk &chunk);
   SmallVector<State> attend(Chunk chunk, ArrayRef<State> states);
   void write(ArrayRef<State> states);
+  void writeNothing();
+  void attendToPart(Value part, Value chunks);
 
   AttentionOp op;
   VectorBuilder &b;
@@ -381,9 +383,38 @@ LogicalResult RowAttention::run() {
   end = b.add(position, 1);
   start = firstPosition(op, b, end);
 
+  Value count = arith::SubIOp::create(b, end, start);
+  Value chunks =
+      arith::CeilDivUIOp::create(b, count, b.index(warps * lines * kLoads));
+  if (!op.getPart()) {
+    attendToPart(b.index(0), chunks);
+    return success();
+  }
+  // A short context has fewer chunks than there are parts.
+  auto choice = scf::IfOp::create(b, less(b, op.getPart(), chunks),
+                                  /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.thenBlock());
+  attendToPart(op.getPart(), chunks);
+  b.setInsertionPointToStart(choice.elseBlock());
+  writeNothing();
+  return success();
+}
+
+/// Says that a part has no position; what its sums are does not matter then.
+void RowAttention::writeNothing() {
+  b.forEachElement(queries, [&](Value head) {
+    Value zero = b.index(0), place = b.mul(head, 2), stats = op.getInits()[1];
+    b.store(b.splat(lowestScore(b), 1), stats, {zero, place});
+    b.store(b.splat(b.f32(0.0), 1), stats, {zero, b.add(place, 1)});
+  });
+}
+
+/// Attends to every `parts`-th of `chunks` chunks from number `part` on, of
+/// which there is one at least.
+void RowAttention::attendToPart(Value part, Value chunks) {
   // What earlier calls left in the caches needs no waiting for the kernel in
   // front.
-  Value part = op.getPart() ? op.getPart() : b.index(0);
   Chunk first = load(part, /*settled=*/rotates());
   Value zero = b.index(0);
   Value scale = b.f32(op.getScale().convertToDouble());
@@ -418,9 +449,6 @@ LogicalResult RowAttention::run() {
   }
   states = attend(first, states);
 
-  Value count = arith::SubIOp::create(b, end, start);
-  Value chunks =
-      arith::CeilDivUIOp::create(b, count, b.index(warps * lines * kLoads));
   SmallVector<Value> carried;
   for (State &state : states)
     carried.append({state.highest, state.total, state.sum});
@@ -442,7 +470,6 @@ LogicalResult RowAttention::run() {
     scf::YieldOp::create(b, next);
   }
   write(statesOf(loop.getResults()));
-  return success();
 }
 
 LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
@@ -469,7 +496,11 @@ LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
     for (int64_t i = 0; i < parts; ++i) {
       Value weight = weightOf(b, highest[i], most);
       total = math::FmaOp::create(b, weight, totals[i], total);
-      value = math::FmaOp::create(b, weight, sums[i], value);
+      // A part without positions has written no sums.
+      Value isNone = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ,
+                                           highest[i], lowestScore(b));
+      value = math::FmaOp::create(
+          b, weight, select(b, isNone, b.f32(0.0), sums[i]), value);
     }
     value = arith::DivFOp::create(b, value, total);
     b.store(b.splat(value, 1), op.getInits()[0], {zero, e});

@@ -337,6 +337,19 @@ struct NVVMOverlapLaunchesPass final
         op->moveBefore(wait);
   }
 
+  /// Whether `op` is all that is left to do, one way or the other, and waits
+  /// both ways: nobody may end before the kernel in front has.
+  static bool isChoice(Operation &op) {
+    auto choice = dyn_cast<scf::IfOp>(op);
+    if (!choice || !choice.elseBlock() ||
+        op.getNextNode() != op.getBlock()->getTerminator())
+      return false;
+    return llvm::all_of(op.getRegions(), [](Region &region) {
+      return llvm::any_of(region.front(),
+                          [](Operation &inner) { return mustWait(&inner); });
+    });
+  }
+
   /// Waits in `block` before the first op that has to, in each branch for
   /// itself where threads have different work.
   static void placeWait(Block &block) {
@@ -349,6 +362,11 @@ struct NVVMOverlapLaunchesPass final
             placeWait(region.front());
         // A branch that had not to wait goes on.
         continue;
+      }
+      if (isChoice(op)) {
+        for (Region &region : op.getRegions())
+          placeWait(region.front());
+        return;
       }
       OpBuilder b(&op);
       auto wait = NVVM::GriddepcontrolOp::create(b, op.getLoc(),

@@ -115,6 +115,40 @@ func.func @branches(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight},
   return
 }
 
+// Where all that is left is one thing or another, each waits for itself, if both have to. What may end without having waited
+// would let the next kernel go before the one in front has ended.
+// CHECK-LABEL: func @choice
+//       CHECK:   scf.if
+//       CHECK:     vector.load %arg0{{.*}} {gptq.settled}
+//  CHECK-NEXT:     nvvm.griddepcontrol wait
+//       CHECK:   } else {
+//  CHECK-NEXT:     nvvm.griddepcontrol wait
+//  CHECK-NEXT:     vector.store
+// CHECK-LABEL: func @no_choice
+//       CHECK:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   scf.if
+func.func @choice(%x: memref<1x64xf16>, %m: index, %p: index, %c: i1, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant dense<0.0> : vector<8xf16>
+  scf.if %c {
+    %a = vector.load %x[%c0, %c0] {gptq.settled} : memref<1x64xf16>, vector<8xf16>
+    vector.store %a, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  } else {
+    vector.store %zero, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  }
+  return
+}
+func.func @no_choice(%x: memref<1x64xf16>, %m: index, %p: index, %c: i1, %y: memref<1x8xf16>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  scf.if %c {
+    %a = vector.load %x[%c0, %c0] {gptq.settled} : memref<1x64xf16>, vector<8xf16>
+    vector.store %a, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  } else {
+    %n = arith.addi %m, %p : index
+  }
+  return
+}
+
 // CHECK-LABEL: func @not_a_kernel
 //   CHECK-NOT:   griddepcontrol
 func.func @not_a_kernel() {
