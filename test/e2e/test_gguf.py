@@ -113,6 +113,20 @@ def test_offsets_without_a_pass(flags, tmp_path):
     check_logits(packed, harness.compile_model(path, str(tmp_path / "m.gptqm"), *flags), str(tmp_path), 20)
 
 
+@pytest.mark.parametrize("kind", ("q5_0", "q6_k"))
+def test_codes_of_5_and_6_bits_are_refused_for_gpus(kind, tmp_path):
+    path, _ = gguf.random_model(str(tmp_path / "m.gguf"), kind=kind)
+    done = harness.call("gptq-compile", path, "--target=nvvm:sm_90a", "-o", tmp_path / "m.gptqm")
+    assert not harness.error_of(done, "gptq-compile", ["m.gguf"], os.listdir(tmp_path))
+    assert f"expects codes of 2, 4 or 8 bits for unit mma_m16n8k16, but found {kind[1]}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("kind", ("q4_0", "q4_k", "q8_0", "f16"))
+def test_other_types_compile_for_gpus(kind, tmp_path):
+    path, _ = gguf.random_model(str(tmp_path / "m.gguf"), kind=kind)
+    harness.compile_model(path, str(tmp_path / "m.gptqm"), "--max-context", "64", target="nvvm:sm_90a")
+
+
 def test_a_folder_of_one_file(tmp_path):
     path, packed = gguf.random_model(str(tmp_path / "m.gguf"), kind="q4_0", parts=2)
     assert len(os.listdir(tmp_path)) == 2
