@@ -1,6 +1,7 @@
 """`gptq-translate --inspect`, `--verify` and `--export-gptq`: what a folder is, and the same in another format."""
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -45,7 +46,20 @@ def test_every_format_is_described(name, tmp_path):
     sums = {f["name"]: f["xxh3"] for f in report["files"]}
     assert set(sums) == set(os.listdir(source)) and all(len(s) == 16 for s in sums.values())
     text = harness.succeed("gptq-translate", "--inspect", source)
-    assert "declared" in text and "found" in text and "at least" in text
+    declared, found = report["declared"], report["modules"]
+    form = {"compressed": "pack-quantized"}.get(method, variant["checkpoint_format"].removeprefix("awq-"))
+    assert re.search(rf"^  declared     {declared['method']} \({form}\), {variant.get('bits', 4)} bits, ", text, re.M)
+    size = variant.get("group_size", 32)
+    kind = (f"{layer['bits']} bits, {'one group' if size == -1 else f'groups of {size}'}, " +
+            ("zero points per group" if layer["zero_point"] == "per group" else f"zero point {layer['zero_point']}") +
+            ", act-order" * layer["act_order"] + ", scales f16")
+    if "overrides" not in variant:
+        assert re.search(rf"^ +(?:found +)?{variant.get('layers', 2)} x model\.layers\.\*\.mlp\.up_proj: {kind}$", text, re.M), text
+    # How it is known what stored zero points mean.
+    if form in ("gptq", "gptq_v2") and variant.get("sym", True):
+        assert re.search(rf"x qzeros repeats [0-9A-F]{{8}}, symmetric as stored in {form}$", text, re.M), text
+    assert {m["kind"] for m in found} >= {"quantized", "dense"}
+    assert "  at least " in text and "problem" not in text
 
 
 def test_layers_that_will_be_joined_and_why_others_are_not(tmp_path):
