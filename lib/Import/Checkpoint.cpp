@@ -16,6 +16,21 @@ using llvm::StringRef;
 
 static constexpr StringRef kIndexSuffix = ".safetensors.index.json";
 
+/// What a tensor is called in a model of text alone, for which checkpoints of
+/// models that see images as well have names of their own; empty for tensors of
+/// what sees.
+static std::string getTextName(StringRef stored) {
+  StringRef name = stored;
+  const bool isOfModel = name.consume_front("model.");
+  for (StringRef part : {"vision_tower.", "multi_modal_projector."})
+    if (name.starts_with(part))
+      return "";
+  if (!name.consume_front("language_model."))
+    return stored.str();
+  // Newer writers have the prefixes in the other order.
+  return (isOfModel ? "model." : "") + name.str();
+}
+
 /// The safetensors files an index names, each once, in the order of names.
 static abi::Expected<std::vector<std::string>>
 readIndex(Folder &folder, StringRef indexName,
@@ -90,7 +105,10 @@ abi::Expected<std::unique_ptr<Checkpoint>> Checkpoint::open(Folder &folder) {
   for (const std::string &name : files)
     GPTQ_TRY(checkpoint->addFile(name));
   for (const auto &[name, file] : weightMap) {
-    auto it = checkpoint->tensors.find(name);
+    const std::string textName = getTextName(name);
+    if (textName.empty())
+      continue;
+    auto it = checkpoint->tensors.find(textName);
     if (it == checkpoint->tensors.end() || it->second.file != file)
       return abi::makeStatus(
           StatusCode::InvalidFile, "tensor %s: expected in '%s', found %s",
@@ -110,7 +128,13 @@ Status Checkpoint::addFile(StringRef name) {
   auto file = files.try_emplace(name, opened.take()).first;
   const abi::SafeTensors &content = file->second;
   for (const abi::TensorInfo &info : content.tensors()) {
-    GPTQ_TRY(add({info.name, info.name, file->first(), &info,
+    std::string textName = getTextName(info.name);
+    if (textName.empty())
+      continue;
+    StringRef known = info.name;
+    if (textName != info.name)
+      known = textNames.emplace_back(std::move(textName));
+    GPTQ_TRY(add({known, info.name, file->first(), &info,
                   content.dataOffset() + info.begin, content.bytes(info)}));
   }
   return Status::success();

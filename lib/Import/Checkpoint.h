@@ -78,6 +78,7 @@ private:
   llvm::StringMap<abi::SafeTensors> files;
   std::deque<GGUFFile> ggufFiles;
   std::deque<abi::TensorInfo> ggufTensors;
+  std::deque<std::string> textNames;
   llvm::StringMap<CheckpointTensor> tensors;
   llvm::StringSet<> used;
   std::vector<std::string> warningList;

@@ -352,8 +352,17 @@ static abi::Expected<double> readCap(const JsonView &config, StringRef key,
   return readNumber(config, key, 0, 1e6, fallback);
 }
 
-static Status readFamily(const JsonView &config, ModelConfig &model) {
+/// Finds the family, and of a model that sees images as well the part of
+/// `config` that says what it is as a model of text.
+static Status readFamily(JsonView &config, ModelConfig &model) {
   GPTQ_ASSIGN(std::string type, readString(config, "model_type", ""));
+  for (const Family *family : allFamilies())
+    if (!type.empty() && family->imageName == type) {
+      GPTQ_ASSIGN(config, config.at("text_config"));
+      GPTQ_TRY(config.expectObject());
+      GPTQ_ASSIGN(type, readString(config, "model_type", family->name));
+      break;
+    }
   model.family = findFamily(type);
   if (model.family)
     return Status::success();
@@ -369,9 +378,13 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
     return abi::makeStatus(StatusCode::NotFound, "'%s' holds no config.json",
                            folder.path().c_str());
   GPTQ_ASSIGN(abi::Json document, readJsonObject(folder, "config.json"));
-  JsonView config(document, "config.json");
+  const JsonView whole(document, "config.json");
+  JsonView config = whole;
   GPTQ_TRY(readFamily(config, model));
   const Family &family = *model.family;
+  auto unless0 = [](int64_t value) {
+    return value ? std::optional(value) : std::nullopt;
+  };
 
   GPTQ_ASSIGN(model.hiddenSize,
               readInteger(config, "hidden_size", 1, kMaxWidth));
@@ -380,10 +393,14 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
   GPTQ_ASSIGN(model.numLayers,
               readInteger(config, "num_hidden_layers", 1, kMaxLayers));
   GPTQ_ASSIGN(model.heads,
-              readInteger(config, "num_attention_heads", 1, kMaxHeads));
-  GPTQ_ASSIGN(model.kvHeads, readInteger(config, "num_key_value_heads", 1,
-                                         kMaxHeads, model.heads));
-  GPTQ_ASSIGN(model.vocabSize, readInteger(config, "vocab_size", 1, kMaxVocab));
+              readInteger(config, "num_attention_heads", 1, kMaxHeads,
+                          unless0(family.defaultHeads)));
+  GPTQ_ASSIGN(
+      model.kvHeads,
+      readInteger(config, "num_key_value_heads", 1, kMaxHeads,
+                  family.defaultKvHeads ? family.defaultKvHeads : model.heads));
+  GPTQ_ASSIGN(model.vocabSize, readInteger(config, "vocab_size", 1, kMaxVocab,
+                                           unless0(family.defaultVocabSize)));
   if (model.heads % model.kvHeads != 0)
     return abi::makeStatus(
         StatusCode::InvalidFile,
@@ -448,10 +465,12 @@ abi::Expected<ModelConfig> mlir::gptq::readModelConfig(Folder &folder) {
   if (family.readMore)
     GPTQ_TRY(family.readMore(config, model));
 
-  GPTQ_ASSIGN(model.bosIds,
-              readTokenIds(config, "bos_token_id", model.vocabSize));
-  GPTQ_ASSIGN(model.eosIds,
-              readTokenIds(config, "eos_token_id", model.vocabSize));
+  auto readIds = [&](StringRef key) {
+    return readTokenIds(findValue(whole, key) ? whole : config, key,
+                        model.vocabSize);
+  };
+  GPTQ_ASSIGN(model.bosIds, readIds("bos_token_id"));
+  GPTQ_ASSIGN(model.eosIds, readIds("eos_token_id"));
   // What generation uses is in generation_config.json: chat models end a turn
   // with a token of their own.
   if (folder.exists("generation_config.json")) {

@@ -1,12 +1,15 @@
 """Whole models against float64: logits, greedy tokens and perplexity."""
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
 import harness
 from quantize.quantize import main as quantize
-from reference.make_checkpoint import FAMILIES, make_model
+from reference.checkpoint import read_safetensors
+from reference.make_checkpoint import FAMILIES, make_model, write_json, write_safetensors
 from reference.model import Model, mean_nll, negative_log_likelihood, running_windows, windows_with_bos
 
 PROMPT, GREEDY, POSITIONS = "Once upon a time", 200, 256
@@ -133,6 +136,33 @@ def test_families_decode(tmp_path, family):
     prompt = np.random.default_rng(1).integers(3, 128, 20)
     want = Model(source).greedy(list(prompt), 12)
     assert harness.run_greedy(model, prompt, 12) == want
+
+
+IMAGE_PARTS = ("vision_tower.vision_model.embeddings.patch_embedding", "multi_modal_projector.mm_input_projection")
+
+
+@pytest.mark.parametrize("style", ("language_model.{}", "model.language_model.{}"))
+def test_text_part_of_models_that_see_images(tmp_path, style):
+    """Gemma 3 with a `text_config`: the names of the text part are found in both orders, what sees is left aside."""
+    plain = make_model(str(tmp_path / "plain"), "gemma3", seed=4, tied=False)
+    source = shutil.copytree(plain, str(tmp_path / "checkpoint"))
+    is_old = style.startswith("language")
+
+    def rename(name):
+        return style.format(name if is_old else name.removeprefix("model.")) if is_old or name.startswith("model.") else name
+
+    tensors = {rename(n): v for n, v in read_safetensors(os.path.join(plain, "model.safetensors")).items()}
+    for part in IMAGE_PARTS:
+        tensors[("" if is_old else "model.") + part + ".weight"] = ("F16", np.zeros((3, 5), np.float16))
+    write_safetensors(os.path.join(source, "model.safetensors"), tensors)
+    with open(os.path.join(plain, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    quantization = config.pop("quantization_config")
+    ids = {key: config.pop(key) for key in ("bos_token_id", "eos_token_id")}
+    write_json(source, "config.json", {"model_type": "gemma3", "text_config": config, "vision_config": {"hidden_size": 8},
+                                       "quantization_config": quantization, **ids})
+    model = harness.compile_model(source, str(tmp_path / "model.gptqm"))
+    check_logits(plain, model, np.random.default_rng(0).integers(3, 128, 40), str(tmp_path))
 
 
 def test_context_chooses_the_factors_of_longrope(tmp_path):

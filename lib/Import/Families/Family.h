@@ -101,6 +101,9 @@ struct ExpertNames {
 struct Family {
   /// `model_type` of config.json.
   llvm::StringRef name;
+  /// `model_type` of models that see images as well: what they are as a model
+  /// of text is in `text_config`.
+  llvm::StringRef imageName;
   ModuleNames modules;
   ConfigKeys keys;
   NormKind norm = NormKind::RMS;
@@ -109,6 +112,10 @@ struct Family {
   /// Values of config.json keys that may be left out.
   double defaultEpsilon = 1e-6;
   int64_t defaultMaxPositions = 0;
+  /// 0: must not be left out.
+  int64_t defaultHeads = 0;
+  int64_t defaultKvHeads = 0;
+  int64_t defaultVocabSize = 0;
   /// 0: hidden_size / num_attention_heads.
   int64_t defaultHeadDim = 0;
   llvm::StringRef defaultActivation = "silu";

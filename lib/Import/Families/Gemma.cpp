@@ -55,6 +55,10 @@ const Family mlir::gptq::kGemma2Family = [] {
 
 const Family mlir::gptq::kGemma3Family = [] {
   Family family = getGemma("gemma3_text");
+  family.imageName = "gemma3";
+  family.defaultHeads = 8;
+  family.defaultKvHeads = 4;
+  family.defaultVocabSize = 262208;
   family.modules.queryNorm = "self_attn.q_norm";
   family.modules.keyNorm = "self_attn.k_norm";
   family.defaultMaxPositions = 131072;

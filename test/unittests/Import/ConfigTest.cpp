@@ -175,6 +175,26 @@ TEST(ModelConfig, ReadsGemma) {
   EXPECT_EQ(config->rope.theta, 5e5);
   EXPECT_EQ(config->localRope->theta, 2e4);
 
+  // Models that see images as well have what they are to text in a part, and
+  // the smaller ones leave out how many heads they have.
+  config = readChanged({{"model_type", "gemma3"},
+                        {"eos_token_id", {1, 3}},
+                        {"text_config",
+                         {{"hidden_size", 64},
+                          {"intermediate_size", 96},
+                          {"num_hidden_layers", 1},
+                          {"eos_token_id", 2}}}});
+  ASSERT_TRUE(config) << config.status().message();
+  EXPECT_EQ(config->heads, 8);
+  EXPECT_EQ(config->kvHeads, 4);
+  EXPECT_EQ(config->headDim, 256);
+  EXPECT_EQ(config->vocabSize, 262208);
+  EXPECT_EQ(config->eosIds, (std::vector<int64_t>{1, 3}));
+  expectRefused({{"model_type", "gemma3"}}, "key 'text_config' is missing");
+  expectRefused(
+      {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma9"}}}},
+      "config.json.text_config.model_type: 'gemma9' is not supported");
+
   expectRefused({{"model_type", "gemma2"}, {"query_pre_attn_scalar", 0}},
                 "query_pre_attn_scalar: expected a number from");
   expectRefused({{"model_type", "gemma2"}, {"final_logit_softcapping", -30.0}},
