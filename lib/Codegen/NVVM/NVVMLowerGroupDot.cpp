@@ -188,7 +188,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
   // Sums of a tile: [2 h + i]. What depends on the sum of the activations is
-  // added at the end: the products need not wait for it.
+  // added at the end, so that the products need not wait for it: with one row,
+  // where nothing else hides that. With more, registers are short.
+  const bool isApart = op.getPlan().getMMax() == 1;
   SmallVector<SmallVector<Value>> sums(rowTiles, SmallVector<Value>(4));
   SmallVector<SmallVector<Value>> others(rowTiles, SmallVector<Value>(4));
   for (int64_t tile = 0; tile < rowTiles; ++tile)
@@ -199,10 +201,12 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
             b, op.getAcc(), ArrayRef<int64_t>{tile * kRowsPerThread + i, h});
         if (weights->added(h) == 0)
           continue;
-        others[tile][2 * h + i] =
+        Value added =
             math::FmaOp::create(b, b.f32(-weights->added(h)),
                                 x.sums[tile * kRowsPerThread + i], sum);
-        sum = b.f32(0.0);
+        if (isApart)
+          others[tile][2 * h + i] = added;
+        sum = isApart ? Value(b.f32(0.0)) : added;
       }
 
   for (int64_t block = 0; block < weights->numBlocks(); ++block) {

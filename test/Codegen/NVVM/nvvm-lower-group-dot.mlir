@@ -2,6 +2,7 @@
 
 #plan = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
 #narrow = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128, loadBits = 32>
+#one = #gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
 #half = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k8", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 
@@ -31,9 +32,26 @@
 //       CHECK:   arith.shrui
 // CHECK-COUNT-4: nvvm.mma.sync A{{.*}}#nvvm.shape<m = 16, n = 8, k = 16>{{.*}} : (vector<2xf16>, vector<2xf16>, f32)
 //   CHECK-NOT:   nvvm.mma.sync
+//   CHECK-NOT:   arith.addf
+//       CHECK:   return
 func.func @codes(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>) -> vector<2x2xf32> {
   %i = arith.constant 0 : index
   %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<1x64xf16>, memref<1x1x128xi32>, vector<2x2xf32>
+  return %0 : vector<2x2xf32>
+}
+
+// Of one row only, the products start at zero, and what was added is taken from their sums at the end.
+// CHECK-LABEL: func @one_row
+// CHECK-COUNT-4: nvvm.mma.sync
+//       CHECK:   math.fma
+//       CHECK:   vector.load %arg1
+// CHECK-COUNT-4: nvvm.mma.sync
+// CHECK-COUNT-4: arith.addf
+//   CHECK-NOT:   arith.addf
+//       CHECK:   return
+func.func @one_row(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>) -> vector<2x2xf32> {
+  %i = arith.constant 0 : index
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #one} : memref<1x64xf16>, memref<1x1x128xi32>, vector<2x2xf32>
   return %0 : vector<2x2xf32>
 }
 
