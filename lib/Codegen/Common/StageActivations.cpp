@@ -132,6 +132,17 @@ struct NarrowActivationsPass final
           << type << "'";
       return signalPassFailure();
     }
+    // Said here, in words a user knows: a unit that multiplies cannot widen.
+    auto other = getOperation().walk([&](MatmulOp op) -> WalkResult {
+      Type weight = getElementTypeOrSelf(op.getWeight());
+      if (weight == narrow)
+        return WalkResult::advance();
+      op.emitError("expects dense weights of ")
+          << narrow << ", the type of the activations, but found " << weight;
+      return WalkResult::interrupt();
+    });
+    if (other.wasInterrupted())
+      return signalPassFailure();
     // Keys and values are activations that stay.
     auto narrowed = [&](Type buffer) {
       return MemRefType::get(cast<MemRefType>(buffer).getShape(), narrow);

@@ -1,6 +1,6 @@
 // RUN: gptq-opt %s -split-input-file -gptq-stage-permutations | FileCheck %s --check-prefix=STAGE
 // RUN: gptq-opt %s -split-input-file -gptq-narrow-activations | FileCheck %s --check-prefix=NARROW
-// RUN: gptq-opt %s -split-input-file -gptq-narrow-activations=type=bf16 | FileCheck %s --check-prefix=BF16
+// RUN: sed s/32x64xf16/32x64xbf16/ %s | gptq-opt -split-input-file -gptq-narrow-activations=type=bf16 | FileCheck %s --check-prefix=BF16
 // RUN: not gptq-opt %s -split-input-file -gptq-narrow-activations=type=f8 2>&1 | FileCheck %s --check-prefix=TYPE
 // TYPE: error: expects type auto, f16 or bf16, but found 'f8'
 
