@@ -116,6 +116,8 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
     ("cpu:x86-64-v3", {"path": "fast"}, "expects path to be one of direct, promote, split, normalize, ring, but found \"fast\""),
     ("cpu:x86-64-v3", {"lanes": 16}, "expects lanes = 8, but found 16"),
     ("cpu:x86-64-v3", {"mMax": 3}, "expects plans without gaps, the next from mMin = 4, but found 2"),
+    ("cpu:x86-64-v3", {"partials": "cluster"}, "expects partials = global or shared, but found cluster"),
+    ("nvvm:sm_90a", {"partials": "cluster"}, "expects partials = global or shared, but found cluster"),
     ("nvvm:sm_90a", {"path": "promote"}, "expects path = direct, but found promote"),
     ("nvvm:sm_90a", {"tileK": 128}, "expects tileK = 0, but found 128"),
     ("nvvm:sm_90a", {"rows": 12}, "expects rows = a multiple of 8 from 8 to 64, but found 12"),

@@ -27,7 +27,7 @@ using namespace mlir::gptq;
 
 static constexpr StringRef kOp = "op", kTarget = "target", kPlans = "plans",
                            kLayer = "layer", kNormalize = "normalize",
-                           kRing = "ring";
+                           kRing = "ring", kCluster = "cluster";
 
 //===----------------------------------------------------------------------===//
 // Describing ops
@@ -300,6 +300,9 @@ public:
     for (auto [mine, theirs] : llvm::zip(fieldsOf(plan), fieldsOf(planned)))
       if (mine.second != theirs.second && !llvm::is_contained(free, mine.first))
         return mismatch(mine.first, mine.second, theirs.second);
+    // Only operands in rings are divided among workgroups that share sums.
+    if (plan.getPartials() == kCluster && planned.getPartials() != kCluster)
+      return mismatch("partials", kCluster, "global or shared");
 
     if (isGpu)
       between("threads", plan.getThreads(), kWarp, 1024, kWarp);
