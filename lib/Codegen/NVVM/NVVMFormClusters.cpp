@@ -24,7 +24,10 @@ namespace mlir::gptq {
 using namespace mlir;
 using namespace mlir::gptq;
 
-static constexpr unsigned kSharedSpace = 3, kClusterSpace = 7;
+static constexpr auto kSharedSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
+static constexpr auto kClusterSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::SharedCluster);
 
 /// Replaces `whole` by a buffer for this workgroup's part of it.
 static LogicalResult distribute(memref::AllocOp whole) {

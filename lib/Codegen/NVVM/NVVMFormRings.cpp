@@ -27,7 +27,10 @@ using namespace mlir;
 using namespace mlir::gptq;
 using Fragments = ::gptq::MatrixFragments;
 
-static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
+static constexpr auto kGlobalSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Global);
+static constexpr auto kSharedSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
 /// Warps that copy: one weights, the others activations. Registers are handed
 /// out to four warps at a time.
 static constexpr int64_t kCopyWarps = 4, kActivationWarps = kCopyWarps - 1;

@@ -42,7 +42,10 @@ using namespace mlir::gptq;
 
 /// Shared memory whose size the launch decides.
 static constexpr StringRef kSharedMemory = "workgroup_memory";
-static constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3;
+static constexpr auto kGlobalSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Global);
+static constexpr auto kSharedSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
 /// The most that a workgroup buffer may ask for.
 static constexpr unsigned kSharedAlignment = 1024;
 

@@ -30,7 +30,8 @@ using namespace mlir;
 using namespace mlir::gptq;
 using Fragments = ::gptq::MatrixFragments;
 
-static constexpr unsigned kSharedSpace = 3;
+static constexpr auto kSharedSpace =
+    static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
 /// Descriptors count in 16 bytes.
 static constexpr int64_t kDescriptorBytes = 16;
 /// A line of an image holds 64 rows of K of one row of activations, four steps
