@@ -210,7 +210,7 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
       }
 
   for (int64_t block = 0; block < weights->numBlocks(); ++block) {
-    auto steps = weights->block(block);
+    auto steps = weights->unpack(block, weights->load(block));
     if (failed(steps))
       return failure();
     for (const WeightFragments::Step &step : *steps) {

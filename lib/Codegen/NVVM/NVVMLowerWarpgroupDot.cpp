@@ -173,8 +173,12 @@ static LogicalResult lower(GroupDotOp op, Running &running) {
 
   bool isRunning = continues;
   Operation *firstWait = nullptr;
+  // All words first: none waits for shared memory between two products.
+  SmallVector<SmallVector<Value>> words;
+  for (int64_t block = 0; block < weights->numBlocks(); ++block)
+    words.push_back(weights->load(block));
   for (int64_t block = 0; block < weights->numBlocks(); ++block) {
-    auto steps = weights->block(block);
+    auto steps = weights->unpack(block, words[block]);
     if (failed(steps))
       return failure();
     for (ArrayRef<WeightFragments::Step> rest = *steps; !rest.empty();) {

@@ -7,6 +7,7 @@
 
 #include "NVVMOperands.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;
 using namespace mlir::gptq;
@@ -41,17 +42,31 @@ static int64_t patternOf(FloatType type, int64_t exponent) {
 }
 
 Value mlir::gptq::unpackPair(VectorBuilder &b, Value word, int64_t shift,
-                             int64_t place, int64_t bits, FloatType type) {
+                             int64_t place, int64_t bits, FloatType type,
+                             bool inOne) {
   auto constant = [&](uint32_t v) -> Value {
     return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(v)));
   };
   auto twice = [](int64_t half) { return uint32_t(half) * 0x10001u; };
   if (shift)
     word = arith::ShRUIOp::create(b, word, constant(shift));
-  word = arith::AndIOp::create(
-      b, word, constant(twice(((int64_t(1) << bits) - 1) << place)));
+  const uint32_t mask = twice(((int64_t(1) << bits) - 1) << place);
   // The exponent that makes the lowest bit of the code worth 1.
-  word = arith::OrIOp::create(
-      b, word, constant(twice(patternOf(type, fractionBits(type) - place))));
+  const uint32_t exponent = twice(patternOf(type, fractionBits(type) - place));
+  if (inOne) {
+    // (word & mask) | exponent. Of the two constants one has to be in a
+    // register, which ptxas takes for it only if there is one instruction.
+    const std::string lop3 =
+        llvm::formatv("lop3.b32 $0, $1, {0:x}, {1:x}, 0xEA;", mask, exponent);
+    word = LLVM::InlineAsmOp::create(b, b.getI32Type(), word, lop3, "=r,r",
+                                     /*has_side_effects=*/false,
+                                     /*is_align_stack=*/false,
+                                     LLVM::TailCallKind::None,
+                                     LLVM::AsmDialectAttr(), ArrayAttr())
+               .getResult(0);
+  } else {
+    word = arith::AndIOp::create(b, word, constant(mask));
+    word = arith::OrIOp::create(b, word, constant(exponent));
+  }
   return LLVM::BitcastOp::create(b, VectorType::get({2}, type), word);
 }

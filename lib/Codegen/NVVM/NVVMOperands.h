@@ -20,9 +20,10 @@ llvm::Align alignmentOf(Value buffer, Value column);
 inline int64_t fractionBits(FloatType type) { return type.isBF16() ? 7 : 10; }
 
 /// Two codes of a word, which lie `place` + `shift` bits up in each half of it,
-/// as floating-point numbers 2^(fraction bits - place) larger than the codes.
+/// as floating-point numbers 2^(fraction bits - place) larger than the codes;
+/// `inOne`: by one instruction besides the shift, and a constant in a register.
 Value unpackPair(VectorBuilder &b, Value word, int64_t shift, int64_t place,
-                 int64_t bits, FloatType type);
+                 int64_t bits, FloatType type, bool inOne = false);
 
 } // namespace mlir::gptq
 

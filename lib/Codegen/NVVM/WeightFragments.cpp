@@ -74,7 +74,8 @@ FailureOr<WeightFragments> WeightFragments::create(GroupDotOp op,
   auto pairOf = [&](Value perColumn, int64_t h, double add) -> Value {
     Value one = perColumn ? Value(vector::ExtractOp::create(b, perColumn, h))
                           : b.f32(0);
-    one = arith::AddFOp::create(b, one, b.f32(add));
+    if (add != 0)
+      one = arith::AddFOp::create(b, one, b.f32(add));
     return vector::BroadcastOp::create(b, VectorType::get({2}, f.type),
                                        arith::TruncFOp::create(b, f.type, one));
   };
@@ -90,22 +91,17 @@ FailureOr<WeightFragments> WeightFragments::create(GroupDotOp op,
   return f;
 }
 
-FailureOr<SmallVector<WeightFragments::Step>>
-WeightFragments::block(int64_t index) {
+SmallVector<Value> WeightFragments::load(int64_t index) {
   const Plane &layout = this->layout();
   auto memref = cast<MemRefType>(op.getW().getType());
-  const int64_t shareBits = int64_t(1) << lanePlace;
-  const int64_t shares = layout.blockBits() / (shareBits * b.kWarpThreads);
-  const int64_t perShare = shareBits / unit;
+  const int64_t shares = layout.blockBits() / (shareBits() * b.kWarpThreads);
+  const int64_t perShare = shareBits() / unit;
   const int64_t perLoad = std::max<int64_t>(
       1, std::min(perShare, op.getPlan().getLoadBits() / unit));
-  const int64_t at = index * layout.blockK(), depth = op.getDepth();
 
   Value lane = gpu::LaneIdOp::create(b, /*upper_bound=*/IntegerAttr());
   Value block = b.add(op.getBlock(), index);
-  // All of the block's loads first: they wait for memory together.
   SmallVector<Value> words(shares * perShare);
-  const int64_t needed = std::min<int64_t>(depth - at, layout.blockK());
   for (int64_t share = 0; share < shares; ++share)
     for (int64_t first = 0; first < perShare; first += perLoad) {
       Value place = b.add(b.mul(lane, perShare),
@@ -119,9 +115,18 @@ WeightFragments::block(int64_t index) {
         words[share * perShare + first + i] =
             vector::ExtractOp::create(b, run, i);
     }
+  return words;
+}
+
+FailureOr<SmallVector<WeightFragments::Step>>
+WeightFragments::unpack(int64_t index, ArrayRef<Value> words) {
+  const Plane &layout = this->layout();
+  const int64_t perShare = shareBits() / unit;
+  const int64_t at = index * layout.blockK(), depth = op.getDepth();
+  const int64_t needed = std::min<int64_t>(depth - at, layout.blockK());
   auto wordAt = [&](int64_t address) {
     int64_t share = address >> (lanePlace + 5);
-    return words[share * perShare + (address & (shareBits - 1)) / unit];
+    return words[share * perShare + (address & (shareBits() - 1)) / unit];
   };
 
   SmallVector<Step> steps;
@@ -148,7 +153,8 @@ WeightFragments::block(int64_t index) {
       Value word = wordAt(low);
       if (!converts) {
         step.a[i] = unpackPair(b, word, low % 32 - places[i % 2], places[i % 2],
-                               layout.bits(), type);
+                               layout.bits(), type,
+                               /*inOne=*/op->hasAttr(kImageAttr));
         continue;
       }
       // More bits than the fraction has: each by itself.

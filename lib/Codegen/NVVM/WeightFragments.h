@@ -47,8 +47,10 @@ public:
     int64_t number;
     std::array<Value, 4> a;
   };
-  /// The steps of block `index`, loaded and unpacked.
-  FailureOr<SmallVector<Step>> block(int64_t index);
+  /// The words of block `index` that this thread has codes in.
+  SmallVector<Value> load(int64_t index);
+  /// The steps of block `index`, whose words are `words`.
+  FailureOr<SmallVector<Step>> unpack(int64_t index, ArrayRef<Value> words);
 
 private:
   WeightFragments(GroupDotOp op, VectorBuilder &b)
@@ -59,6 +61,8 @@ private:
     return op.emitOpError("expects ")
            << why << ", but found " << op.getLayout();
   }
+  /// Bits of a thread's run of codes.
+  int64_t shareBits() const { return int64_t(1) << lanePlace; }
   /// The place of register i's half e at the step's row `k` of a block.
   int64_t addressOf(int64_t k, int64_t i, int64_t e) const {
     return layout().address(0, k + 2 * (i / 2) + e, 8 * (i % 2));

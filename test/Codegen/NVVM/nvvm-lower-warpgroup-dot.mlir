@@ -3,9 +3,10 @@
 #plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 128, stepK = 128, stages = 4>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 
-// The place of the ring is a number in the descriptor. A block of codes becomes the registers of four steps, which the
-// unit multiplies by the lines of the image, 32 bytes further each, while the next block is unpacked; the second block
-// meets the next 64 columns, 16 rows of 128 bytes further. What was added to codes and the zero point leave exactly.
+// The place of the ring is a number in the descriptor. All codes are loaded first. A block of them becomes the registers
+// of four steps, an instruction for the bits of two codes and their exponent, which the unit multiplies by the lines of the
+// image, 32 bytes further each, while the next block is unpacked; the second block meets the next 64 columns, 16 rows of
+// 128 bytes further. What was added to codes and the zero point leave exactly.
 // CHECK-LABEL: func @from_zero
 //  CHECK-SAME:   %[[RING:.+]]: memref<4x16x128xf16{{.*}}>, %[[W:.+]]: memref<4x2x128xi32{{.*}}>, %[[SLOT:[^:]+]]: index
 //       CHECK:   arith.constant 1.024000e+03 : f32
@@ -17,15 +18,20 @@
 //       CHECK:   gptq_nvvm.pointer %[[RING]]
 //       CHECK:   arith.constant 4611686293305360384 : i64
 //       CHECK:   arith.ori %{{.+}}, %{{.+}} : i64
-//       CHECK:   vector.load %[[W]]{{.*}} vector<4xi32>
-// CHECK-COUNT-16: arith.subf
+// CHECK-COUNT-2: vector.load %[[W]]{{.*}} vector<4xi32>
+//   CHECK-NOT:   has_side_effects
+//       CHECK:   llvm.inline_asm {{.*}}"lop3.b32 $0, $1, 0xf000f, 0x64006400, 0xEA;", "=r,r"
+//   CHECK-NOT:   has_side_effects
+//       CHECK:   llvm.inline_asm {{.*}}"lop3.b32 $0, $1, 0xf000f0, 0x54005400, 0xEA;", "=r,r"
+//   CHECK-NOT:   arith.andi
+// CHECK-COUNT-8: arith.subf
 //       CHECK:   llvm.inline_asm has_side_effects {{.*}}"wgmma.fence.sync.aligned;", "=r,{{.*}},0,1,
 //       CHECK:   gptq_nvvm.warpgroup_mma f16 %{{.+}} by %{{.+}}, %{{.+}}, %{{.+}}, %{{.+}} -> f32, f32, f32, f32, f32, f32, f32, f32
 //       CHECK:   arith.constant 2 : i64
 //       CHECK:   gptq_nvvm.warpgroup_mma f16 {{.*}} acc
 // CHECK-COUNT-2: gptq_nvvm.warpgroup_mma f16 {{.*}} acc
 //       CHECK:   nvvm.wgmma.commit.group.sync.aligned
-//       CHECK:   vector.load %[[W]]{{.*}} vector<4xi32>
+//   CHECK-NOT:   vector.load %[[W]]
 //       CHECK:   "wgmma.fence.sync.aligned;", "=r,
 //       CHECK:   arith.constant 128 : i64
 // CHECK-COUNT-4: gptq_nvvm.warpgroup_mma f16 {{.*}} acc

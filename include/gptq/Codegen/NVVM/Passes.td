@@ -61,7 +61,9 @@ def NVVMLowerWarpgroupDotPass : InterfacePass<"gptq-nvvm-lower-warpgroup-dot", "
   let summary = "Lowers group_dot to unpacking and wgmma";
   let description = [{
     Before: `gptq.group_dot` on an image of activations in workgroup memory (`gptq.image`). After: weights are unpacked as by gptq-nvvm-lower-group-dot
-    into registers, four steps of the unit at a time, which `gptq_nvvm.warpgroup_mma` multiplies by the image while the next are unpacked. Where
+    into registers, four steps of the unit at a time, which `gptq_nvvm.warpgroup_mma` multiplies by the image while the next are unpacked. Bits of
+    two codes and their exponent are one instruction (`lop3`), and all words are loaded before the first is unpacked, for here unpacking is what
+    others wait for. Where
     nothing but the next product of the block wants the sums, the unit goes on: it is waited for at the end of the last one only, and what gives a
     place of a ring back is moved behind the next product's first steps. Other
     `gptq.group_dot`s are left alone: their fragments are those of `mma.sync`.
