@@ -325,10 +325,11 @@ public:
   ~Sampler() { gptq_sampler_destroy(handle); }
   Sampler(const Sampler &) = delete;
 
-  int32_t pick(Array<float> logits) {
+  int32_t pick(Array<float> logits, int64_t position) {
     if (logits.size() == 0)
       throw nb::value_error("expected at least 1 logit, found none");
-    return gptq_sampler_pick(handle, logits.data(), int64_t(logits.size()));
+    return gptq_sampler_pick(handle, logits.data(), int64_t(logits.size()),
+                             position);
   }
 
 private:

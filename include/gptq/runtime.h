@@ -311,11 +311,12 @@ typedef struct gptq_sampling {
   /// 0: the most likely token (the lowest id among equals). Otherwise logits
   /// are divided by it.
   float temperature;
-  /// Keep the k most likely tokens; 0 keeps all.
+  /// Keep the k most likely tokens, the lower id among equals; 0 keeps all.
   int32_t top_k;
   /// Keep the fewest tokens whose probabilities reach p; 1 keeps all.
   float top_p;
-  /// Equal seeds give equal choices.
+  /// Equal seeds give equal choices: the random numbers are those of
+  /// Philox4x32-10 with this key, the position being the counter.
   uint64_t seed;
 } gptq_sampling;
 
@@ -324,10 +325,11 @@ GPTQ_API gptq_status gptq_sampler_create(const gptq_sampling *sampling,
                                          gptq_error *error);
 GPTQ_API void gptq_sampler_destroy(gptq_sampler *sampler);
 
-/// Chooses a token by its logits, [count]; count >= 1. Not-a-number is never
-/// chosen unless there is nothing else.
+/// Chooses the token at `position` (gptq_session_position) by the logits of the
+/// one in front, [count]; count >= 1. Not-a-number is never chosen unless there
+/// is nothing else.
 GPTQ_API int32_t gptq_sampler_pick(gptq_sampler *sampler, const float *logits,
-                                   int64_t count);
+                                   int64_t count, int64_t position);
 
 //===----------------------------------------------------------------------===//
 // Memory

@@ -67,7 +67,7 @@ class Model:
         limit = self.manifest["model"]["max_context"]
         stop = set() if ignore_eos else set(self._model.eos_ids)
         for _ in range(max_tokens):
-            token = sampler.pick(session.eval(tokens))
+            token = sampler.pick(session.eval(tokens), session.position)
             if token in stop:
                 return
             yield token

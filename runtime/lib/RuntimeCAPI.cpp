@@ -433,10 +433,10 @@ gptq_status gptq_sampler_create(const gptq_sampling *sampling,
 void gptq_sampler_destroy(gptq_sampler *sampler) { delete sampler; }
 
 int32_t gptq_sampler_pick(gptq_sampler *sampler, const float *logits,
-                          int64_t count) {
+                          int64_t count, int64_t position) {
   int32_t token = 0;
   (void)guarded(nullptr, [&]() -> Status {
-    token = sampler->impl.pick(logits, count);
+    token = sampler->impl.pick(logits, count, position);
     return {};
   });
   return token;

@@ -8,9 +8,10 @@
 #ifndef GPTQ_RUNTIME_LIB_SAMPLER_H
 #define GPTQ_RUNTIME_LIB_SAMPLER_H
 
+#include "runtime/abi/Sampling.h"
 #include "runtime/abi/Status.h"
 
-#include <random>
+#include <array>
 #include <vector>
 
 namespace gptq::runtime {
@@ -24,28 +25,33 @@ struct Sampling {
   uint64_t seed = 0;
 };
 
+/// Draws as runtime/abi/Sampling.h says; a device that does comes to the same
+/// tokens.
 class Sampler {
 public:
   static abi::Expected<Sampler> create(Sampling sampling);
 
-  /// `count` >= 1.
-  int32_t pick(const float *logits, int64_t count);
+  /// The token at `position` by the logits of the one in front; `count` >= 1.
+  /// The same every time for the same seed.
+  int32_t pick(const float *logits, int64_t count, int64_t position);
+
+  const Sampling &settings() const { return sampling; }
+  bool isGreedy() const { return sampling.temperature == 0; }
+
+  /// What a device reads about how to draw.
+  std::array<uint32_t, abi::sampling::NumWords> words() const;
 
 private:
-  explicit Sampler(Sampling sampling)
-      : sampling(sampling), random(sampling.seed) {}
+  explicit Sampler(Sampling sampling) : sampling(sampling) {}
 
   struct Candidate {
     float logit;
     int32_t token;
+    uint64_t weight;
   };
 
   Sampling sampling;
-  /// The standard fixes this generator's sequence; its distributions it does
-  /// not, so numbers are scaled here.
-  std::mt19937_64 random;
   std::vector<Candidate> candidates;
-  std::vector<double> weights;
 };
 
 } // namespace gptq::runtime

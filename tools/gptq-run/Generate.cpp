@@ -108,8 +108,9 @@ continueText(gptq_model *model, gptq_session *session, gptq_sampler *sampler,
   Stopwatch watch;
   while (int64_t(made.size()) < options.maxTokens && !isInterrupted()) {
     if (!deviceChooses || made.empty())
-      token = gptq_sampler_pick(sampler, gptq_session_logits(session),
-                                info.vocab_size);
+      token =
+          gptq_sampler_pick(sampler, gptq_session_logits(session),
+                            info.vocab_size, gptq_session_position(session));
     if (!options.ignoreEos &&
         std::find(eos, eos + eosCount, token) != eos + eosCount)
       break;
