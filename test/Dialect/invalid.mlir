@@ -194,6 +194,41 @@ func.func @values_then_indices(%x: tensor<1x16xf32>, %p: index, %v: tensor<3x1xf
 }
 
 // -----
+func.func @top_k_sorts_powers_of_two(%x: tensor<1x16xf32>, %p: index, %v: tensor<3x5xf32>, %n: tensor<3x5xi32>) {
+  // expected-error @+1 {{expects a power of two of values for each part, but found 'tensor<3x5xf32>'}}
+  %0:2 = gptq.top_k ins(%x part %p : tensor<1x16xf32>) outs(%v, %n : tensor<3x5xf32>, tensor<3x5xi32>) {columns = 8} -> tensor<3x5xf32>, tensor<3x5xi32>
+  return
+}
+
+// -----
+func.func @an_index_for_each_value(%x: tensor<1x16xf32>, %p: index, %v: tensor<3x8xf32>, %n: tensor<3x4xi32>) {
+  // expected-error @+1 {{expects dimension 1 of indices to be 8 (as in values), but found 4}}
+  %0:2 = gptq.top_k ins(%x part %p : tensor<1x16xf32>) outs(%v, %n : tensor<3x8xf32>, tensor<3x4xi32>) {columns = 8} -> tensor<3x8xf32>, tensor<3x4xi32>
+  return
+}
+
+// -----
+func.func @parts_are_whole_runs(%x: tensor<4x8xf32>, %i: tensor<4x8xi32>, %p: index, %v: tensor<3x8xf32>, %n: tensor<3x8xi32>) {
+  // expected-error @+1 {{expects parts of a multiple of 8 columns, but found 12}}
+  %0:2 = gptq.top_k ins(%x indices %i part %p : tensor<4x8xf32> indices tensor<4x8xi32>) outs(%v, %n : tensor<3x8xf32>, tensor<3x8xi32>) {columns = 12} -> tensor<3x8xf32>, tensor<3x8xi32>
+  return
+}
+
+// -----
+func.func @runs_are_as_long_as_the_result(%x: tensor<4x16xf32>, %i: tensor<4x16xi32>, %p: index, %v: tensor<2x8xf32>, %n: tensor<2x8xi32>) {
+  // expected-error @+1 {{expects dimension 1 of input to be 8 (k, as in the result), but found 16}}
+  %0:2 = gptq.top_k ins(%x indices %i part %p : tensor<4x16xf32> indices tensor<4x16xi32>) outs(%v, %n : tensor<2x8xf32>, tensor<2x8xi32>) {columns = 32} -> tensor<2x8xf32>, tensor<2x8xi32>
+  return
+}
+
+// -----
+func.func @how_tokens_are_drawn_has_six_words(%v: tensor<3x8xf32>, %n: tensor<3x8xi32>, %how: tensor<5xi32>, %p: index, %t: tensor<1xi32>) {
+  // expected-error @+1 {{expects dimension 0 of sampling to be 6 (how tokens are drawn), but found 5}}
+  %0:2 = gptq.sample_token ins(%v, %n, %how at %p : tensor<3x8xf32>, tensor<3x8xi32>, tensor<5xi32>) outs(%t, %t : tensor<1xi32>, tensor<1xi32>) -> tensor<1xi32>, tensor<1xi32>
+  return
+}
+
+// -----
 func.func @fragments_have_one_type(%a: vector<4x2xf16>, %b: vector<2x2xbf16>, %c: vector<2x2xf32>) {
   // expected-error @+1 {{expects a and b of one element type}}
   %0 = gptq.fragment_dot %a, %b, %c : vector<4x2xf16>, vector<2x2xbf16>, vector<2x2xf32>

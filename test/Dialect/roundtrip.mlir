@@ -101,6 +101,22 @@ func.func @decode_ops(%token: tensor<1xi32>, %q: tensor<1x64xf32>, %k: tensor<1x
   return
 }
 
+// CHECK-LABEL: func @sampling
+func.func @sampling(%logits: tensor<1x64xf32>, %how: tensor<6xi32>, %p: index, %token: tensor<1xi32>) {
+  %c0 = arith.constant 0 : index
+  %v = tensor.empty() : tensor<2x8xf32>
+  %n = tensor.empty() : tensor<2x8xi32>
+  %w = tensor.empty() : tensor<1x8xf32>
+  %m = tensor.empty() : tensor<1x8xi32>
+  // CHECK: gptq.top_k
+  %0:2 = gptq.top_k ins(%logits part %c0 : tensor<1x64xf32>) outs(%v, %n : tensor<2x8xf32>, tensor<2x8xi32>) {columns = 32} -> tensor<2x8xf32>, tensor<2x8xi32>
+  // CHECK: gptq.top_k ins({{.*}} indices {{.*}} part
+  %2:2 = gptq.top_k ins(%0#0 indices %0#1 part %c0 : tensor<2x8xf32> indices tensor<2x8xi32>) outs(%w, %m : tensor<1x8xf32>, tensor<1x8xi32>) {columns = 16} -> tensor<1x8xf32>, tensor<1x8xi32>
+  // CHECK: gptq.sample_token
+  %1:2 = gptq.sample_token ins(%0#0, %0#1, %how at %p : tensor<2x8xf32>, tensor<2x8xi32>, tensor<6xi32>) outs(%token, %token : tensor<1xi32>, tensor<1xi32>) -> tensor<1xi32>, tensor<1xi32>
+  return
+}
+
 // CHECK-LABEL: func @fragments
 func.func @fragments(%a: vector<4x2xf16>, %b: vector<2x2xf16>, %c: vector<2x2xf32>) {
   // CHECK: gptq.fragment_dot

@@ -1296,6 +1296,14 @@ static LogicalResult vectorize(ChooseTokenOp op, VectorBuilder &b, PlanAttr) {
   return success();
 }
 
+static LogicalResult vectorize(TopKOp op, VectorBuilder &b, PlanAttr) {
+  return vectorizeTopK(op, b);
+}
+
+static LogicalResult vectorize(SampleTokenOp op, VectorBuilder &b, PlanAttr) {
+  return vectorizeSampleToken(op, b);
+}
+
 namespace {
 struct VectorizePass final
     : mlir::gptq::impl::VectorizePassBase<VectorizePass> {
@@ -1338,12 +1346,12 @@ struct VectorizePass final
                                 attrs.getI64IntegerAttr(plan.getOccupancy()));
       }
       VectorBuilder b(op, plan.getLanes(), plan.getThreads());
-      if (failed(vectorizeAny<DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp,
-                              LayerNormOp, SoftcapOp, AddOp, AddRMSNormOp,
-                              ActivationOp, StageOp, StageSplitOp,
-                              RotaryAppendOp, AttentionOp, JoinAttentionOp,
-                              ArgmaxOp, ChooseTokenOp, RouteOp, GroupRowsOp,
-                              GatherRowsOp, CombineRowsOp>(op, b, plan)))
+      if (failed(vectorizeAny<
+                 DequantMatmulOp, MatmulOp, EmbeddingOp, RMSNormOp, LayerNormOp,
+                 SoftcapOp, AddOp, AddRMSNormOp, ActivationOp, StageOp,
+                 StageSplitOp, RotaryAppendOp, AttentionOp, JoinAttentionOp,
+                 ArgmaxOp, ChooseTokenOp, TopKOp, SampleTokenOp, RouteOp,
+                 GroupRowsOp, GatherRowsOp, CombineRowsOp>(op, b, plan)))
         return signalPassFailure();
       // What one thread has left in workgroup memory others may read.
       if (plan.getThreads() > 1 && writesWorkgroupMemory(op))

@@ -45,6 +45,10 @@ LogicalResult vectorizeOnWarps(const MatmulTile &op,
 LogicalResult vectorizeOnWarps(AttentionOp op, VectorBuilder &b, PlanAttr plan);
 LogicalResult vectorizeOnWarps(JoinAttentionOp op, VectorBuilder &b);
 
+/// Lowers the choice of a token that is drawn.
+LogicalResult vectorizeTopK(TopKOp op, VectorBuilder &b);
+LogicalResult vectorizeSampleToken(SampleTokenOp op, VectorBuilder &b);
+
 /// 1 / sqrt(mean square + epsilon) for a sum of squares over `size` elements.
 Value inverseRms(VectorBuilder &b, Value squares, int64_t size, double epsilon);
 

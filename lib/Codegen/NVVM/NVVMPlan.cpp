@@ -562,6 +562,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           mMin, mMax);
           if (auto attention = dyn_cast<AttentionOp>(op))
             return planAttention(unit, attention, mMin, mMax);
+          // TopKOp and SampleTokenOp sort with all warps.
           const int64_t threads = isa<JoinAttentionOp, ChooseTokenOp>(op)
                                       ? kMaxWarps / 4
                                   : isa<ArgmaxOp>(op) ? kMaxWarps / 2

@@ -83,6 +83,8 @@ void mlir::gptq::registerBufferizableOpInterfaceExternalModels(
         *ctx);
     ArgmaxOp::attachInterface<ModelOpBufferization<ArgmaxOp>>(*ctx);
     ChooseTokenOp::attachInterface<ModelOpBufferization<ChooseTokenOp>>(*ctx);
+    TopKOp::attachInterface<ModelOpBufferization<TopKOp>>(*ctx);
+    SampleTokenOp::attachInterface<ModelOpBufferization<SampleTokenOp>>(*ctx);
     RouteOp::attachInterface<ModelOpBufferization<RouteOp>>(*ctx);
     GroupRowsOp::attachInterface<ModelOpBufferization<GroupRowsOp>>(*ctx);
     GatherRowsOp::attachInterface<ModelOpBufferization<GatherRowsOp>>(*ctx);

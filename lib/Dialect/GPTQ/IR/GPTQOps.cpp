@@ -776,8 +776,9 @@ LogicalResult JoinAttentionOp::verify() {
   return success();
 }
 
-/// Checks that `values` are f32 and `indices` i32, both [parts, 1].
-static LogicalResult checkLargest(Operation *op, Value values, Value indices) {
+/// Checks that `values` are f32 and `indices` i32, both [parts, each].
+static LogicalResult checkLargest(Operation *op, Value values, Value indices,
+                                  int64_t each, StringRef rule) {
   if (!shaped(values).getElementType().isF32() ||
       !shaped(indices).getElementType().isInteger(32))
     return op->emitOpError("expects values of f32, then indices of i32, but "
@@ -785,7 +786,7 @@ static LogicalResult checkLargest(Operation *op, Value values, Value indices) {
            << values.getType() << " and " << indices.getType();
   for (auto [name, value] :
        {std::pair<StringRef, Value>("values", values), {"indices", indices}})
-    if (failed(checkDim(op, name, value, 1, 1, "one for each part")))
+    if (failed(checkDim(op, name, value, 1, each, rule)))
       return failure();
   return checkDim(op, "indices", indices, 0, shaped(values).getDimSize(0),
                   "parts, as in values");
@@ -795,12 +796,52 @@ LogicalResult ArgmaxOp::verify() {
   if (failed(checkInits(*this, 2)) ||
       failed(checkDim(*this, "input", getInput(), 0, 1, "M")))
     return failure();
-  return checkLargest(*this, getInits()[0], getInits()[1]);
+  return checkLargest(*this, getInits()[0], getInits()[1], 1,
+                      "one for each part");
+}
+
+/// Checks `values` and `indices` that are the largest k of each part.
+static LogicalResult checkTopK(Operation *op, Value values, Value indices) {
+  const int64_t k = shaped(values).getDimSize(1);
+  if (k < 2 || !llvm::isPowerOf2_64(k))
+    return op->emitOpError("expects a power of two of values for each part, "
+                           "but found ")
+           << values.getType();
+  return checkLargest(op, values, indices, k, "as in values");
+}
+
+LogicalResult TopKOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkTopK(*this, getInits()[0], getInits()[1])))
+    return failure();
+  if (!getIndices())
+    return checkDim(*this, "input", getInput(), 0, 1, "M");
+  const int64_t k = shaped(getInits()[0]).getDimSize(1);
+  if (failed(checkTopK(*this, getInput(), getIndices())) ||
+      failed(checkDim(*this, "input", getInput(), 1, k, "k, as in the result")))
+    return failure();
+  if (getColumns() % k != 0)
+    return emitOpError("expects parts of a multiple of ")
+           << k << " columns, but found " << getColumns();
+  return success();
+}
+
+LogicalResult SampleTokenOp::verify() {
+  if (failed(checkInits(*this, 2)) ||
+      failed(checkTopK(*this, getValues(), getIndices())) ||
+      failed(checkDim(*this, "sampling", getSampling(), 0, kSamplingWords,
+                      "how tokens are drawn")))
+    return failure();
+  for (Value init : getInits())
+    if (failed(checkDim(*this, "init", init, 0, 1, "one token")))
+      return failure();
+  return success();
 }
 
 LogicalResult ChooseTokenOp::verify() {
   if (failed(checkInits(*this, 2)) ||
-      failed(checkLargest(*this, getValues(), getIndices())))
+      failed(checkLargest(*this, getValues(), getIndices(), 1,
+                          "one for each part")))
     return failure();
   for (Value init : getInits())
     if (failed(checkDim(*this, "init", init, 0, 1, "one token")))
@@ -844,6 +885,8 @@ GPTQ_ROW_OP_METHODS(AttentionOp)
 GPTQ_ROW_OP_METHODS(JoinAttentionOp)
 GPTQ_ROW_OP_METHODS(ArgmaxOp)
 GPTQ_ROW_OP_METHODS(ChooseTokenOp)
+GPTQ_ROW_OP_METHODS(TopKOp)
+GPTQ_ROW_OP_METHODS(SampleTokenOp)
 GPTQ_ROW_OP_METHODS(StageOp)
 GPTQ_ROW_OP_METHODS(StageSplitOp)
 GPTQ_ROW_OP_METHODS(RouteOp)
@@ -870,6 +913,8 @@ void JoinAttentionOp::getEffects(Effects &e) {
 }
 void ArgmaxOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 void ChooseTokenOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void TopKOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
+void SampleTokenOp::getEffects(Effects &e) { modelOpEffects(*this, e, false); }
 /// The caches are written, too.
 template <typename OpTy> static void appendEffects(OpTy op, Effects &e) {
   for (OpOperand *cache : {&op.getKeysMutable(), &op.getValuesMutable()})

@@ -486,7 +486,7 @@ static FailureOr<TilingMap> mapOf(JoinAttentionOp op) {
 }
 
 /// Parts.
-static FailureOr<TilingMap> mapOf(ArgmaxOp op) {
+template <typename OpTy> static TilingMap partMap(OpTy op) {
   TilingMap map;
   map.loops = {{op.getInits()[0], 0}};
   for (OpOperand &init : op.getInitsMutable())
@@ -494,15 +494,19 @@ static FailureOr<TilingMap> mapOf(ArgmaxOp op) {
   map.counts.push_back({&op.getPartMutable(), 0});
   return map;
 }
+static FailureOr<TilingMap> mapOf(ArgmaxOp op) { return partMap(op); }
+static FailureOr<TilingMap> mapOf(TopKOp op) { return partMap(op); }
 
 /// There is nothing to share.
-static FailureOr<TilingMap> mapOf(ChooseTokenOp op) {
+template <typename OpTy> static TilingMap tokenMap(OpTy op) {
   TilingMap map;
   map.loops = {{Value(), 1}};
   for (OpOperand &init : op.getInitsMutable())
     map.operands.push_back({&init, {kRows}});
   return map;
 }
+static FailureOr<TilingMap> mapOf(ChooseTokenOp op) { return tokenMap(op); }
+static FailureOr<TilingMap> mapOf(SampleTokenOp op) { return tokenMap(op); }
 
 //===----------------------------------------------------------------------===//
 // The interface
@@ -553,6 +557,8 @@ GPTQ_TILING_METHODS(AttentionOp)
 GPTQ_TILING_METHODS(JoinAttentionOp)
 GPTQ_TILING_METHODS(ArgmaxOp)
 GPTQ_TILING_METHODS(ChooseTokenOp)
+GPTQ_TILING_METHODS(TopKOp)
+GPTQ_TILING_METHODS(SampleTokenOp)
 GPTQ_TILING_METHODS(RouteOp)
 GPTQ_TILING_METHODS(GroupRowsOp)
 GPTQ_TILING_METHODS(GatherRowsOp)
@@ -571,6 +577,8 @@ GPTQ_PLAIN_TILED_IMPLEMENTATION(ActivationOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RotaryAppendOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(ArgmaxOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(ChooseTokenOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(TopKOp)
+GPTQ_PLAIN_TILED_IMPLEMENTATION(SampleTokenOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(RouteOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(GroupRowsOp)
 GPTQ_PLAIN_TILED_IMPLEMENTATION(GatherRowsOp)

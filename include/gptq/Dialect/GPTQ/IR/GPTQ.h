@@ -10,9 +10,9 @@
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
-#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/SymbolTable.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
@@ -58,6 +58,12 @@ inline constexpr llvm::StringLiteral kLabelAttr = "gptq.label";
 
 /// Marks an entry function of the model; an integer, the largest M of a call.
 inline constexpr llvm::StringLiteral kMaxRowsAttr = "gptq.max_m";
+
+/// On an entry that samples: of how many tokens, the likeliest, at most.
+inline constexpr llvm::StringLiteral kMaxTopKAttr = "gptq.max_top_k";
+
+/// Words that say how `gptq.sample_token` draws.
+inline constexpr int64_t kSamplingWords = 6;
 
 /// Marks the function of one kernel, and the nested module that holds them.
 inline constexpr llvm::StringLiteral kKernelAttr = "gptq.kernel";

@@ -439,6 +439,52 @@ def GPTQ_ChooseTokenOp : GPTQ_ModelOp<"choose_token"> {
   }];
 }
 
+def GPTQ_TopKOp : GPTQ_ModelOp<"top_k", [AttrSizedOperandSegments]> {
+  let summary = "The k largest elements of the parts of a row";
+  let description = [{
+    Row i of the inits, values f32 [parts, k] and indices i32 [parts, k], are the k largest of input[0, c] over the columns c of part i, `columns` of
+    them from (part + i) * columns on: the largest first, of equal ones the lowest c. NaNs are left out; where fewer than k columns are left, −∞ and
+    2^31 − 1 follow. input [1, N]; k is a power of two. With `indices` both are [P, k] as another `gptq.top_k` leaves them, taken as a row of P k
+    columns, of which a part has a multiple of k: indices[0, c] is then what stands for c.
+
+    ```mlir
+    %r:2 = gptq.top_k ins(%logits part %c0 : tensor<1x5000xf32>) outs(%v, %i : tensor<2x64xf32>, tensor<2x64xi32>) {columns = 2500}
+        -> tensor<2x64xf32>, tensor<2x64xi32>
+    ```
+  }];
+  let arguments = (ins GPTQ_Matrix:$input, Optional<GPTQ_Shaped<[I32], [2]>>:$indices, Index:$part,
+                       Variadic<GPTQ_Shaped<[F32, I32], [2]>>:$inits, ConfinedAttr<I64Attr, [IntPositive]>:$columns);
+  let assemblyFormat = [{
+    `ins` `(` $input (`indices` $indices^)? `part` $part `:` type($input) (`indices` type($indices)^)? `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
+def GPTQ_SampleTokenOp : GPTQ_ModelOp<"sample_token"> {
+  let summary = "A token drawn from the likeliest, where the next call finds it";
+  let description = [{
+    Of the values [parts, K], as `gptq.top_k` leaves them, the k largest v_0 ≥ v_1 ≥ … are candidates, the lower index first among equals. A
+    candidate weighs w_i = 2^32 · exp((v_i − v_0) / temperature), rounded to an integer; kept are those before which the sum of weights does not
+    reach top_p of the sum of all. With W the sum of what is kept and u the random 64 bits of `position` + 1, the index that goes with the first
+    candidate whose weight, added to all in front, exceeds ⌊u W / 2^64⌋ is written to both inits, i32 [1], as by `gptq.choose_token`; 0 if all
+    values are NaNs. The kernel also adds 1 to P.
+
+    `sampling` [6] holds k, 1 to K; top_p as the bits of an f32; the halves of log2(e) / temperature as an f64; and those of the seed.
+    `runtime/abi/Sampling.h` has the arithmetic bit by bit: sampling on the host gives the same token.
+
+    ```mlir
+    %r:2 = gptq.sample_token ins(%v, %i, %sampling at %p : tensor<2x64xf32>, tensor<2x64xi32>, tensor<6xi32>)
+        outs(%token, %input : tensor<1xi32>, tensor<1xi32>) -> tensor<1xi32>, tensor<1xi32>
+    ```
+  }];
+  let arguments = (ins GPTQ_Matrix:$values, GPTQ_Shaped<[I32], [2]>:$indices, GPTQ_Shaped<[I32], [1]>:$sampling, Index:$position,
+                       Variadic<GPTQ_Shaped<[I32], [1]>>:$inits);
+  let assemblyFormat = [{
+    `ins` `(` $values `,` $indices `,` $sampling `at` $position `:` type($values) `,` type($indices) `,` type($sampling) `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict (`->` type($results)^)?
+  }];
+}
+
 //===----------------------------------------------------------------------===//
 // Experts
 //===----------------------------------------------------------------------===//
