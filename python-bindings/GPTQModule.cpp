@@ -278,6 +278,14 @@ public:
     return results;
   }
 
+  /// Appends a token and returns what `sampler` picks next, on the device.
+  int32_t sample(const gptq_sampler *sampler, int32_t token) {
+    checkReleased([&](gptq_error *e) {
+      return gptq_session_sample(handle, sampler, token, &token, e);
+    });
+    return token;
+  }
+
 private:
   Model &model;
   gptq_session *handle = nullptr;
@@ -331,6 +339,14 @@ public:
     return gptq_sampler_pick(handle, logits.data(), int64_t(logits.size()),
                              position);
   }
+  /// Whether the model's device picks by itself.
+  bool isOnDevice(const Model &model) const {
+    return gptq_model_chooses(model.handle, handle);
+  }
+  /// Appends a token where it does, and returns the next.
+  int32_t sample(Session &session, int32_t token) {
+    return session.sample(handle, token);
+  }
 
 private:
   gptq_sampler *handle = nullptr;
@@ -363,5 +379,7 @@ NB_MODULE(_gptq, m) {
       .def("finish", &Decoder::finish);
   nb::class_<Sampler>(m, "Sampler")
       .def(nb::init<float, int, float, uint64_t>())
-      .def("pick", &Sampler::pick);
+      .def("pick", &Sampler::pick)
+      .def("is_on_device", &Sampler::isOnDevice)
+      .def("sample", &Sampler::sample);
 }

@@ -117,6 +117,9 @@ typedef struct gptq_model_info {
   /// True if the device can choose the most likely tokens by itself
   /// (gptq_session_next).
   bool has_next;
+  /// Largest top_k of samplers that the device can choose for by itself
+  /// (gptq_session_sample); 0 if it cannot.
+  int64_t max_top_k;
   /// Threads of the host that compute.
   int32_t threads;
   int64_t file_bytes;
@@ -218,7 +221,7 @@ GPTQ_API gptq_status gptq_session_eval(gptq_session *session,
 
 /// Logits of the last token of the last gptq_session_eval, [vocab_size].
 /// Belongs to the session and changes with the next call; null before the
-/// first and after gptq_session_next.
+/// first and after gptq_session_next and gptq_session_sample.
 GPTQ_API const float *gptq_session_logits(const gptq_session *session);
 
 /// Appends `token` and writes the most likely next one to `chosen`, the lowest
@@ -226,6 +229,22 @@ GPTQ_API const float *gptq_session_logits(const gptq_session *session);
 /// token before it is asked to; appending it is what is fast.
 GPTQ_API gptq_status gptq_session_next(gptq_session *session, int32_t token,
                                        int32_t *chosen, gptq_error *error);
+
+typedef struct gptq_sampler gptq_sampler;
+
+/// Whether the model's device can choose the tokens of `sampler` by itself:
+/// with a temperature of 0 for models with `has_next`, else with a top_k of 1
+/// to `max_top_k`.
+GPTQ_API bool gptq_model_chooses(const gptq_model *model,
+                                 const gptq_sampler *sampler);
+
+/// Appends `token` and writes to `chosen` what gptq_sampler_pick would choose
+/// for the position behind it, but on the device, which goes on with that token
+/// before it is asked to. Where gptq_model_chooses says so.
+GPTQ_API gptq_status gptq_session_sample(gptq_session *session,
+                                         const gptq_sampler *sampler,
+                                         int32_t token, int32_t *chosen,
+                                         gptq_error *error);
 
 /// Appends `count` >= 1 tokens and writes the logits of each to `logits`,
 /// [count, vocab_size]. On failure the session is as before, `logits`
@@ -304,8 +323,6 @@ GPTQ_API gptq_status gptq_apply_chat_template(const gptq_model *model,
 //===----------------------------------------------------------------------===//
 // Sampling
 //===----------------------------------------------------------------------===//
-
-typedef struct gptq_sampler gptq_sampler;
 
 typedef struct gptq_sampling {
   /// 0: the most likely token (the lowest id among equals). Otherwise logits

@@ -452,6 +452,8 @@ Expected<model::ManifestEntry> EntryBuilder::build() {
     return error(entry, "expects " + Twine(kMaxRowsAttr) +
                             " to be a number of rows, but found " +
                             Twine(result.maxM));
+  if (auto topK = entry->getAttrOfType<IntegerAttr>(kMaxTopKAttr))
+    result.maxTopK = topK.getInt();
   if (!entry.getBody().hasOneBlock())
     return error(entry, "expects one block");
   for (BlockArgument arg : entry.getArguments())

@@ -83,6 +83,7 @@ static void buildPlans(OpPassManager &pm, const PipelineOptions &options) {
   if (isGpu && options.next) {
     AddNextPassOptions next;
     next.parts = target->multiprocessors;
+    next.maxTopK = options.maxTopK;
     pm.addPass(createAddNextPass(next));
   }
   if (options.fuse && target && target->avoidsSmallKernels) {
@@ -309,7 +310,10 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
       *this, "normalize", llvm::cl::init(true),
       llvm::cl::desc("GPUs: let every workgroup normalize a single row")};
   Option<bool> next{*this, "next", llvm::cl::init(true),
-                    llvm::cl::desc("GPUs: add the entry that chooses tokens")};
+                    llvm::cl::desc("GPUs: add the entries that choose tokens")};
+  Option<int64_t> maxTopK{
+      *this, "max-top-k", llvm::cl::init(128),
+      llvm::cl::desc("GPUs: tokens that the device samples from, at most")};
   Option<bool> fuseRotary{
       *this, "fuse-rotary", llvm::cl::init(true),
       llvm::cl::desc("GPUs: rotate and append where attention reads")};
@@ -349,6 +353,7 @@ struct TextOptions : PassPipelineOptions<TextOptions> {
     options.overlap = overlap;
     options.normalize = normalize;
     options.next = next;
+    options.maxTopK = maxTopK;
     options.fuseRotary = fuseRotary;
     options.splitContext = splitContext;
     options.loadBits = loadBits;

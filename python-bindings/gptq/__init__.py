@@ -36,7 +36,7 @@ class Model:
         """Names of the entries that `run` takes."""
         names = [entry["name"] for entry in self.manifest["entries"]]
         if self.manifest["model"] is not None:
-            names = [n for n in names if n not in ("generate", "score", "next")]
+            names = [n for n in names if n not in ("generate", "score", "next", "sample")]
         return names
 
     def encode(self, text, add_bos=True, parse_special=True):
@@ -66,8 +66,13 @@ class Model:
         session = _gptq.Session(self._model)
         limit = self.manifest["model"]["max_context"]
         stop = set() if ignore_eos else set(self._model.eos_ids)
-        for _ in range(max_tokens):
-            token = sampler.pick(session.eval(tokens), session.position)
+        on_device = sampler.is_on_device(self._model)
+        for i in range(max_tokens):
+            if on_device and i > 0:
+                token = sampler.sample(session, token)
+            else:
+                logits = session.eval(tokens)
+                token = sampler.pick(logits, session.position)
             if token in stop:
                 return
             yield token

@@ -10,6 +10,7 @@
 #include "runtime/abi/Checksum.h"
 #include "runtime/abi/Json.h"
 #include "runtime/abi/KernelABI.h"
+#include "runtime/abi/Sampling.h"
 
 #include <set>
 
@@ -167,6 +168,7 @@ Status read(const JsonView &view, ManifestEntry &out) {
   GPTQ_TRY(readAt(view, "arena_bytes", out.arenaBytes));
   GPTQ_TRY(readAt(view, "inputs", out.inputs));
   GPTQ_TRY(readAt(view, "outputs", out.outputs));
+  GPTQ_TRY(readIfThere(view, "max_top_k", out.maxTopK));
   return readAt(view, "dispatches", out.dispatches);
 }
 
@@ -346,12 +348,14 @@ Status checkEntry(const std::string &where, const ManifestEntry &entry,
 }
 
 /// `generate` and `score` take the tokens of the call and give logits, `next`
-/// takes one token and gives another, and perhaps the logits.
+/// takes one token and gives another, and perhaps the logits; `sample` also
+/// takes how to draw and gives the token alone.
 Status checkLanguageModelEntry(const std::string &where,
                                const ManifestEntry &entry,
                                const ManifestModel &model,
                                const ManifestTarget &target) {
-  bool isScore = entry.name == "score", isNext = entry.name == "next";
+  const bool isScore = entry.name == "score", isNext = entry.name == "next",
+             isSample = entry.name == "sample";
   auto matches = [](const ManifestPort &port, const char *dtype,
                     std::vector<int64_t> shape) {
     if (port.dtype != dtype || port.shape.size() != shape.size())
@@ -361,6 +365,21 @@ Status checkLanguageModelEntry(const std::string &where,
         return false;
     return true;
   };
+  if (isSample) {
+    if (entry.inputs.size() != 2 || !matches(entry.inputs[0], "i32", {1}) ||
+        !matches(entry.inputs[1], "i32", {sampling::NumWords}))
+      return invalid(where + ".inputs",
+                     "expected inputs i32[1] and i32[" +
+                         std::to_string(int(sampling::NumWords)) + "]");
+    if (entry.outputs.size() != 1 || !matches(entry.outputs[0], "i32", {1}))
+      return invalid(where + ".outputs", "expected one output i32[1]");
+    if (target.kind == "cpu")
+      return invalid(where, "'sample' is for targets that keep the position in "
+                            "the memory of a device");
+    GPTQ_TRY(
+        checkRange(where + ".max_top_k", entry.maxTopK, 1, limits::count - 1));
+    return checkRange(where + ".max_m", entry.maxM, 1, 1);
+  }
   if (entry.inputs.size() != 1 ||
       (!matches(entry.inputs[0], "i32", {-1}) &&
        !(isNext && matches(entry.inputs[0], "i32", {1}))))
@@ -572,12 +591,15 @@ static OrderedJson toJson(const ManifestDispatch &dispatch) {
 }
 
 static OrderedJson toJson(const ManifestEntry &entry) {
-  return {{"name", entry.name},
-          {"max_m", entry.maxM},
-          {"arena_bytes", entry.arenaBytes},
-          {"inputs", toJson(entry.inputs)},
-          {"outputs", toJson(entry.outputs)},
-          {"dispatches", toJson(entry.dispatches)}};
+  OrderedJson out = {{"name", entry.name},
+                     {"max_m", entry.maxM},
+                     {"arena_bytes", entry.arenaBytes},
+                     {"inputs", toJson(entry.inputs)},
+                     {"outputs", toJson(entry.outputs)},
+                     {"dispatches", toJson(entry.dispatches)}};
+  if (entry.maxTopK)
+    out["max_top_k"] = entry.maxTopK;
+  return out;
 }
 
 std::string gptq::abi::serializeManifest(const Manifest &m) {
@@ -656,7 +678,8 @@ bool ComputeCapability::cubinRunsOn(const ComputeCapability &other) const {
 }
 
 bool gptq::abi::isLanguageModelEntry(std::string_view name) {
-  return name == "generate" || name == "score" || name == "next";
+  return name == "generate" || name == "score" || name == "next" ||
+         name == "sample";
 }
 
 int64_t ManifestPort::elements(int64_t m) const {

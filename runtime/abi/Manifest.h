@@ -179,6 +179,8 @@ struct ManifestEntry {
   std::vector<ManifestPort> inputs;
   std::vector<ManifestPort> outputs;
   std::vector<ManifestDispatch> dispatches;
+  /// Of `sample`: the tokens that are sampled from, at most; 0 elsewhere.
+  int64_t maxTopK = 0;
 };
 
 struct Manifest {
@@ -195,7 +197,7 @@ struct Manifest {
 };
 
 /// Whether `name` is one of the entries of a language model, which run on
-/// tokens: `generate`, `score`, `next`.
+/// tokens: `generate`, `score`, `next`, `sample`.
 bool isLanguageModelEntry(std::string_view name);
 
 /// Checks everything that can be checked without the file's other tensors:

@@ -84,7 +84,8 @@ public:
   Status run(const ManifestEntry &entry, int64_t rows,
              int64_t position) override;
   Expected<int32_t> next(const ManifestEntry &entry, int32_t token,
-                         int64_t position, bool goOn) override;
+                         const SamplingWords *how, int64_t position,
+                         bool goOn) override;
 
 private:
   Status reserve(int64_t inputBytes, int64_t outputBytes);
@@ -93,7 +94,8 @@ private:
   Status replay(const ManifestEntry &entry, int64_t position);
   Status replayForToken(const ManifestEntry &entry, int64_t position, int slot);
   Expected<int32_t> nextLocked(const ManifestEntry &entry, int32_t token,
-                               int64_t position, bool goOn);
+                               const SamplingWords &how, int64_t position,
+                               bool goOn);
 
   CudaDevice &device;
   const CudaContext &context;
@@ -113,7 +115,7 @@ private:
   };
   std::vector<Recorded> graphs;
 
-  /// Tokens that `next` chose, for two replays in flight, and when they are
+  /// Tokens that the device chose, for two replays in flight, and when they are
   /// there.
   CudaHostBuffer chosen;
   CudaEvent chosenEvents[2];
@@ -121,6 +123,7 @@ private:
   struct Ahead {
     const ManifestEntry *entry;
     int32_t token;
+    SamplingWords how;
     int64_t position;
     int slot;
   };
@@ -345,7 +348,7 @@ Status CudaSession::run(const ManifestEntry &entry, int64_t rows,
   return (status.ok() ? end : status).withContext("entry '" + entry.name + "'");
 }
 
-/// Runs `next` for the token the device holds; its choice arrives in `slot`.
+/// Runs `entry` for the token the device holds; its choice arrives in `slot`.
 Status CudaSession::replayForToken(const ManifestEntry &entry, int64_t position,
                                    int slot) {
   GPTQ_TRY(replay(entry, position));
@@ -359,10 +362,11 @@ Status CudaSession::replayForToken(const ManifestEntry &entry, int64_t position,
 }
 
 Expected<int32_t> CudaSession::nextLocked(const ManifestEntry &entry,
-                                          int32_t token, int64_t position,
-                                          bool goOn) {
+                                          int32_t token,
+                                          const SamplingWords &how,
+                                          int64_t position, bool goOn) {
   bool isAhead = ahead && ahead->entry == &entry && ahead->token == token &&
-                 ahead->position == position;
+                 ahead->how == how && ahead->position == position;
   int slot = isAhead ? ahead->slot : 0;
   ahead.reset();
   if (!isAhead) {
@@ -371,6 +375,10 @@ Expected<int32_t> CudaSession::nextLocked(const ManifestEntry &entry,
     GPTQ_TRY(context.synchronize("the device failed"));
     GPTQ_TRY(setUp(entry, 1));
     std::memcpy(hostCall.data() + inputStart, &token, sizeof(token));
+    // Stays there for the replays to come.
+    if (entry.inputs.size() == 2)
+      std::memcpy(hostCall.data() + inputStart + layout.inputOffsets[1],
+                  how.data(), sizeof(how));
     GPTQ_TRY(sendCall(1, position));
     GPTQ_TRY(replayForToken(entry, position, slot));
   }
@@ -383,15 +391,17 @@ Expected<int32_t> CudaSession::nextLocked(const ManifestEntry &entry,
   int32_t result;
   std::memcpy(&result, chosen.data() + slot * sizeof(result), sizeof(result));
   if (goOn)
-    ahead = {&entry, result, position + 1, 1 - slot};
+    ahead = {&entry, result, how, position + 1, 1 - slot};
   return result;
 }
 
 Expected<int32_t> CudaSession::next(const ManifestEntry &entry, int32_t token,
-                                    int64_t position, bool goOn) {
+                                    const SamplingWords *how, int64_t position,
+                                    bool goOn) {
   std::lock_guard<std::mutex> lock(device.mutex);
   CudaContext::Scope scope(context);
-  Expected<int32_t> result = nextLocked(entry, token, position, goOn);
+  Expected<int32_t> result =
+      nextLocked(entry, token, how ? *how : SamplingWords(), position, goOn);
   if (!result)
     return result.status().withContext("entry '" + entry.name + "'");
   return result;

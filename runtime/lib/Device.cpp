@@ -36,8 +36,8 @@ CallBuffers CallLayout::at(uint8_t *inputs, uint8_t *outputs) const {
   return buffers;
 }
 
-Expected<int32_t> DeviceSession::next(const ManifestEntry &, int32_t, int64_t,
-                                      bool) {
+Expected<int32_t> DeviceSession::next(const ManifestEntry &, int32_t,
+                                      const SamplingWords *, int64_t, bool) {
   return Status(StatusCode::Unsupported,
                 "this device does not choose tokens by itself");
 }

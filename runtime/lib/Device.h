@@ -8,13 +8,18 @@
 #ifndef GPTQ_RUNTIME_LIB_DEVICE_H
 #define GPTQ_RUNTIME_LIB_DEVICE_H
 
+#include "runtime/abi/Sampling.h"
 #include "runtime/lib/Artifact.h"
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace gptq::runtime {
+
+/// What a device reads about how to draw a token.
+using SamplingWords = std::array<uint32_t, abi::sampling::NumWords>;
 
 /// Host memory of the inputs and outputs of one call, in the ports' order.
 struct CallBuffers {
@@ -52,12 +57,12 @@ public:
   virtual abi::Status run(const abi::ManifestEntry &entry, int64_t rows,
                           int64_t position) = 0;
 
-  /// Runs an entry `next` for `token` at `position` and gives the token it
-  /// chose. With `goOn`, the device may take that token and go on before it is
-  /// asked to.
+  /// Runs an entry `next` or `sample`, of which `how` is the second input, for
+  /// `token` at `position` and gives the token it chose. With `goOn`, the
+  /// device may take that token and go on before it is asked to.
   virtual abi::Expected<int32_t> next(const abi::ManifestEntry &entry,
-                                      int32_t token, int64_t position,
-                                      bool goOn);
+                                      int32_t token, const SamplingWords *how,
+                                      int64_t position, bool goOn);
 };
 
 struct DeviceInfo {

@@ -94,3 +94,11 @@ Status Model::loadTokenizer() {
     chat.emplace(ChatTemplate::parse(m.chatTemplate));
   return {};
 }
+
+bool Model::chooses(const Sampler &sampler) const {
+  if (sampler.isGreedy())
+    return manifest().findEntry("next") != nullptr;
+  const ManifestEntry *entry = manifest().findEntry("sample");
+  const int topK = sampler.settings().topK;
+  return entry && topK >= 1 && topK <= entry->maxTopK;
+}

@@ -12,6 +12,7 @@
 #include "runtime/lib/Artifact.h"
 #include "runtime/lib/ChatTemplate.h"
 #include "runtime/lib/Device.h"
+#include "runtime/lib/Sampler.h"
 #include "runtime/lib/Tokenizer.h"
 
 #include <memory>
@@ -49,6 +50,9 @@ public:
 
   /// Where it runs; only if it can.
   Device &device() const { return *place; }
+
+  /// Whether the device comes by itself to the tokens that `sampler` picks.
+  bool chooses(const Sampler &sampler) const;
 
 private:
   Model() = default;

@@ -120,6 +120,8 @@ void gptq_model_get_info(const gptq_model *model, gptq_model_info *info) {
   info->has_chat_template = !manifest.chatTemplate.empty();
   info->has_score = manifest.findEntry("score") != nullptr;
   info->has_next = manifest.findEntry("next") != nullptr;
+  if (const ManifestEntry *sample = manifest.findEntry("sample"))
+    info->max_top_k = sample->maxTopK;
   info->threads = model->device.threads;
   info->file_bytes = m.fileBytes();
   for (ByteSpan weight : m.artifact().weights)
@@ -261,6 +263,22 @@ gptq_status gptq_session_next(gptq_session *session, int32_t token,
     REQUIRE(session);
     REQUIRE(chosen);
     GPTQ_ASSIGN(*chosen, session->impl->next(token));
+    return {};
+  });
+}
+
+bool gptq_model_chooses(const gptq_model *model, const gptq_sampler *sampler) {
+  return model->impl->chooses(sampler->impl);
+}
+
+gptq_status gptq_session_sample(gptq_session *session,
+                                const gptq_sampler *sampler, int32_t token,
+                                int32_t *chosen, gptq_error *error) {
+  return guarded(error, [&]() -> Status {
+    REQUIRE(session);
+    REQUIRE(sampler);
+    REQUIRE(chosen);
+    GPTQ_ASSIGN(*chosen, session->impl->sample(sampler->impl, token));
     return {};
   });
 }

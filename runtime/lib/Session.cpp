@@ -97,16 +97,35 @@ Status Session::eval(const int32_t *ids, int64_t count, float *allLogits) {
 }
 
 Expected<int32_t> Session::next(int32_t token) {
-  GPTQ_ASSIGN(const ManifestEntry *entry, entryFor("next", &token, 1));
+  return chooseWith("next", token, nullptr);
+}
+
+Expected<int32_t> Session::sample(const Sampler &sampler, int32_t token) {
+  if (sampler.isGreedy())
+    return next(token);
+  GPTQ_ASSIGN(const ManifestEntry *entry, entryFor("sample", &token, 1));
+  const int topK = sampler.settings().topK;
+  if (topK < 1 || topK > entry->maxTopK)
+    return makeStatus(StatusCode::Unsupported,
+                      "expected a top-k of 1 to %lld, which the model's device "
+                      "samples with, found %d",
+                      (long long)entry->maxTopK, topK);
+  const SamplingWords how = sampler.words();
+  return chooseWith("sample", token, &how);
+}
+
+Expected<int32_t> Session::chooseWith(const char *name, int32_t token,
+                                      const SamplingWords *how) {
+  GPTQ_ASSIGN(const ManifestEntry *entry, entryFor(name, &token, 1));
   const ManifestModel &m = *model.manifest().model;
   lastLogits = nullptr;
-  GPTQ_ASSIGN(int32_t chosen,
-              memory->next(*entry, token, tokens, tokens + 1 < m.maxContext));
+  GPTQ_ASSIGN(int32_t chosen, memory->next(*entry, token, how, tokens,
+                                           tokens + 1 < m.maxContext));
   if (chosen < 0 || chosen >= m.vocabSize)
     return makeStatus(StatusCode::InvalidFile,
-                      "the entry 'next' chose the token %d, expected an id of "
+                      "the entry '%s' chose the token %d, expected an id of "
                       "0 to %lld",
-                      chosen, (long long)m.vocabSize - 1);
+                      name, chosen, (long long)m.vocabSize - 1);
   ++tokens;
   return chosen;
 }

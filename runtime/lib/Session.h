@@ -32,12 +32,16 @@ public:
   /// Appends tokens and computes the last one's logits, or with `allLogits`,
   /// [count, vocab], everyone's.
   abi::Status eval(const int32_t *ids, int64_t count, float *allLogits);
-  /// Null before the first eval without `allLogits`, and behind `next`.
+  /// Null before the first eval without `allLogits`, and behind `next` and
+  /// `sample`.
   const float *logits() const { return lastLogits; }
 
   /// Appends a token and gives the most likely next one, on models with the
   /// entry `next`.
   abi::Expected<int32_t> next(int32_t token);
+  /// Appends a token and gives what `sampler` would pick by its logits, where
+  /// the device can (Model::chooses).
+  abi::Expected<int32_t> sample(const Sampler &sampler, int32_t token);
 
   /// Runs a lone function.
   abi::Status run(const std::string &entry,
@@ -51,6 +55,9 @@ private:
   /// `ids`, after checking that they are and fit.
   abi::Expected<const abi::ManifestEntry *>
   entryFor(const char *name, const int32_t *ids, int64_t count) const;
+
+  abi::Expected<int32_t> chooseWith(const char *name, int32_t token,
+                                    const SamplingWords *how);
 
   Model &model;
   int64_t tokens = 0;

@@ -74,6 +74,16 @@ struct GpuToyModel : ToyModel {
                                 ManifestArgument::of(Kind::Output, 0)},
                                {{1, "toy_argmax", {}, 0}}});
     manifest.entries.push_back(next);
+    ManifestEntry sample = next;
+    sample.name = "sample";
+    sample.inputs = {{"tokens", "i32", {{1}}}, {"sampling", "i32", {{6}}}};
+    sample.maxTopK = 16;
+    sample.dispatches.back() = {"draw",
+                                {logits, ManifestArgument::of(Kind::Input, 1),
+                                 ManifestArgument::of(Kind::Input, 0),
+                                 ManifestArgument::of(Kind::Output, 0)},
+                                {{1, "toy_sample", {}, 0}}};
+    manifest.entries.insert(manifest.entries.end() - 1, sample);
     for (ManifestEntry &entry : manifest.entries)
       for (ManifestDispatch &dispatch : entry.dispatches)
         for (ManifestVariant &variant : dispatch.variants) {
@@ -358,6 +368,114 @@ TEST_F(Cuda, SingleTokensGoThroughNextWhereItGivesLogits) {
     tokens.push_back(mostLikely(toy.reference(tokens)));
     EXPECT_EQ(next(tokens.back()), mostLikely(toy.reference(tokens)));
   }
+}
+
+namespace {
+/// A sampler, and what it picks behind `tokens` by the reference's logits.
+struct HostSampler {
+  explicit HostSampler(gptq_sampling sampling) {
+    EXPECT_EQ(gptq_sampler_create(&sampling, &sampler, nullptr), GPTQ_OK);
+  }
+  ~HostSampler() { gptq_sampler_destroy(sampler); }
+
+  int32_t pick(const GpuToyModel &toy, const std::vector<int32_t> &tokens) {
+    std::vector<float> logits = toy.reference(tokens);
+    return gptq_sampler_pick(sampler, logits.data(), int64_t(logits.size()),
+                             int64_t(tokens.size()));
+  }
+
+  gptq_sampler *sampler = nullptr;
+};
+} // namespace
+
+TEST_F(Cuda, SamplesOnTheDeviceWhatTheHostPicks) {
+  GpuToyModel toy;
+  open(toy.write("cuda"));
+  gptq_model_info info;
+  gptq_model_get_info(model, &info);
+  EXPECT_EQ(info.max_top_k, 16);
+  std::set<int32_t> seen;
+  bool isFirst = true;
+  for (gptq_sampling sampling :
+       {gptq_sampling{0.8f, 16, 1, 0}, gptq_sampling{2, 16, 1, 1},
+        gptq_sampling{2, 5, 0.7f, uint64_t(1) << 40},
+        gptq_sampling{1, 1, 1, 3}}) {
+    HostSampler host(sampling);
+    EXPECT_TRUE(gptq_model_chooses(model, host.sampler));
+    ASSERT_EQ(gptq_session_rewind(session, 0, &error), GPTQ_OK);
+    std::vector<int32_t> tokens = someTokens(5);
+    eval(tokens);
+    tokens.push_back(host.pick(toy, tokens));
+    fake->calls.clear();
+    // To the last token the context holds, and not one further.
+    while (tokens.size() <= ToyModel::maxContext) {
+      int32_t chosen = -1;
+      ASSERT_EQ(gptq_session_sample(session, host.sampler, tokens.back(),
+                                    &chosen, &error),
+                GPTQ_OK)
+          << error.message;
+      ASSERT_EQ(chosen, host.pick(toy, tokens)) << tokens.size();
+      tokens.push_back(chosen);
+      seen.insert(chosen);
+    }
+    EXPECT_EQ(gptq_session_logits(session), nullptr);
+    // As the likeliest tokens are chosen: one copy to the device for all. Only
+    // the first time there has to be room for the second input, and a graph,
+    // which then serves all ways to draw.
+    EXPECT_EQ(fake->calls["cuMemcpyHtoDAsync_v2"], 1);
+    EXPECT_EQ(fake->calls["cuGraphLaunch"], 45);
+    EXPECT_EQ(fake->calls["cuStreamSynchronize"], isFirst ? 2 : 1);
+    EXPECT_EQ(fake->calls["cuStreamBeginCapture_v2"], isFirst ? 1 : 0);
+    isFirst = false;
+  }
+  EXPECT_GT(seen.size(), 10u);
+}
+
+TEST_F(Cuda, AnotherSamplerForgetsWhatRanAhead) {
+  GpuToyModel toy;
+  open(toy.write("cuda"));
+  HostSampler samplers[] = {HostSampler({1, 16, 1, 1}),
+                            HostSampler({1, 16, 1, 2}),
+                            HostSampler({0, 0, 1, 0})};
+  std::vector<int32_t> tokens = {4};
+  for (int i = 0; i < 30; ++i) {
+    HostSampler &host = samplers[i / 2 % 3];
+    int32_t chosen = -1;
+    ASSERT_EQ(gptq_session_sample(session, host.sampler, tokens.back(), &chosen,
+                                  &error),
+              GPTQ_OK)
+        << error.message;
+    ASSERT_EQ(chosen, host.pick(toy, tokens)) << i;
+    tokens.push_back(chosen);
+  }
+}
+
+TEST_F(Cuda, RefusesToSampleFromMoreThanTheModelCan) {
+  GpuToyModel toy;
+  open(toy.write("cuda"));
+  for (int32_t topK : {0, 17}) {
+    HostSampler host({1, topK, 1, 0});
+    EXPECT_FALSE(gptq_model_chooses(model, host.sampler));
+    int32_t chosen = -7;
+    EXPECT_EQ(gptq_session_sample(session, host.sampler, 1, &chosen, &error),
+              GPTQ_UNSUPPORTED);
+    EXPECT_EQ(std::string(error.message),
+              "expected a top-k of 1 to 16, which the model's device samples "
+              "with, found " +
+                  std::to_string(topK));
+    EXPECT_EQ(chosen, -7);
+  }
+  close();
+  toy.manifest.entries.erase(toy.manifest.entries.end() - 2);
+  toy.code.clear();
+  open(toy.write("cuda"));
+  HostSampler host({1, 4, 1, 0}), greedy({0, 0, 1, 0});
+  EXPECT_FALSE(gptq_model_chooses(model, host.sampler));
+  EXPECT_TRUE(gptq_model_chooses(model, greedy.sampler));
+  int32_t chosen = -7;
+  EXPECT_EQ(gptq_session_sample(session, host.sampler, 1, &chosen, &error),
+            GPTQ_UNSUPPORTED);
+  EXPECT_EQ(gptq_session_position(session), 0);
 }
 
 TEST_F(Cuda, NextTakesAnotherTokenThanItsOwn) {

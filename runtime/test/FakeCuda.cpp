@@ -18,9 +18,12 @@
 #include "runtime/test/FakeCuda.h"
 
 #include "runtime/abi/KernelABI.h"
+#include "runtime/abi/Sampling.h"
 #include "runtime/lib/CudaDriver.h"
 #include "runtime/lib/Memory.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -28,9 +31,12 @@
 #include <elf.h>
 #include <functional>
 #include <mutex>
+#include <numeric>
+#include <vector>
 
 using namespace gptq::runtime;
 using gptq::test::FakeCuda;
+namespace sampling = gptq::abi::sampling;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -56,6 +62,44 @@ static void toy_argmax(void *const *args, const int64_t *dims, int64_t,
       best = i;
   *static_cast<int32_t *>(args[1]) = best;
   *static_cast<int32_t *>(args[2]) = best;
+  ++const_cast<int64_t *>(dims)[GPTQ_DIM_P];
+}
+
+/// args: logits, how to draw, the token's input, the token's output. Draws the
+/// next token in floating point and goes on with it.
+static void toy_sample(void *const *args, const int64_t *dims, int64_t,
+                       void *) {
+  const float *logits = static_cast<const float *>(args[0]);
+  const uint32_t *words = static_cast<const uint32_t *>(args[1]);
+  auto wide = [&](int low) {
+    return uint64_t(words[low + 1]) << 32 | words[low];
+  };
+  double scale;
+  const uint64_t scaleBits = wide(sampling::ScaleLow);
+  std::memcpy(&scale, &scaleBits, sizeof(scale));
+  float topP;
+  std::memcpy(&topP, &words[sampling::TopP], sizeof(topP));
+  std::vector<int32_t> order(33);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  order.resize(std::min<size_t>(33, words[sampling::TopK]));
+  std::vector<double> sums;
+  double sum = 0;
+  for (int32_t token : order)
+    sums.push_back(
+        sum += std::exp2((double(logits[token]) - logits[order[0]]) * scale));
+  const double kept =
+      *std::find_if(sums.begin(), sums.end() - 1,
+                    [&](double s) { return s >= sum * double(topP); });
+  const uint64_t random = sampling::randomBits(wide(sampling::SeedLow),
+                                               uint64_t(dims[GPTQ_DIM_P]) + 1);
+  const double target = double(random) * 0x1p-64 * kept;
+  size_t drawn = 0;
+  while (sums[drawn] <= target)
+    ++drawn;
+  *static_cast<int32_t *>(args[2]) = order[drawn];
+  *static_cast<int32_t *>(args[3]) = order[drawn];
   ++const_cast<int64_t *>(dims)[GPTQ_DIM_P];
 }
 
@@ -312,6 +356,7 @@ EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count,
       GPTQ_KERNELS(GPTQ_KERNEL)
 #undef GPTQ_KERNEL
           {"toy_argmax", toy_argmax},
+      {"toy_sample", toy_sample},
       {"toy_nothing", toy_nothing},
       {"gptq_read", gptq_read}};
   auto *loaded = made(new FakeModule);

@@ -203,12 +203,23 @@ static Json nextEntry() {
       {"dispatches", Json::array()}};
 }
 
+/// A `sample` entry that fits the good manifest.
+static Json sampleEntry() {
+  Json entry = nextEntry();
+  entry["name"] = "sample";
+  entry["max_top_k"] = 128;
+  entry["inputs"] = {{{"name", "tokens"}, {"dtype", "i32"}, {"shape", {1}}},
+                     {{"name", "sampling"}, {"dtype", "i32"}, {"shape", {6}}}};
+  return entry;
+}
+
 TEST(Manifest, ReadsAndWritesLaunches) {
   Json document = *parseJson(good);
   makeNvvm(document);
   dispatch(document)["variants"][0]["shared_bytes"] = 98304;
   dispatch(document)["variants"][0]["overlap"] = true;
   document["entries"].push_back(nextEntry());
+  document["entries"].push_back(sampleEntry());
   document.erase("future");
   Expected<Manifest> m = parseManifest(document.dump());
   ASSERT_TRUE(m) << m.status().message();
@@ -218,6 +229,8 @@ TEST(Manifest, ReadsAndWritesLaunches) {
   EXPECT_TRUE(variants[0].overlap);
   EXPECT_EQ(variants[1].sharedBytes, 0);
   EXPECT_FALSE(variants[1].overlap);
+  EXPECT_EQ(m->entries[1].maxTopK, 0);
+  EXPECT_EQ(m->entries[2].maxTopK, 128);
   EXPECT_EQ(*parseJson(serializeManifest(*m)), document);
 }
 
@@ -266,6 +279,35 @@ TEST(Manifest, RefusesBadNextEntries) {
           "expected one input i32[M]");
   expectRefused([](Json &j) { j["entries"].push_back(nextEntry()); },
                 "'next' is for targets");
+}
+
+TEST(Manifest, RefusesBadSampleEntries) {
+  auto refused = [](auto change, const char *part) {
+    expectRefused(
+        [&](Json &j) {
+          makeNvvm(j);
+          j["entries"].push_back(sampleEntry());
+          change(j["entries"][1]);
+        },
+        part);
+  };
+  refused([](Json &e) { e["max_m"] = 2; }, "max_m: expected 1 to 1");
+  refused([](Json &e) { e["inputs"].erase(1); },
+          "expected inputs i32[1] and i32[6]");
+  refused([](Json &e) { e["inputs"][1]["shape"] = {5}; },
+          "expected inputs i32[1] and i32[6]");
+  refused([](Json &e) { e["inputs"][1]["shape"] = {"M"}; },
+          "expected inputs i32[1] and i32[6]");
+  refused([](Json &e) { e["outputs"][0]["shape"] = {2}; },
+          "expected one output i32[1]");
+  refused([](Json &e) { e.erase("max_top_k"); },
+          "max_top_k: expected 1 to 2147483647, found 0");
+  refused([](Json &e) { e["max_top_k"] = -1; }, "max_top_k: expected an");
+  refused([](Json &e) { e["max_top_k"] = int64_t(1) << 40; },
+          "max_top_k: expected 1 to");
+  refused([](Json &e) { e["max_top_k"] = "many"; }, "max_top_k");
+  expectRefused([](Json &j) { j["entries"].push_back(sampleEntry()); },
+                "'sample' is for targets");
 }
 
 TEST(Manifest, KnowsWhereCodeRuns) {

@@ -46,6 +46,8 @@ def test_stats_name_the_device(models, driver):
     text = done.stderr.decode()
     assert "device:  Fake GPU, code.ptx, compiled by the driver" in text
     assert "for the model" in text and "free" in text and "threads" not in text
+    # It was compiled for a processor.
+    assert text.endswith("tokens:  chosen by the host: the model was compiled without the entry that does\n")
 
 
 def test_inspect_shows_the_code(models):

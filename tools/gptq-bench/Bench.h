@@ -54,6 +54,11 @@ struct ModelOptions {
   std::vector<int> threads;
   int samples = 5;
   int device = 0;
+  /// How tokens are chosen; 0: the likeliest.
+  float temperature = 0;
+  int topK = 0;
+  /// The host chooses, whatever the device can.
+  bool chooseOnHost = false;
 };
 
 /// Measures lone matmuls: prints a table and adds what it shows to `report`.

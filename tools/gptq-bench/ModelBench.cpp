@@ -17,6 +17,7 @@ using namespace gptq::abi;
 using namespace gptq::bench;
 using gptq::run::infoOf;
 using gptq::run::ModelPtr;
+using gptq::run::SamplerPtr;
 using gptq::run::SessionPtr;
 using gptq::run::Stopwatch;
 
@@ -70,7 +71,15 @@ static ModelMeasurement measure(const ModelOptions &options, int threads,
   ModelPtr model = gptq::run::openModel(options.path, modelOptions);
   out.loadSeconds = load.seconds();
   gptq_model_info info = infoOf(model.get());
-  out.deviceChooses = info.has_next;
+  gptq_sampling sampling = {options.temperature, options.topK, /*top_p=*/1,
+                            /*seed=*/0};
+  gptq_sampler *created = nullptr;
+  check([&](gptq_error *e) {
+    return gptq_sampler_create(&sampling, &created, e);
+  });
+  SamplerPtr sampler(created);
+  out.deviceChooses =
+      !options.chooseOnHost && gptq_model_chooses(model.get(), sampler.get());
   int64_t vocab = info.vocab_size;
   SessionPtr session = gptq::run::createSession(model.get());
   // What the tokens say changes nothing about the work.
@@ -95,13 +104,19 @@ static ModelMeasurement measure(const ModelOptions &options, int threads,
     Stopwatch decode;
     int32_t token = tokens[0];
     for (int64_t i = 0; i < fresh; ++i) {
+      stopIfInterrupted();
       if (!out.deviceChooses) {
-        eval(i, 1);
+        check([&](gptq_error *e) {
+          return gptq_session_eval(session.get(), &token, 1, e);
+        });
+        token =
+            gptq_sampler_pick(sampler.get(), gptq_session_logits(session.get()),
+                              vocab, gptq_session_position(session.get()));
         continue;
       }
-      stopIfInterrupted();
       check([&](gptq_error *e) {
-        return gptq_session_next(session.get(), token, &token, e);
+        return gptq_session_sample(session.get(), sampler.get(), token, &token,
+                                   e);
       });
     }
     double decodeSeconds = decode.seconds();
@@ -240,6 +255,8 @@ void gptq::bench::benchModel(const ModelOptions &options,
     report["weight_bytes_per_token"] = weightBytesPerToken(manifest);
     report["prompt_tokens"] = prompt;
     report["new_tokens"] = fresh;
+    report["temperature"] = options.temperature;
+    report["top_k"] = options.topK;
     std::printf("model      %s (%s), %s\n", info.name, info.quantization,
                 info.target);
   }

@@ -152,6 +152,17 @@ int main(int argc, char **argv) {
                    "Tokens to make; default: what fits, at most 128")
       ->check(CLI::PositiveNumber);
   modelCommand
+      ->add_option("--temperature", model.temperature,
+                   "How tokens are chosen, as by gptq-run; 0: the likeliest. "
+                   "The host chooses where the device cannot")
+      ->capture_default_str();
+  modelCommand
+      ->add_option("--top-k", model.topK,
+                   "Choose among the k most likely tokens; 0: all")
+      ->capture_default_str();
+  modelCommand->add_flag("--choose-on-host", model.chooseOnHost,
+                         "Choose tokens on the host where the device can, too");
+  modelCommand
       ->add_option("--samples", model.samples,
                    "Times to measure, after one "
                    "to warm up")

@@ -120,8 +120,14 @@ static cl::opt<bool>
                 cl::desc("GPUs: normalize rows in kernels of their own"),
                 cl::cat(category));
 static cl::opt<bool>
-    noNext("no-next", cl::desc("GPUs: leave out the entry that chooses tokens"),
+    noNext("no-next",
+           cl::desc("GPUs: leave out the entries that choose tokens"),
            cl::cat(category));
+static cl::opt<int64_t> maxTopK(
+    "max-top-k", cl::init(128), cl::value_desc("tokens"),
+    cl::desc("GPUs: largest top-k that the device samples with by itself, a "
+             "power of two (default: 128); 0 leaves sampling to the host"),
+    cl::cat(category));
 static cl::opt<bool>
     noFuseRotary("no-fuse-rotary",
                  cl::desc("GPUs: rotate and append in a kernel of its own"),
@@ -517,6 +523,7 @@ int main(int argc, char **argv) {
     options.clusters = !noClusters;
     options.normalize = !noNormalize;
     options.next = !noNext;
+    options.maxTopK = maxTopK;
     options.fuseRotary = !noFuseRotary;
     options.splitContext = !noSplitContext;
     options.promote = !noPromote;

@@ -92,6 +92,17 @@ private:
 
 } // namespace
 
+/// Who chooses tokens, and why not the device.
+static std::string chosenBy(const gptq_model_info &info,
+                            const gptq_sampling &sampling, bool deviceChooses) {
+  if (deviceChooses)
+    return "the device";
+  if (info.max_top_k == 0 || sampling.temperature == 0)
+    return "the host: the model was compiled without the entry that does";
+  return "the host: the device needs a top-k of 1 to " +
+         std::to_string(info.max_top_k);
+}
+
 /// Generates from the session's last logits until a stop; returns the tokens
 /// made, without the one that ended the text.
 static std::vector<int32_t>
@@ -102,8 +113,8 @@ continueText(gptq_model *model, gptq_session *session, gptq_sampler *sampler,
   size_t eosCount = 0;
   const int32_t *eos = gptq_model_eos_ids(model, &eosCount);
   std::vector<int32_t> made;
-  // Where the device can, it chooses the most likely tokens by itself.
-  bool deviceChooses = info.has_next && options.sampling.temperature == 0;
+  const bool deviceChooses = gptq_model_chooses(model, sampler);
+  stats.chosenBy = chosenBy(info, options.sampling, deviceChooses);
   int32_t token = 0;
   Stopwatch watch;
   while (int64_t(made.size()) < options.maxTokens && !isInterrupted()) {
@@ -131,8 +142,9 @@ continueText(gptq_model *model, gptq_session *session, gptq_sampler *sampler,
       break;
     }
     check([&](gptq_error *e) {
-      return deviceChooses ? gptq_session_next(session, token, &token, e)
-                           : gptq_session_eval(session, &token, 1, e);
+      return deviceChooses
+                 ? gptq_session_sample(session, sampler, token, &token, e)
+                 : gptq_session_eval(session, &token, 1, e);
     });
     ++stats.decodeTokens;
   }

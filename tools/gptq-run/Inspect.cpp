@@ -64,10 +64,10 @@ static void printText(const Manifest &m, const gptq_model_info &info,
                       const std::string &path) {
   row("file", path + ", " + bytesText(info.file_bytes));
   row("producer", m.producer);
-  row("target", m.target.kind + " " + m.target.name +
-                    (m.target.features.empty()
-                         ? ""
-                         : " (" + joined(m.target.features) + ")"));
+  row("target",
+      m.target.kind + " " + m.target.name +
+          (m.target.features.empty() ? ""
+                                     : " (" + joined(m.target.features) + ")"));
   if (m.model) {
     row("model", m.model->name + " (" + m.model->family + "), " +
                      std::to_string(m.model->parameters) + " parameters");

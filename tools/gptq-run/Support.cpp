@@ -131,6 +131,8 @@ void Stats::print(const gptq_model *model) const {
   std::fprintf(stderr, "         %s of %s free\n",
                bytesText(device.free_bytes).c_str(),
                bytesText(device.total_bytes).c_str());
+  if (!chosenBy.empty())
+    std::fprintf(stderr, "tokens:  chosen by %s\n", chosenBy.c_str());
 }
 
 static volatile std::sig_atomic_t interruptFlag = 0;

@@ -82,6 +82,8 @@ struct Stats {
   int64_t prefillTokens = 0;
   double decodeSeconds = 0;
   int64_t decodeTokens = 0;
+  /// What chooses tokens, for models of a device; empty where none are made.
+  std::string chosenBy;
 
   void print(const gptq_model *model) const;
 };

@@ -38,7 +38,11 @@ int main(int argc, char **argv) {
                  "0 takes the most likely token")
       ->capture_default_str();
   app.add_option("--top-k", generation.sampling.top_k,
-                 "Choose among the k most likely tokens; 0: all")
+                 "Choose among the k most likely tokens; 0: all. GPUs choose "
+                 "by themselves with k of 1 to what the model was compiled "
+                 "for, 128 by default; otherwise logits are copied to the "
+                 "host for every token, which chooses the same (--stats says "
+                 "who does)")
       ->capture_default_str();
   app.add_option("--top-p", generation.sampling.top_p,
                  "Choose among the likeliest tokens that reach p together")

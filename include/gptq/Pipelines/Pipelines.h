@@ -45,10 +45,12 @@ struct PipelineOptions {
   bool overlap = true;
   /// Every workgroup of a matmul of one row normalizes the row itself.
   bool normalize = true;
-  /// The device chooses tokens: the model gets the entry `next`. In it, and
+  /// The device chooses tokens: the model gets the entries `next` and, with a
+  /// power of two of tokens that can be sampled from, `sample`. In them, and
   /// wherever there is one row, attention rotates and appends by itself, and is
   /// split over parts of the context.
   bool next = true;
+  int64_t maxTopK = 128;
   bool fuseRotary = true;
   bool splitContext = true;
   int64_t loadBits = 128;

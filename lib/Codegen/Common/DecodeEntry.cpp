@@ -18,6 +18,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/Support/MathExtras.h"
 
 namespace mlir::gptq {
 #define GEN_PASS_DEF_ADDNEXTPASS
@@ -89,6 +90,29 @@ static LogicalResult fixOneRow(func::FuncOp entry) {
 static constexpr int64_t kMostParts = 64, kLeastPositions = 64;
 /// Logits of a part of the vocabulary, at least.
 static constexpr int64_t kLeastColumns = 1024;
+/// Where the k largest are searched: the logits that a workgroup sorts, one for
+/// each of two threads to compare; those of sorted runs that one merges, or the
+/// last one, which draws; and k at most, so that either are several runs.
+static constexpr int64_t kSortedColumns = 1024, kMergedColumns = 2048,
+                         kMostTopK = 512;
+
+/// A copy of `generate` for one token.
+static FailureOr<func::FuncOp>
+cloneForOneToken(OpBuilder &b, func::FuncOp generate, StringRef name) {
+  auto entry = cast<func::FuncOp>(b.clone(*generate));
+  entry.setSymName(name);
+  if (failed(fixOneRow(entry)))
+    return failure();
+  return entry;
+}
+
+/// Makes the type of `entry` say that the token is its first result.
+static LogicalResult insertToken(func::FuncOp entry, Type type) {
+  Builder b(entry.getContext());
+  return entry.insertResult(
+      0, type,
+      b.getDictionaryAttr(b.getNamedAttr(kNameAttr, b.getStringAttr("token"))));
+}
 
 namespace {
 struct AddNextPass final : mlir::gptq::impl::AddNextPassBase<AddNextPass> {
@@ -107,48 +131,120 @@ struct AddNextPass final : mlir::gptq::impl::AddNextPassBase<AddNextPass> {
         generate.getNumArguments() > 0
             ? dyn_cast<RankedTensorType>(generate.getArgumentTypes().front())
             : RankedTensorType();
+    auto isIndex = [](Type type) { return type.isIndex(); };
     if (!logits || logits.getRank() != 2 || logits.getDimSize(0) != 1 ||
         !logits.getElementType().isF32() || !tokens || tokens.getRank() != 1 ||
-        !tokens.getElementType().isInteger(32)) {
-      generate.emitError("expects the entry generate to take tokens and to "
-                         "return one row of logits, but found ")
+        !tokens.getElementType().isInteger(32) ||
+        llvm::count_if(generate.getArgumentTypes(), isIndex) != 1) {
+      generate.emitError("expects the entry generate to take tokens and their "
+                         "position and to return one row of logits, but found ")
           << generate.getFunctionType();
+      return signalPassFailure();
+    }
+    if (maxTopK != 0 &&
+        (maxTopK < 2 || !llvm::isPowerOf2_64(maxTopK) || maxTopK > kMostTopK)) {
+      generate.emitError(
+          "expects max-top-k to be 0 or a power of two from 2 to ")
+          << kMostTopK << ", but found " << maxTopK.getValue();
       return signalPassFailure();
     }
     OpBuilder b(generate);
     b.setInsertionPointAfter(generate);
-    auto next = cast<func::FuncOp>(b.clone(*generate));
-    next.setSymName("next");
-    if (failed(fixOneRow(next)))
+    if (failed(addNext(b, generate)) ||
+        (maxTopK != 0 && failed(addSample(b, generate))))
       return signalPassFailure();
+  }
 
-    Operation *ret = next.getBody().front().getTerminator();
+private:
+  /// An entry that goes on with the likeliest token.
+  LogicalResult addNext(OpBuilder &b, func::FuncOp generate) {
+    FailureOr<func::FuncOp> next = cloneForOneToken(b, generate, "next");
+    if (failed(next))
+      return failure();
+    OpBuilder::InsertionGuard guard(b);
+    Operation *ret = next->getBody().front().getTerminator();
     Value row = ret->getOperand(0);
     b.setInsertionPoint(ret);
     Location loc = NameLoc::get(b.getStringAttr("next_token"));
-    const int64_t vocabulary = logits.getDimSize(1);
+    const int64_t vocabulary = vocabularyOf(row);
     const int64_t columns = std::max(
         kLeastColumns, int64_t(llvm::divideCeil(vocabulary, parts.getValue())));
     const int64_t count = llvm::divideCeil(vocabulary, columns);
-    auto room = [&](ArrayRef<int64_t> shape, Type type) -> Value {
-      return tensor::EmptyOp::create(b, loc, shape, type);
-    };
     Value zero = arith::ConstantIndexOp::create(b, loc, 0);
-    SmallVector<Value> rooms = {room({count, 1}, b.getF32Type()),
-                                room({count, 1}, b.getI32Type())};
+    SmallVector<Value> rooms = {room(b, loc, {count, 1}, b.getF32Type()),
+                                room(b, loc, {count, 1}, b.getI32Type())};
     auto largest = ArgmaxOp::create(b, loc, TypeRange(ValueRange(rooms)), row,
                                     zero, rooms, b.getI64IntegerAttr(columns));
     largest->setAttr(kLabelAttr, b.getStringAttr("argmax"));
-    rooms = {room({1}, b.getI32Type()), next.getArgument(0)};
+    rooms = {room(b, loc, {1}, b.getI32Type()), next->getArgument(0)};
     auto choose = ChooseTokenOp::create(b, loc, TypeRange(ValueRange(rooms)),
                                         largest->getResult(0),
                                         largest->getResult(1), rooms);
     choose->setAttr(kLabelAttr, b.getStringAttr("choose_token"));
     ret->setOperands({choose->getResult(0), row});
-    if (failed(next.insertResult(0, choose->getResult(0).getType(),
-                                 b.getDictionaryAttr(b.getNamedAttr(
-                                     kNameAttr, b.getStringAttr("token"))))))
-      return signalPassFailure();
+    return insertToken(*next, choose->getResult(0).getType());
+  }
+
+  /// An entry that goes on with a token drawn from the likeliest.
+  LogicalResult addSample(OpBuilder &b, func::FuncOp generate) {
+    FailureOr<func::FuncOp> sample = cloneForOneToken(b, generate, "sample");
+    if (failed(sample))
+      return failure();
+    (*sample)->setAttr(kMaxTopKAttr, b.getI64IntegerAttr(maxTopK));
+    auto words = RankedTensorType::get({kSamplingWords}, b.getI32Type());
+    Location loc = NameLoc::get(b.getStringAttr("next_token"));
+    const unsigned number = sample->getNumArguments();
+    if (failed(
+            sample->insertArgument(number, words,
+                                   b.getDictionaryAttr(b.getNamedAttr(
+                                       kNameAttr, b.getStringAttr("sampling"))),
+                                   loc)))
+      return failure();
+    OpBuilder::InsertionGuard guard(b);
+    Operation *ret = sample->getBody().front().getTerminator();
+    Value row = ret->getOperand(0);
+    b.setInsertionPoint(ret);
+    Value zero = arith::ConstantIndexOp::create(b, loc, 0);
+    SmallVector<Value> rooms;
+    auto keepLargest = [&](Value input, Value indices, int64_t elements,
+                           int64_t columns, StringRef label) {
+      const int64_t count = llvm::divideCeil(elements, columns);
+      rooms = {room(b, loc, {count, maxTopK}, b.getF32Type()),
+               room(b, loc, {count, maxTopK}, b.getI32Type())};
+      auto op = TopKOp::create(b, loc, TypeRange(ValueRange(rooms)), input,
+                               indices, zero, rooms, columns);
+      op->setAttr(kLabelAttr, b.getStringAttr(label));
+      return op;
+    };
+    auto elementsOf = [](TopKOp op) {
+      return cast<RankedTensorType>(op.getResult(0).getType()).getNumElements();
+    };
+    TopKOp largest =
+        keepLargest(row, Value(), vocabularyOf(row), kSortedColumns, "top_k");
+    while (elementsOf(largest) > kMergedColumns)
+      largest = keepLargest(largest.getResult(0), largest.getResult(1),
+                            elementsOf(largest), kMergedColumns, "top_k.merge");
+    Value position = *llvm::find_if(sample->getArguments(), [](Value argument) {
+      return argument.getType().isIndex();
+    });
+    rooms = {room(b, loc, {1}, b.getI32Type()), sample->getArgument(0)};
+    auto draw = SampleTokenOp::create(
+        b, loc, TypeRange(ValueRange(rooms)), largest->getResult(0),
+        largest->getResult(1), sample->getArgument(number), position, rooms);
+    draw->setAttr(kLabelAttr, b.getStringAttr("sample_token"));
+    // Nobody asks for the logits.
+    ret->setOperands(draw->getResult(0));
+    if (failed(sample->eraseResult(0)))
+      return failure();
+    return insertToken(*sample, draw->getResult(0).getType());
+  }
+
+  static Value room(OpBuilder &b, Location loc, ArrayRef<int64_t> shape,
+                    Type type) {
+    return tensor::EmptyOp::create(b, loc, shape, type);
+  }
+  static int64_t vocabularyOf(Value row) {
+    return cast<RankedTensorType>(row.getType()).getDimSize(1);
   }
 };
 

@@ -50,14 +50,16 @@ def ApplyPlanFilePass : Pass<"gptq-apply-plan-file", "::mlir::ModuleOp"> {
 }
 
 def AddNextPass : Pass<"gptq-add-next", "::mlir::ModuleOp"> {
-  let summary = "Adds the entry that chooses the next token";
+  let summary = "Adds the entries that choose the next token";
   let description = [{
     Before: an entry `generate`, tokens to the last row's logits. After: beside it an entry `next`, the same for one token, all shapes static, which
     also finds the most likely token (`gptq.argmax` over `parts` parts of the vocabulary, then `gptq.choose_token`) and leaves it where
-    the next call reads it. Its results are the token and the logits. For devices that repeat an entry by themselves.
+    the next call reads it. Its results are the token and the logits. And an entry `sample` that draws the token instead, as its second input says
+    (`gptq.top_k`, then `gptq.sample_token`), from the `max-top-k` likeliest at most. For devices that repeat an entry by themselves.
   }];
   let dependentDialects = ["GPTQDialect", "arith::ArithDialect", "func::FuncDialect", "tensor::TensorDialect"];
-  let options = [Option<"parts", "parts", "int64_t", "132", "Parts of the vocabulary, at most">];
+  let options = [Option<"parts", "parts", "int64_t", "132", "Parts of the vocabulary, at most">,
+                 Option<"maxTopK", "max-top-k", "int64_t", "128", "Tokens to sample from, at most: a power of two; 0 adds no `sample`">];
 }
 
 def SplitContextPass : Pass<"gptq-split-context", "::mlir::ModuleOp"> {
