@@ -11,7 +11,7 @@ token has to be the host sampler's and that of test/reference/sampling.py; with 
 
 A whole model, stories260K: 200 tokens that the device draws by itself are those that the host draws from the device's
 logits. Beside the model for the processor they may differ where logits do, so every position of its text is drawn again
-from the device's logits: where that gives another token, the random number lies within what the logits' difference explains.
+from the device's logits: where that gives another token, the logits' difference has to explain it.
 Its last line is 'N passed, N failed'.
 """
 import argparse
@@ -210,12 +210,10 @@ def check_stories(library, device, cpu):
                 if token == on_cpu[position]:
                     continue
                 others += 1
-                # Every weight is off by a factor of at most exp(2 error / temperature), and a candidate may be another one.
-                bound = np.expm1(4 * error / temperature)
-                away = reference.distance(b, position, **sampler.settings)
-                if away > bound:
+                away = reference.unexplained(b, token, error, position, **sampler.settings)
+                if away > 0:
                     wrong.append(f"{name}: token {position} is {token}, {on_cpu[position]} on the processor: the random number is {away:.2g} "
-                                 f"from the next token's share, the logits' difference {error:.2g} explains {bound:.2g}")
+                                 f"from where logits {error:.2g} apart might draw it")
             same = next((i for i in range(LENGTH) if own[i] != on_cpu[i]), LENGTH)
             print(f"stories260K, {name}: the processor's text up to token {same} of {LENGTH}; from its text {others} other tokens, "
                   f"logits at most {largest:.2g} apart", flush=True)

@@ -41,8 +41,21 @@ def pick(logits, position, temperature, top_k=0, top_p=1.0, seed=0):
     return int(ids[next(i for i, s in enumerate(total) if s > target)])
 
 
-def distance(logits, position, temperature, top_k=0, top_p=1.0, seed=0):
-    """How far the random number, in [0, 1), is from where another token would be drawn."""
-    _, total, kept = sums(logits, temperature, top_k, top_p)
+def unexplained(logits, token, error, position, temperature, top_k=0, top_p=1.0, seed=0):
+    """How far the random number is from where `token` may be drawn, by logits that are off by at most `error`; 0 if that is possible.
+
+    Every weight may be off by a factor of exp(2 error / temperature), so the sums of weights, and those of what is kept. Besides,
+    candidates whose logits are closer than 2 error may be in another order, or one instead of the other.
+    """
+    logits = np.asarray(logits, np.float32)
+    ids, total, kept = sums(logits, temperature, top_k, top_p)
     u = random_bits(seed, position) / 2.0**64
-    return min(abs(u - s / kept) for s in [0] + [s for s in total if s <= kept])
+    shares = np.diff([0] + total) / kept
+    close = np.abs(logits[ids].astype(np.float64) - float(logits[token])) <= 2 * error
+    if not close.any():
+        return np.inf
+    # Wherever it is among those, and whatever of them is kept.
+    first, last = np.flatnonzero(close)[[0, -1]]
+    slack = np.expm1(4 * error / temperature)
+    low, high = shares[:first].sum(), shares[:last + 1].sum()
+    return max(0.0, low - slack - u, u - high - slack)
