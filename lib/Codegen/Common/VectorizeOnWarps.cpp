@@ -223,10 +223,8 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t threadsOfColumn = firstOnly ? 1 : unit.threadsPerColumn();
   const int64_t holders = b.lanes / unit.threadsPerColumn() * threadsOfColumn;
   const int64_t perPanel = (firstOnly ? maxRows : threadRows()) * perThread;
-  SmallVector<int64_t> shape = {warps, shares * maxPanels * perPanel, holders};
-  if (cluster > 1)
-    shape.insert(shape.begin(), cluster);
-  Value room = b.workgroupBuffer(shape);
+  Value room = b.workgroupBuffer(
+      {cluster, warps, shares * maxPanels * perPanel, holders});
   auto ofCluster = [&](Operation *op) {
     if (cluster > 1)
       op->setAttr(kClusterAttr, b.getI64IntegerAttr(cluster));
@@ -237,13 +235,10 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
     for (int64_t p = 0; p < maxPanels; ++p)
       for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i)
         for (int64_t h = 0; h < perThread; ++h) {
-          SmallVector<Value> place = {
-              warp, b.add(ownRoom, p * perPanel + i * perThread + h), holder};
-          if (cluster > 1)
-            place.insert(place.begin(), member);
+          Value at = b.add(ownRoom, p * perPanel + i * perThread + h);
           memref::StoreOp::create(
               b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
-              room, place);
+              room, ValueRange{member, warp, at, holder});
         }
   };
   if (firstOnly && unit.threadsPerColumn() > 1) {
@@ -285,10 +280,9 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       Value at = b.add(first, divide(b, inPanel, columnStride()));
       Value sum;
       for (int64_t w = 0; w < cluster * warps; ++w) {
-        SmallVector<Value> place = {b.index(w % warps), at, holder};
-        if (cluster > 1)
-          place.insert(place.begin(), b.index(w / warps));
-        Value part = memref::LoadOp::create(b, room, place);
+        Value part = memref::LoadOp::create(
+            b, room,
+            ValueRange{b.index(w / warps), b.index(w % warps), at, holder});
         sum = sum ? Value(arith::AddFOp::create(b, sum, part)) : part;
       }
       return sum;
@@ -438,6 +432,7 @@ LogicalResult WarpMatmul::run() {
             b, arith::IndexCastUIOp::create(b, b.getI32Type(), anyWarp), 0,
             int32_t(b.lanes), gpu::ShuffleMode::IDX)
             .getShuffleResult());
+  member = b.index(0);
   if (cluster > 1) {
     if (op.k % (cluster * chunkRows) != 0)
       return op.op->emitOpError("expects parts of ")

@@ -17,7 +17,7 @@
 //       CHECK:   } {gptq.stages = 2 : i64}
 //       CHECK:   scf.if
 //       CHECK:     gptq.group_dot {{.*}} depth = 88
-//       CHECK:   memref.alloc() : memref<2x8x32xf32, #gpu.address_space<workgroup>>
+//       CHECK:   memref.alloc() : memref<1x2x8x32xf32, #gpu.address_space<workgroup>>
 //       CHECK:   gpu.barrier
 //       CHECK:   scf.for
 //       CHECK:     memref.load {{.*}} #gpu.address_space<workgroup>
@@ -35,9 +35,9 @@ func.func @partials_in_workgroup_memory(%x: memref<?x344xf16>, %q: memref<2x6x12
 //       CHECK:   %[[EARLIER:.+]] = vector.extract %[[OLD]][0]
 //       CHECK:   scf.for
 //       CHECK:     gptq.group_dot
-//       CHECK:   memref.alloc() : memref<2x4x8xf32, #gpu.address_space<workgroup>>
+//       CHECK:   memref.alloc() : memref<1x2x4x8xf32, #gpu.address_space<workgroup>>
 //       CHECK:   scf.if
-// CHECK-COUNT-2:   memref.store {{.*}} memref<2x4x8xf32, #gpu.address_space<workgroup>>
+// CHECK-COUNT-2:   memref.store {{.*}} memref<1x2x4x8xf32, #gpu.address_space<workgroup>>
 //   CHECK-NOT:     memref.store
 //       CHECK:   gpu.barrier
 //       CHECK:   arith.addf %{{.+}}, %[[EARLIER]]
