@@ -57,6 +57,9 @@ static constexpr int64_t kSharedPanels = 2;
 /// scales are applied to sums. More rows have as many sums as codes, and no
 /// registers for a second set of them.
 static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
+/// Warps of a workgroup that have two sets of sums of kMaxRingRows: a thread
+/// has 168 registers then.
+static constexpr int64_t kHoistedWarps = 8;
 /// Up to so many rows, the least number of weights of one multiprocessor that
 /// pass through a ring.
 static constexpr std::pair<int64_t, int64_t> kRingWeights[] = {{16, 1 << 20},
@@ -228,24 +231,38 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           "groups of {0} of {1} rows of K are no whole parts of {2}", span,
           shape.k, line));
 
-    // Scales of bf16 would be too coarse to multiply codes by.
-    const int64_t rows = mMax <= kMaxHoistedRows
-                             ? llvm::alignTo(mMax, 2 * kTileRows)
-                         : shape.isF16 && hoistScales ? kMaxRingRows
-                                                      : kMaxHoistedRows;
     // Every workgroup reads all rows of its parts of K: two that share K read
     // half as much each, and have twice as many tiles.
     const int64_t allParts = shape.k / stepK;
-    const bool shares = clusters && bufferPartials &&
-                        allParts % kCluster == 0 &&
-                        all <= target.multiprocessors * kMaxWarps / kCluster;
-    const int64_t cluster = shares ? kCluster : 1;
+    auto sharesFor = [&](int64_t mostWarps) {
+      return clusters && bufferPartials && allParts % kCluster == 0 &&
+                     all <= target.multiprocessors * mostWarps / kCluster
+                 ? kCluster
+                 : 1;
+    };
+    auto roundsFor = [&](int64_t mostWarps) {
+      const int64_t places = target.multiprocessors / sharesFor(mostWarps);
+      return llvm::divideCeil(all, places * mostWarps);
+    };
+    // Many rows have two sets of sums, and scales are applied to one of them,
+    // where fewer warps with more registers are enough for the tiles. Elsewhere
+    // codes are multiplied by scales, for which those of bf16 are too coarse.
+    const bool isMany = mMax > kMaxHoistedRows && hoistScales;
+    const bool hasFewWarps =
+        isMany && roundsFor(kHoistedWarps) == roundsFor(kMaxWarps) &&
+        (!shape.isF16 || sharesFor(kHoistedWarps) == sharesFor(kMaxWarps));
+    const int64_t rows =
+        mMax <= kMaxHoistedRows ? llvm::alignTo(mMax, 2 * kTileRows)
+        : isMany && (shape.isF16 || hasFewWarps) ? kMaxRingRows
+                                                 : kMaxHoistedRows;
+    const int64_t mostWarps = hasFewWarps ? kHoistedWarps : kMaxWarps;
+    const int64_t cluster = sharesFor(mostWarps);
     const int64_t parts = allParts / cluster;
     const int64_t places = target.multiprocessors / cluster;
-    const int64_t rounds = llvm::divideCeil(all, places * kMaxWarps);
+    const int64_t rounds = roundsFor(mostWarps);
     const int64_t panels = llvm::divideCeil(all, places * rounds);
     const int64_t warps = llvm::alignTo(panels, unit->warps);
-    const int64_t turns = kMaxWarps / warps;
+    const int64_t turns = mostWarps / warps;
     if (parts < kLeastRounds * turns)
       return refuse(llvm::formatv("{0} parts of {1} rows of K are not {2} for "
                                   "each of {3} turns of {4} workgroups",
@@ -254,7 +271,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     // More rows leave no registers for a second set of sums.
     const bool hoists =
         hoistScales &&
-        rows <= (shape.isF16 ? kMaxHoistedRows / 2 : kMaxHoistedRows);
+        (hasFewWarps ||
+         rows <= (shape.isF16 ? kMaxHoistedRows / 2 : kMaxHoistedRows));
 
     // The sums of turns and of workgroups meet in shared memory, too.
     const int64_t threads = turns * warps * kWarpThreads;
@@ -268,10 +286,14 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
             (stepK * shape.bits + shape.scaleBits + shape.zeroBits) / 8;
     int64_t stages =
         (target.workgroupMemory - kReservedBytes - roomBytes) / stageBytes;
-    // Without turns, all warps unroll the loop over all places.
-    const int64_t most = turns == 1 && hoists && rows <= kMaxHoistedRows / 2
-                             ? kMaxPlaces / 2
-                             : kMaxPlaces;
+    // Without turns, all warps unroll the loop over all places. Of many rows
+    // half of them are better, too: what is on its way passes the first-level
+    // cache, which has the memory that a ring leaves.
+    const int64_t most =
+        turns == 1 && ((hoists && rows <= kMaxHoistedRows / 2) ||
+                       rows > kMaxHoistedRows)
+            ? kMaxPlaces / 2
+            : kMaxPlaces;
     stages = std::min<int64_t>(
         {stages, most * turns, int64_t(llvm::alignTo(parts, turns))});
     stages = stages / turns * turns;
@@ -299,8 +321,11 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     }
     because("threads",
             llvm::formatv("{0} warps, four together, for {1} tiles, {2} times "
-                          "along K",
-                          warps, panels, turns));
+                          "along K{3}",
+                          warps, panels, turns,
+                          hasFewWarps ? "; more have no registers for a second "
+                                        "set of sums"
+                                      : ""));
     because("path", llvm::formatv("{0} parts of {1} rows of K on their way",
                                   stages, stepK));
     because("scale", hoists ? "one multiplication for a group, not for a weight"

@@ -10,12 +10,13 @@
 // parts of K. More rows leave no room for a sum of activations of their own: zero points are subtracted from codes; and there
 // are fewer warps, for each has more registers. From
 // 17 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
+// With 64 rows eight warps have all, and registers for two sets of sums.
 // CHECK-LABEL: func @matmul
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 4096, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "cluster", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10>,
-//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 4096, rows = 64, {{.*}} stages = 6>]
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 4096, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4>]
 // NOCLUSTER-LABEL: func @matmul
 //       NOCLUSTER:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", {{.*}} threads = 512,
 // NORING-LABEL: func @matmul
@@ -27,6 +28,7 @@
 //  WHY-SAME:     path = "no ring: up to 16 rows and fewer than 1048576 weights of a multiprocessor are multiplied faster where they lie"
 //  WHY-SAME:     tileN = "4 of 512 tiles of 16 columns: 128 workgroups for 132 places"
 //  WHY-SAME:     tileK = "2 workgroups share K, and with it the activations that each reads"
+//  WHY-SAME:     threads = "8 warps, four together, for 8 tiles, 1 times along K; more have no registers for a second set of sums"
 func.func @matmul(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi4>, %s: tensor<64x8192xf16>, %e: tensor<?x8192xf32>) -> tensor<?x8192xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x8192xi4>, tensor<64x8192xf16>) outs(%e : tensor<?x8192xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x8192xf32>
   return %0 : tensor<?x8192xf32>
@@ -42,20 +44,22 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
 
 // 1792 tiles are 14 for each multiprocessor: with many rows they go through a ring, 64 rows at a time, in 16 warps of which 14
 // have a tile. Scales are applied to codes, in f16, and to sums with few rows; bf16 would round too much, and keeps to 32 rows
-// and two sets of sums, in rounds of two parts.
+// and two sets of sums, in rounds of two parts; 64 rows of two sets are for eight warps, where they are enough.
 // CHECK-LABEL: func @ring
 //       CHECK:   #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16",
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 224, tileK = 0, rows = 16, {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 4>
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, {{.*}} scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 8>
-//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 7>
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 4>
 // CHECK-LABEL: func @ring_bf16
 //       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 32, tileN = 224, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512,
+// CHECK-LABEL: func @ring_bf16_of_eight_warps
+//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 4096, rows = 64, {{.*}} path = "ring", partials = "cluster", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4>
 // WHY-LABEL: func @ring
-//       WHY:   path = "7 parts of 128 rows of K on their way"
+//       WHY:   path = "4 parts of 128 rows of K on their way"
 // WHY-LABEL: func @ring_ragged
 //       WHY:   path = "no ring: groups of 32 of 8192 rows of K are no whole parts of 64"
 // WHY-LABEL: func @ring_short
-//       WHY:   path = "no ring: 2 parts of 128 rows of K are not 2 for each of 4 turns of 2 workgroups"
+//       WHY:   path = "no ring: 2 parts of 128 rows of K are not 2 for each of 2 turns of 2 workgroups"
 func.func @ring(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
@@ -63,6 +67,10 @@ func.func @ring(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
 func.func @ring_bf16(%x: tensor<?x8192xbf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xbf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
+}
+func.func @ring_bf16_of_eight_warps(%x: tensor<?x8192xbf16>, %q: tensor<8192x8192xi4>, %s: tensor<64x8192xf16>, %e: tensor<?x8192xf32>) -> tensor<?x8192xf32> attributes {gptq.max_m = 512 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xbf16>, tensor<8192x8192xi4>, tensor<64x8192xf16>) outs(%e : tensor<?x8192xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x8192xf32>
+  return %0 : tensor<?x8192xf32>
 }
 func.func @ring_ragged(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<256x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<256x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 32, zero_point = 8} -> tensor<?x28672xf32>
