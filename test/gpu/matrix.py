@@ -12,6 +12,7 @@ line is 'N passed, N failed'.
 import argparse
 import json
 import os
+import shutil
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -54,16 +55,22 @@ def name(case):
             f"{'-act' if case['act_order'] else ''}{'-bias' if case['bias'] else ''}-{k}x{n}")
 
 
+def make(folder, case):
+    """The checkpoint of a case, a folder: the same weights wherever it is made."""
+    k, n = case["shape"]
+    variant = {key: case[key] for key in ("bits", "sym", "group_size", "act_order", "bias")}
+    return make_layer(os.path.join(folder, name(case)), k, n, seed=len(name(case)), zeros="extremes", **variant)
+
+
 def prepare(folder, target):
     os.makedirs(folder, exist_ok=True)
     cases = covering(AXES)
     for case in cases:
-        k, n = case["shape"]
-        variant = {key: case[key] for key in ("bits", "sym", "group_size", "act_order", "bias")}
-        source = make_layer(os.path.join(folder, name(case)), k, n, seed=len(name(case)), zeros="extremes", **variant)
+        source = make(folder, case)
         unit = [] if case["unit"] == "matrix" else [f"--unit={case['unit']}"]
         harness.compile_model(source, os.path.join(folder, name(case) + ".gptqm"), "--layer", "layer",
                               f"--activations={case['activations']}", *unit, target=target)
+        shutil.rmtree(source)
     with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as f:
         json.dump(cases, f)
     print(f"{len(cases)} layers in {folder}")
@@ -93,7 +100,7 @@ def run(folder):
     library, passed, failed = runtime(), 0, 0
     for case in cases:
         k, n = case["shape"]
-        layer = Checkpoint(os.path.join(folder, name(case))).layer("layer")
+        layer = Checkpoint(make(folder, case)).layer("layer")
         rng = np.random.default_rng(k + n)
         try:
             model = Model(library, os.path.join(folder, name(case) + ".gptqm"))

@@ -91,6 +91,9 @@ class Experts:
 
     def __call__(self, x):
         logits = x @ self.router
+        ordered = -np.sort(-logits, -1)
+        # By how much the last chosen is ahead of the first that is left out: nothing where all are chosen.
+        self.gaps = ordered[:, self.per_token - 1] - ordered[:, self.per_token] if self.per_token < ordered.shape[1] else None
         p = np.exp(logits - logits.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
         y = np.zeros_like(x)
@@ -176,6 +179,11 @@ class Model:
 
     def norm(self, x, weight):
         return rms_norm(x, weight, self.eps)
+
+    def smallest_gap(self):
+        """Of all choices of experts in the last call: how close one was to another, in logits of the router."""
+        gaps = [layer["experts"].gaps for layer in self.layers if layer["experts"]]
+        return min((g.min() for g in gaps if g is not None), default=np.inf)
 
     def embed(self, tokens, positions):
         return self.embedding[np.asarray(tokens)]
