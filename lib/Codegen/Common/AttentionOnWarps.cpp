@@ -82,7 +82,7 @@ static void storeRun(VectorBuilder &b, Value vector, Value buffer,
 
 namespace {
 
-/// Attention of one row over a part of the context.
+/// Attention of one row over the context or a part of it.
 ///
 /// A warp reads several positions with one load: `share` threads hold the
 /// elements of one, `width` each. The warps of a workgroup read a chunk of the
@@ -354,10 +354,8 @@ void RowAttention::write(ArrayRef<State> states) {
 }
 
 LogicalResult RowAttention::run() {
-  if (op.getKvHeads() != 1)
-    return op.emitOpError("expects one head of the caches in a workgroup, but "
-                          "found ")
-           << op.getKvHeads();
+  if (cast<MemRefType>(op.getQ().getType()).getDimSize(0) != 1)
+    return op.emitOpError("expects one row in a workgroup");
   if (op.getPart() &&
       cast<MemRefType>(op.getInits()[0].getType()).getDimSize(0) != 1)
     return op.emitOpError("expects one part in a workgroup");
@@ -748,10 +746,6 @@ void TileAttention::store(const State &state) {
 }
 
 LogicalResult TileAttention::run() {
-  if (op.getKvHeads() != 1)
-    return op.emitOpError("expects one head of the caches in a workgroup, but "
-                          "found ")
-           << op.getKvHeads();
   if (!half.isF16() && !half.isBF16())
     return op.emitOpError("expects caches of f16 or bf16, but found ") << half;
   if (d % kColumns != 0)
@@ -813,160 +807,16 @@ LogicalResult TileAttention::run() {
 }
 
 //===----------------------------------------------------------------------===//
-// Rows one by one
+// Either
 //===----------------------------------------------------------------------===//
-
-/// Positions of the cache that a warp looks at together.
-static constexpr int64_t kPositions = 4;
-
-/// Warps take positions in turn; each keeps, for every query head of its cache
-/// head, the largest score so far, the sum of exponentials relative to it, and
-/// the weighted sum of values, a few elements of the head in each thread. At
-/// the end the warps' shares are joined.
-static LogicalResult attendRowByRow(AttentionOp op, VectorBuilder &b) {
-  const int64_t d = op.getHeadDim(), kvHeads = op.getKvHeads();
-  const int64_t queries = op.getQueries();
-  constexpr int64_t lanes = kLanes;
-  const int64_t warps = b.threads / lanes;
-  int64_t width = 1;
-  while (width * lanes < d)
-    width *= 2;
-  if (d % width != 0)
-    return op.emitOpError("expects heads of a multiple of ")
-           << width << " elements, but found " << d;
-  Value lane = remainder(b, b.thread, lanes), warp = divide(b, b.thread, lanes);
-  Value at = b.mul(lane, width);
-  Value holds = less(b, at, b.index(d));
-  auto vectorOf = b.vectorType(width);
-  const bool isFull = d == width * lanes;
-  // What this thread holds of a head; nothing past its end.
-  auto load = [&](Value buffer, SmallVector<Value> place) -> Value {
-    if (isFull)
-      return b.load(buffer, place, width);
-    auto own = scf::IfOp::create(b, TypeRange{vectorOf}, holds,
-                                 /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(own.thenBlock());
-    scf::YieldOp::create(b, ValueRange{b.load(buffer, place, width)});
-    b.setInsertionPointToStart(own.elseBlock());
-    scf::YieldOp::create(b, ValueRange{b.zeros(vectorOf)});
-    return own.getResult(0);
-  };
-  Value scale = b.f32(op.getScale().convertToDouble());
-  Value lowest = lowestScore(b);
-  Value zero = b.f32(0.0);
-
-  b.forEach(rowsOf(b, op.getQ()), [&](Value row) {
-    Value end = b.add(b.add(op.getPosition(), row), 1);
-    Value start = firstPosition(op, b, end);
-    b.forEach(b.index(kvHeads), [&](Value kv) {
-      Value firstHead = b.mul(kv, queries);
-      SmallVector<Value> q, state;
-      for (int64_t h = 0; h < queries; ++h) {
-        Value v =
-            load(op.getQ(), {row, b.add(b.mul(b.add(firstHead, h), d), at)});
-        q.push_back(arith::MulFOp::create(b, v, b.splat(scale, width)));
-        state.append({lowest, zero, b.zeros(vectorOf)});
-      }
-      auto loop = scf::ForOp::create(b, b.add(start, warp), end,
-                                     b.index(warps * kPositions), state);
-      {
-        OpBuilder::InsertionGuard guard(b);
-        b.setInsertionPointToStart(loop.getBody());
-        // Several positions at a time: their loads and sums do not wait for
-        // each other. Past the end the last is read again, and counts nothing.
-        SmallVector<Value> k, v, counts;
-        Value last = arith::SubIOp::create(b, end, b.index(1));
-        for (int64_t i = 0; i < kPositions; ++i) {
-          Value t = b.add(loop.getInductionVar(), i * warps);
-          counts.push_back(i ? less(b, t, end) : Value());
-          t = arith::MinSIOp::create(b, t, last);
-          k.push_back(load(op.getKeys(), {kv, t, at}));
-          v.push_back(load(op.getValues(), {kv, t, at}));
-        }
-        SmallVector<Value> next;
-        for (int64_t h = 0; h < queries; ++h) {
-          Value most = loop.getRegionIterArg(3 * h);
-          Value sum = loop.getRegionIterArg(3 * h + 1);
-          Value acc = loop.getRegionIterArg(3 * h + 2);
-          SmallVector<Value> scores;
-          for (int64_t i = 0; i < kPositions; ++i)
-            scores.push_back(b.reduce(arith::MulFOp::create(b, q[h], k[i])));
-          for (int64_t mask = lanes / 2; mask > 0; mask /= 2)
-            for (Value &score : scores)
-              score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
-          for (Value &score : scores)
-            score = cappedScore(op, b, score);
-          Value higher = most;
-          for (auto [score, counted] : llvm::zip(scores, counts)) {
-            if (counted)
-              score = arith::SelectOp::create(b, counted, score, lowest);
-            higher = arith::MaximumFOp::create(b, higher, score);
-          }
-          Value keep = exp(b, arith::SubFOp::create(b, most, higher));
-          sum = arith::MulFOp::create(b, sum, keep);
-          acc = arith::MulFOp::create(b, acc, b.splat(keep, width));
-          for (int64_t i = 0; i < kPositions; ++i) {
-            Value p = exp(b, arith::SubFOp::create(b, scores[i], higher));
-            sum = arith::AddFOp::create(b, sum, p);
-            acc = vector::FMAOp::create(b, b.splat(p, width), v[i], acc);
-          }
-          next.append({higher, sum, acc});
-        }
-        scf::YieldOp::create(b, next);
-      }
-      Value most = b.workgroupBuffer({warps, queries});
-      Value sums = b.workgroupBuffer({warps, queries});
-      Value parts = b.workgroupBuffer({warps, queries, d});
-      for (int64_t h = 0; h < queries; ++h) {
-        Value head = b.index(h);
-        memref::StoreOp::create(b, loop.getResult(3 * h), most,
-                                ValueRange{warp, head});
-        memref::StoreOp::create(b, loop.getResult(3 * h + 1), sums,
-                                ValueRange{warp, head});
-        auto own = scf::IfOp::create(b, holds);
-        OpBuilder::InsertionGuard guard(b);
-        b.setInsertionPointToStart(own.thenBlock());
-        b.store(loop.getResult(3 * h + 2), parts, {warp, head, at});
-      }
-      gpu::BarrierOp::create(b);
-      b.forEachElement(queries * d, [&](Value e) {
-        Value head = divide(b, e, d), i = remainder(b, e, d);
-        Value highest = lowest;
-        for (int64_t w = 0; w < warps; ++w)
-          highest = arith::MaximumFOp::create(
-              b, highest,
-              memref::LoadOp::create(b, most, ValueRange{b.index(w), head}));
-        Value total = zero, value = zero;
-        for (int64_t w = 0; w < warps; ++w) {
-          Value own =
-              memref::LoadOp::create(b, most, ValueRange{b.index(w), head});
-          Value weight = exp(b, arith::SubFOp::create(b, own, highest));
-          total = math::FmaOp::create(
-              b, weight,
-              memref::LoadOp::create(b, sums, ValueRange{b.index(w), head}),
-              total);
-          value = math::FmaOp::create(
-              b, weight,
-              memref::LoadOp::create(b, parts, ValueRange{b.index(w), head, i}),
-              value);
-        }
-        value = arith::DivFOp::create(b, value, total);
-        b.store(b.splat(value, 1), op.getInits()[0],
-                {row, b.add(b.mul(firstHead, d), e)});
-      });
-      // The buffers may be written again.
-      gpu::BarrierOp::create(b);
-    });
-  });
-  return success();
-}
 
 LogicalResult mlir::gptq::vectorizeOnWarps(AttentionOp op, VectorBuilder &b,
                                            PlanAttr plan) {
-  if (op.getPart() || op.getK())
-    return RowAttention(op, b).run();
+  if (op.getKvHeads() != 1)
+    return op.emitOpError("expects one head of the caches in a workgroup, but "
+                          "found ")
+           << op.getKvHeads();
   if (plan.getRows() > 1)
     return TileAttention(op, b).run();
-  return attendRowByRow(op, b);
+  return RowAttention(op, b).run();
 }

@@ -111,12 +111,13 @@ func.func @rotary(%q: memref<1x64xf32>, %k: memref<1x32xf32>, %t: memref<16x16xf
   return
 }
 
-// Warps take positions, four at a time; what they found is joined at the end.
+// All of the context, 4 x 4 x 8 positions at once; what the warps found is joined at the end.
 // CHECK-LABEL: func @attention
-//       CHECK:   scf.for {{.*}} step %c16
-// CHECK-COUNT-8: vector.load {{.*}} memref<1x64x32xf16>, vector<1xf16>
-//       CHECK:     gpu.shuffle xor
-//       CHECK:     math.exp
+// CHECK-COUNT-8: vector.load {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:   gpu.shuffle xor
+//       CHECK:   math.exp
+//       CHECK:   scf.for {{.*}} step %c1
+// CHECK-COUNT-8:   vector.load
 //       CHECK:     scf.yield
 //       CHECK:   gpu.barrier
 //       CHECK:   arith.divf
@@ -223,5 +224,13 @@ func.func @half_precision(%x: memref<?x128xf32>, %q: memref<1x2x128xi32>, %s: me
 func.func @parts_are_shared_evenly(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>, %s: memref<2x2x16xf16>, %e: memref<?x32xf32>) {
   // expected-error @+1 {{expects parts of 64 rows that 3 workgroups share evenly, but found 256 rows}}
   gptq.dequant_matmul ins(%x, %q, %s : memref<?x256xf16>, memref<2x4x128xi32>, memref<2x2x16xf16>) outs(%e : memref<?x32xf32>) {bits = 4, group_size = 128, zero_point = 8, layout = #layout, gptq.plan = #thirds}
+  return
+}
+
+// -----
+#rows = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 2, tileN = 1, tileK = 0, rows = 1, columns = 1, lanes = 4, path = "direct", partials = "global", scale = "weight", zero = "weight", threads = 128>
+func.func @one_row(%q: memref<2x32xf32>, %p: index, %c: memref<1x64x32xf16>, %e: memref<2x32xf16>) {
+  // expected-error @+1 {{expects one row in a workgroup}}
+  gptq.attention ins(%q at %p : memref<2x32xf32>) state(%c, %c : memref<1x64x32xf16>, memref<1x64x32xf16>) outs(%e : memref<2x32xf16>) {heads = 1, kv_heads = 1, head_dim = 32, scale = 1.0, gptq.plan = #rows}
   return
 }
