@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Whole small models on a GPU, of every family and file format and with every kind of attention, against float64.
 
-    models.py prepare FOLDER [--target nvvm:sm_90a] [--only CASE] [-- OPTIONS]    where the compiler is; needs no GPU
-    models.py run FOLDER                                                           where the GPU is; needs no compiler
+    models.py prepare FOLDER [--target nvvm:sm_90a] [--only CASE] [-- OPTIONS of gptq-compile]    where the compiler is; needs no GPU
+    models.py run FOLDER    where the GPU is; needs no compiler
 
 `run` needs gptq-run's folder in GPTQ_BIN_DIR (for the runtime library) and numpy. Logits of prompts of several lengths,
 and of one token at a time behind them, are compared with the reference; the token that the device chooses has to be that
@@ -189,9 +189,9 @@ def main():
     p.add_argument("folder")
     p.add_argument("--target", default="nvvm:sm_90a")
     p.add_argument("--only", action="append", choices=CASES, help="prepare this case, not all")
-    p.add_argument("options", nargs="*", metavar="OPTION")
-    a = p.parse_args()
-    return prepare(a.folder, a.target, a.only or CASES, a.options) if a.step == "prepare" else run(a.folder)
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    a = p.parse_args(sys.argv[1:end])
+    return prepare(a.folder, a.target, a.only or CASES, sys.argv[end + 1:]) if a.step == "prepare" else run(a.folder)
 
 
 if __name__ == "__main__":
