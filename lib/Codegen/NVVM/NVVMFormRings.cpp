@@ -245,7 +245,8 @@ void RingFormer::makeRing() {
   full = allocate({stages}, b.getI64Type(), /*alignment=*/8);
   empty = allocate({stages}, b.getI64Type(), /*alignment=*/8);
   // A place is full when what every copying thread asked for is there, and
-  // empty when the warps of one turn have multiplied.
+  // empty when every thread of one turn has multiplied: the arrival of one for
+  // its warp would not order what the others have read.
   thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
   Value isFirst =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, thread, b.index(0));
@@ -254,8 +255,7 @@ void RingFormer::makeRing() {
       NVVM::MBarrierInitOp::create(b, pointer(full, b.index(slot)),
                                    i32(kCopyWarps * kWarpThreads), Value());
       NVVM::MBarrierInitOp::create(b, pointer(empty, b.index(slot)),
-                                   i32(consumers / kWarpThreads / turns),
-                                   Value());
+                                   i32(consumers / turns), Value());
     }
     NVVM::FenceMbarrierInitOp::create(b);
   });
@@ -322,11 +322,8 @@ SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
       load.setNontemporal(false);
     }
   }
-  Value lane = gpu::LaneIdOp::create(b, /*upper_bound=*/IntegerAttr());
-  ifTrue(arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, zero), [&] {
-    NVVM::MBarrierArriveOp::create(b, /*res=*/b.getI64Type(),
-                                   pointer(empty, slot), /*count=*/Value());
-  });
+  NVVM::MBarrierArriveOp::create(b, /*res=*/b.getI64Type(),
+                                 pointer(empty, slot), /*count=*/Value());
   SmallVector<Value> next;
   for (Value value : loop.getBody()->getTerminator()->getOperands())
     next.push_back(map.lookupOrDefault(value));

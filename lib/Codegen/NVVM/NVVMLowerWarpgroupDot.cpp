@@ -124,14 +124,14 @@ struct Running {
 /// `product`: only then has the unit read them.
 static void giveBackLater(Operation *front, Operation *product,
                           Operation *done) {
-  for (Operation *op = front->getNextNode(), *next; op != product; op = next) {
-    next = op->getNextNode();
-    if (op->walk([](NVVM::MBarrierArriveOp) {
-            return WalkResult::interrupt();
-          }).wasInterrupted()) {
-      op->moveAfter(done);
-      done = op;
-    }
+  SmallVector<Operation *> later;
+  for (Operation *op = front->getNextNode(); op != product;
+       op = op->getNextNode())
+    if (isa<NVVM::MBarrierArriveOp>(op))
+      later.push_back(op);
+  for (Operation *op : later) {
+    op->moveAfter(done);
+    done = op;
   }
 }
 

@@ -18,8 +18,8 @@
 //       CHECK:     gptq_nvvm.pointer %[[FULL]]
 //       CHECK:     %[[C128:.+]] = arith.constant 128 : i32
 //       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C128]]
-//       CHECK:     %[[C4:.+]] = arith.constant 4 : i32
-//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C4]]
+//       CHECK:     %[[ALL:.+]] = arith.constant 128 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[ALL]]
 //       CHECK:     nvvm.fence.mbarrier.init
 //       CHECK:   gpu.barrier
 //       CHECK:   %[[MULTIPLIES:.+]] = arith.cmpi slt, %{{.+}}, %c256
@@ -36,6 +36,8 @@
 //       CHECK:       %[[CODES:.+]] = memref.subview %[[W]]
 //       CHECK:       vector.load %[[SCALES]][
 //       CHECK:       gptq.group_dot %[[IMAGE]][%c0{{.*}}, %c0{{.*}}], %[[CODES]][%{{.+}}, %c0{{.*}}] {{.*}}gptq.image
+// Every thread says that it has read.
+//   CHECK-NOT:       scf.if
 //       CHECK:       nvvm.mbarrier.arrive
 //       CHECK:     nvvm.barrier id = %{{.+}} number_of_threads = %{{.+}}
 //       CHECK:     vector.store

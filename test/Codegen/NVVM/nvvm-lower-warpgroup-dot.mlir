@@ -69,16 +69,13 @@ func.func @from_sums(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: m
 // CHECK-COUNT-4: gptq_nvvm.warpgroup_mma {{.*}} acc
 //       CHECK:   nvvm.wgmma.commit.group.sync.aligned
 //       CHECK:   nvvm.wgmma.wait.group.sync.aligned 1
-//       CHECK:   scf.if
-//       CHECK:     nvvm.mbarrier.arrive
+//       CHECK:   nvvm.mbarrier.arrive
 //       CHECK:   "wgmma.wait_group.sync.aligned 0;"
-func.func @continued(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %panel: index, %acc: vector<4x2xf32>, %first: i1, %empty: !llvm.ptr<3>) -> vector<4x2xf32> {
+func.func @continued(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %panel: index, %acc: vector<4x2xf32>, %empty: !llvm.ptr<3>) -> vector<4x2xf32> {
   %i = arith.constant 0 : index
   %z = arith.constant dense<8.0> : vector<2xf32>
   %0 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %acc zero %z {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32> zero vector<2xf32>
-  scf.if %first {
-    %token = nvvm.mbarrier.arrive %empty : !llvm.ptr<3> -> i64
-  }
+  %token = nvvm.mbarrier.arrive %empty : !llvm.ptr<3> -> i64
   %1 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %0 zero %z {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32> zero vector<2xf32>
   return %1 : vector<4x2xf32>
 }
