@@ -8,6 +8,10 @@ import numpy as np
 import harness
 
 
+#: Of gptq_error.
+ERROR_BYTES = 1024
+
+
 class Tensor(ctypes.Structure):
     """gptq_tensor of include/gptq/runtime.h."""
     _fields_ = [("dtype", ctypes.c_int), ("rank", ctypes.c_size_t), ("shape", ctypes.c_int64 * 8), ("data", ctypes.c_void_p)]
@@ -31,7 +35,7 @@ class Model:
     def __init__(self, library, path, threads=0, device=0):
         self.library = library
         self.model, self.session = ctypes.c_void_p(), ctypes.c_void_p()
-        self.error = ctypes.create_string_buffer(1024)
+        self.error = ctypes.create_string_buffer(ERROR_BYTES)
         options = Options(threads, device, False, False)
         self.check(library.gptq_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self.model), self.error))
         self.check(library.gptq_session_create(self.model, ctypes.byref(self.session), self.error))
