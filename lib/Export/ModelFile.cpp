@@ -82,6 +82,14 @@ Status ModelFile::failure(const char *verb) const {
 }
 
 Status ModelFile::create() {
+  // The file takes its name at the end, and that of a device would be lost.
+  struct stat there;
+  if (::stat(target.c_str(), &there) == 0 && !S_ISREG(there.st_mode))
+    return model::makeStatus(
+        StatusCode::InvalidArgument,
+        "cannot write '%s': expected a file or none, but found %s",
+        target.c_str(),
+        S_ISDIR(there.st_mode) ? "a folder" : "a device or pipe");
   struct statvfs disk;
   if (::statvfs(folder.c_str(), &disk) != 0)
     return failure("write");

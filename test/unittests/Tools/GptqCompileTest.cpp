@@ -15,6 +15,7 @@
 #include <csignal>
 #include <fstream>
 #include <set>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 
@@ -147,10 +148,17 @@ TEST_F(GptqCompileTest, Errors) {
   write("wrong.mlir",
         "gptq.weight @w : tensor<2x2xf16> = #gptq.codes<#gptq.data<\"a\", "
         "\"b\", 0, tensor<2x2xi32>>, bits = 4, packing = rows>");
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
   struct {
     std::vector<std::string> args;
     std::string error;
   } cases[] = {
+      {{path("m.mlir"), "--target=cpu:x86-64-v3", "-o", path("pipe")},
+       "cannot write '" + path("pipe") +
+           "': expected a file or none, but found a device or pipe"},
+      {{path("m.mlir"), "--target=cpu:x86-64-v3", "-o", folder.str().str()},
+       "cannot write '" + folder.str().str() +
+           "': expected a file or none, but found a folder"},
       {{"x"}, "no file to write, name one with -o"},
       {{path("x"), "-o", path("m.gptqm")},
        "'" + path("x") + "' does not exist"},
