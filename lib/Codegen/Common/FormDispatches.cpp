@@ -39,16 +39,6 @@ MemRefType bufferType(ShapedType type, bool singleRow) {
   return MemRefType::get(shape, type.getElementType());
 }
 
-/// Whether `value` holds activations with several slots a row: kernels see the
-/// slots of all rows as the rows of one matrix. An entry for one row says so in
-/// its types.
-bool hasSlots(Value value) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getRank() == 3 &&
-         (type.isDynamicDim(0) || type.getDimSize(0) == 1) &&
-         !value.getDefiningOp<LoadWeightOp>();
-}
-
 /// Kernels made so far, shared by the entry functions.
 struct Kernels {
   ModuleOp module;
@@ -120,6 +110,10 @@ private:
   Value rows, position;
   /// The entry is for one row.
   bool isForOneRow = false;
+  /// What the op at hand reads and writes as rows with several slots each, and
+  /// what that is a slice of: kernels see the slots of all rows as the rows of
+  /// one matrix.
+  llvm::SmallPtrSet<Value, 4> slotted;
 };
 
 } // namespace
@@ -190,7 +184,7 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
   // The buffer that argument `i` is to the kernel's op.
   auto bufferOf = [&](int64_t i, Value value) -> Value {
     Value arg = body->getArgument(i);
-    if (!hasSlots(value))
+    if (!slotted.contains(value))
       return arg;
     SmallVector<ReassociationIndices> slots = {{0, 1}, {2}};
     return memref::CollapseShapeOp::create(b, loc, arg, slots);
@@ -209,8 +203,9 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
       continue;
     }
     auto type = cast<MemRefType>(destinations.back().getType());
-    const int64_t slots =
-        hasSlots(value) ? cast<ShapedType>(value.getType()).getDimSize(1) : 1;
+    const int64_t slots = slotted.contains(value)
+                              ? cast<ShapedType>(value.getType()).getDimSize(1)
+                              : 1;
     SmallVector<OpFoldResult> sizes;
     for (int64_t size : type.getShape())
       sizes.push_back(
@@ -261,7 +256,7 @@ func::FuncOp DispatchFormer::outline(Operation *op, PlanAttr plan,
       auto sizes = translate(slice.getMixedSizes());
       auto strides = translate(slice.getMixedStrides());
       if (succeeded(sizes) && succeeded(offsets) && succeeded(strides) &&
-          hasSlots(slice.getSource())) {
+          slotted.contains(slice.getSource())) {
         // Columns of all slots of all rows.
         if (!isZeroInteger((*offsets)[0]) || !isZeroInteger((*offsets)[1]) ||
             slice.getType().getRank() != 3 ||
@@ -323,6 +318,15 @@ LogicalResult DispatchFormer::form(Operation *op) {
     return success();
   }
   int64_t maxRows = entry->getAttrOfType<IntegerAttr>(kMaxRowsAttr).getInt();
+  slotted.clear();
+  for (OpOperand &operand : op->getOpOperands())
+    if (isRows(operand) &&
+        cast<ShapedType>(operand.get().getType()).getRank() == 3)
+      for (Value v = operand.get(); v;) {
+        slotted.insert(v);
+        auto slice = v.getDefiningOp<tensor::ExtractSliceOp>();
+        v = slice ? slice.getSource() : Value();
+      }
 
   // The op as each kernel has it; the dispatch hands over what any of them
   // reads.
@@ -388,6 +392,14 @@ LogicalResult DispatchFormer::form(Operation *op) {
       position, b.getArrayAttr(names), b.getDenseI64ArrayAttr(bounds),
       label ? label : b.getStringAttr(op->getName().stripDialect()),
       b.getI64IntegerAttr(fixedRows ? 1 : plans.front().getMMin()));
+  auto slotsOf = [&](auto matmul) {
+    if (!matmul || !matmul.getRuns())
+      return;
+    auto rows = cast<ShapedType>(matmul.getLhs().getType());
+    dispatch->setAttr(kSlotsAttr, b.getI64IntegerAttr(rows.getDimSize(1)));
+  };
+  slotsOf(dyn_cast<DequantMatmulOp>(op));
+  slotsOf(dyn_cast<MatmulOp>(op));
   op->replaceAllUsesWith(dispatch.getResults());
   op->erase();
   return success();

@@ -112,3 +112,19 @@ func.func @plans_reach_max_m(%x: tensor<?x64xf32>, %w: tensor<64xf16>) -> tensor
   %0 = gptq.rms_norm ins(%x, %w : tensor<?x64xf32>, tensor<64xf16>) outs(%e : tensor<?x64xf32>) {epsilon = 1.0e-5, gptq.plans = [#one]} -> tensor<?x64xf32>
   return %0 : tensor<?x64xf32>
 }
+
+// -----
+// Slots of rows are what an op takes as activations; a packed weight of one panel that the entry is handed has three dimensions, too, and stays.
+#plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
+#layout = #gptq.layout<bits = 4, blockN = 32, blockK = 8, order = "b0 b1 k0 k1 k2 n0 n1 n2 n3 n4">
+// CHECK-LABEL: func @one_panel(
+//       CHECK:   gptq.dispatch "dequant_matmul" {{.*}} -> tensor<1x32xf32>
+//   CHECK-NOT:   gptq.slots
+//       CHECK:   func.func @dequant_matmul_0_m1(%{{.+}}: memref<1x64xf32>, %[[Q:.+]]: memref<1x8x32xi32>, %[[S:.+]]: memref<1x2x32xf16>,
+//   CHECK-NOT:     memref.collapse_shape
+//       CHECK:     gptq.dequant_matmul {{.*}} tensor<1x8x32xi32>, tensor<1x2x32xf16>)
+func.func @one_panel(%x: tensor<1x64xf32>, %q: tensor<1x8x32xi32>, %s: tensor<1x2x32xf16>) -> tensor<1x32xf32> attributes {gptq.max_m = 1 : i64} {
+  %e = tensor.empty() : tensor<1x32xf32>
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<1x64xf32>, tensor<1x8x32xi32>, tensor<1x2x32xf16>) outs(%e : tensor<1x32xf32>) {bits = 4, group_size = 32, zero_point = 8, layout = #layout, gptq.plans = [#plan]} -> tensor<1x32xf32>
+  return %0 : tensor<1x32xf32>
+}

@@ -10,6 +10,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/OpImplementation.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -271,6 +272,28 @@ template <typename OpTy> static LogicalResult checkNormOf(OpTy op) {
       return failure();
   return checkDim(op, "the weight of norm_of", op.getNorm(), 0, op.getK(),
                   "K, as in lhs");
+}
+
+bool mlir::gptq::isRows(OpOperand &operand) {
+  Operation *op = operand.getOwner();
+  auto dps = dyn_cast<DestinationStyleOpInterface>(op);
+  const bool isInit = dps && dps.isDpsInit(&operand);
+  return llvm::TypeSwitch<Operation *, bool>(op)
+      .Case<DequantMatmulOp, MatmulOp>([&](auto matmul) {
+        return isInit || &operand == &matmul.getLhsMutable();
+      })
+      .Case([&](ActivationOp activation) {
+        return isInit || operand.get() == activation.getInput() ||
+               operand.get() == activation.getUp();
+      })
+      .Case([&](StageOp stage) {
+        return isInit || &operand == &stage.getInputMutable();
+      })
+      .Case([&](GatherRowsOp) { return isInit; })
+      .Case([&](CombineRowsOp combine) {
+        return &operand == &combine.getInputMutable();
+      })
+      .Default([](Operation *) { return false; });
 }
 
 /// Checks that all dimensions but the last of `init` are those of `lhs`, and

@@ -82,6 +82,10 @@ inline constexpr llvm::StringLiteral kScratchAttr = "gptq.scratch_bytes";
 /// kernel writes.
 inline constexpr llvm::StringLiteral kWeightAttr = "gptq.weight";
 
+/// On a dispatch of products with the weights of several experts: how many of
+/// them each row of the call is multiplied by, at most.
+inline constexpr llvm::StringLiteral kSlotsAttr = "gptq.slots";
+
 /// On a kernel: threads of one workgroup; 1 where there is none.
 inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 
@@ -90,8 +94,11 @@ inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 inline constexpr llvm::StringLiteral kOccupancyAttr = "gptq.occupancy";
 inline constexpr llvm::StringLiteral kOverlapAttr = "gptq.overlap";
 
-/// On a loop over parts of K: how many of them are on their way or in use.
+/// On a loop over parts of K: how many of them are on their way or in use; and
+/// the bytes of registers for what of the first parts is loaded before all
+/// else, absent: none.
 inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
+inline constexpr llvm::StringLiteral kFirstBytesAttr = "gptq.first_bytes";
 
 /// On a load that was moved in front of where its value is used, so that it is
 /// not moved back.
@@ -116,6 +123,10 @@ inline constexpr llvm::StringLiteral kModelAttr = "gptq.model";
 inline constexpr llvm::StringLiteral kTokenizerAttr = "gptq.tokenizer";
 inline constexpr llvm::StringLiteral kChatTemplateAttr = "gptq.chat_template";
 inline constexpr llvm::StringLiteral kFolderAttr = "gptq.folder";
+
+/// Whether `operand` is one of those that its op takes as rows of activations
+/// (`GPTQ_Rows`): a third dimension, in the middle, is slots of each row.
+bool isRows(OpOperand &operand);
 
 /// The bytes of the tokenizer's file `name`, where `module` holds them itself.
 std::optional<llvm::StringRef> findTokenizerFile(ModuleOp module,
