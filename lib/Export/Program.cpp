@@ -131,7 +131,7 @@ private:
   Expected<model::ManifestPort> port(Type type, StringAttr name,
                                      const Twine &defaultName);
   Expected<RowCount> bytes(Operation *op, RankedTensorType type);
-  model::ManifestArgument argument(Place place) const;
+  model::ManifestArgument argument(Place place, int64_t slots) const;
 
   func::FuncOp entry;
   // Of the whole program; entries share them.
@@ -142,6 +142,8 @@ private:
   std::vector<Buffer> buffers;
   /// The places of the arguments of each dispatch; offsets are known last.
   std::vector<SmallVector<Place>> arguments;
+  /// Experts that each dispatch multiplies a row by; 0: it knows of none.
+  SmallVector<int64_t> slots;
 };
 
 } // namespace
@@ -405,6 +407,8 @@ Status EntryBuilder::addDispatch(DispatchOp dispatch) {
   GPTQ_ASSIGN(entry.variants, variants(dispatch));
   result.dispatches.push_back(std::move(entry));
   arguments.push_back(std::move(args));
+  auto used = dispatch->getAttrOfType<IntegerAttr>(kSlotsAttr);
+  slots.push_back(used ? used.getInt() : 0);
   return {};
 }
 
@@ -425,11 +429,20 @@ Status EntryBuilder::addReturn(func::ReturnOp op) {
   return {};
 }
 
-model::ManifestArgument EntryBuilder::argument(Place place) const {
+model::ManifestArgument EntryBuilder::argument(Place place,
+                                               int64_t slots) const {
   using Argument = model::ManifestArgument;
   switch (place.kind) {
-  case Place::Weight:
-    return Argument::of(Argument::Kind::Weight, place.index);
+  case Place::Weight: {
+    Argument weight = Argument::of(Argument::Kind::Weight, place.index);
+    auto stack =
+        dyn_cast<StackAttr>(cast<WeightOp>(weights[place.index]).getInit());
+    if (stack && slots) {
+      weight.experts = stack.getParts().size();
+      weight.expertsUsed = std::min(slots, weight.experts);
+    }
+    return weight;
+  }
   case Place::State:
     return Argument::of(Argument::Kind::State, place.index);
   case Place::Input:
@@ -472,9 +485,10 @@ Expected<model::ManifestEntry> EntryBuilder::build() {
   for (Buffer &buffer : buffers)
     if (buffer.output < 0)
       buffer.offset = next++->offset;
-  for (auto [dispatch, args] : llvm::zip(result.dispatches, arguments))
+  for (auto [dispatch, args, used] :
+       llvm::zip(result.dispatches, arguments, slots))
     for (Place place : args)
-      dispatch.args.push_back(argument(place));
+      dispatch.args.push_back(argument(place, used));
   return std::move(result);
 }
 

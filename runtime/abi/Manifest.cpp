@@ -127,7 +127,18 @@ Status read(const JsonView &view, ManifestArgument &out) {
                            {"output", Kind::Output}})
     if (std::optional<JsonView> index = view.find(key)) {
       out.kind = kind;
-      return read(*index, out.index);
+      GPTQ_TRY(read(*index, out.index));
+      std::vector<int64_t> experts;
+      GPTQ_TRY(readIfThere(view, "experts", experts));
+      if (experts.empty())
+        return {};
+      if (experts.size() != 2)
+        return makeStatus(StatusCode::InvalidFile,
+                          "%s.experts: expected 2 integers, found %zu",
+                          view.path().c_str(), experts.size());
+      out.expertsUsed = experts[0];
+      out.experts = experts[1];
+      return {};
     }
   return makeStatus(StatusCode::InvalidFile,
                     "%s: expected one of the keys arena, weight, state, input "
@@ -258,6 +269,9 @@ Status checkArgument(const std::string &where, const ManifestArgument &arg,
     return {};
   }
   case ManifestArgument::Kind::Weight:
+    GPTQ_TRY(checkRange(where + ".experts[1]", arg.experts, 0, limits::count));
+    GPTQ_TRY(checkRange(where + ".experts[0]", arg.expertsUsed,
+                        arg.experts ? 1 : 0, arg.experts));
     return checkRange(where + ".weight", arg.index, 0, limits::count);
   case ManifestArgument::Kind::State:
     return checkIndex("state", manifest.state.size());
@@ -549,6 +563,9 @@ static OrderedJson toJson(const ManifestArgument &arg) {
     return {{"arena", arg.offset},
             {"size", OrderedJson::array({arg.sizeBase, arg.sizePerRow})}};
   case ManifestArgument::Kind::Weight:
+    if (arg.experts)
+      return {{"weight", arg.index},
+              {"experts", OrderedJson::array({arg.expertsUsed, arg.experts})}};
     return {{"weight", arg.index}};
   case ManifestArgument::Kind::State:
     return {{"state", arg.index}};

@@ -128,12 +128,16 @@ struct ManifestArgument {
   int64_t offset = 0;
   int64_t sizeBase = 0;
   int64_t sizePerRow = 0;
+  /// Of a weight that is those of several experts, one behind the other: how
+  /// many there are, and how many each row of a call uses at most; 0: it is
+  /// read as a whole. For those who count what is read.
+  int64_t expertsUsed = 0, experts = 0;
 
   static ManifestArgument arena(int64_t offset, int64_t base, int64_t perRow) {
-    return {Kind::Arena, 0, offset, base, perRow};
+    return {Kind::Arena, 0, offset, base, perRow, 0, 0};
   }
   static ManifestArgument of(Kind kind, int64_t index) {
-    return {kind, index, 0, 0, 0};
+    return {kind, index, 0, 0, 0, 0, 0};
   }
 };
 

@@ -6,7 +6,9 @@ import statistics
 
 import pytest
 
+import damage
 import harness
+from reference.make_checkpoint import make_model
 
 EXAMPLE = os.path.join(harness.REPOSITORY, "examples", "stories260K-gptq-4bit-g32")
 
@@ -90,6 +92,31 @@ def test_model(model, tmp_path):
         assert near(r["decode_gb_per_s"], report["weight_bytes_per_token"] * r["decode_tokens_per_s"] / 1e9)
         assert near(r["read_share"], r["decode_gb_per_s"] / limits[r["threads"]]["read_gb_per_s"])
     assert "prefill tok/s" in out
+
+
+def test_model_of_experts_reads_those_it_uses(tmp_path):
+    """Of eight experts a token uses two: more experts make the file larger, and what a token reads hardly."""
+    reads = {}
+    for experts in (4, 8):
+        source = make_model(str(tmp_path / f"m{experts}"), family="mixtral", hidden=64, intermediate=96, experts=experts, experts_per_token=2)
+        model = harness.compile_model(source, str(tmp_path / f"m{experts}.gptqm"))
+        out = harness.succeed("gptq-bench", "model", model, "--prompt-tokens", 4, "--new-tokens", 4, "--threads", 1, "--samples", 1,
+                              "--json", tmp_path / "out.json")
+        report = read(tmp_path / "out.json")
+        assert (report["experts_used"], report["experts"]) == (2, experts)
+        assert f"read for each token, 2 of {experts} experts of a layer among them, from " in out
+        manifest = json.loads(damage.Container(model).get("manifest.json"))
+        weights = {s["tensor"]: s["bytes"] for s in manifest["sections"]}
+        [generate] = [e for e in manifest["entries"] if e["name"] == "generate"]
+        stacks = {a["weight"] for d in generate["dispatches"] for a in d["args"] if a.get("experts") == [2, experts]}
+        assert stacks
+        plain = {a["weight"] for d in generate["dispatches"] for a in d["args"] if "weight" in a
+                 if not re.match("embedding|rotary", d["variants"][0]["symbol"])} - stacks
+        assert report["weight_bytes_per_token"] == (sum(weights[f"w.{i}"] for i in plain) +
+                                                    sum(weights[f"w.{i}"] * 2 // experts for i in stacks))
+        reads[experts] = report["weight_bytes_per_token"]
+    # The router has a row for each expert, but may be padded.
+    assert reads[4] <= reads[8] < 1.05 * reads[4]
 
 
 def test_model_fits_its_context(model, tmp_path):

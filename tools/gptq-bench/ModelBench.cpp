@@ -10,8 +10,8 @@
 #include "runtime/abi/Manifest.h"
 
 #include <cstdio>
+#include <map>
 #include <random>
-#include <set>
 
 using namespace gptq::abi;
 using namespace gptq::bench;
@@ -21,10 +21,22 @@ using gptq::run::SamplerPtr;
 using gptq::run::SessionPtr;
 using gptq::run::Stopwatch;
 
-/// Bytes of weights that a call of `generate` with one row reads from end to
-/// end. Of the tables for embeddings and rotations it reads one row.
-static int64_t weightBytesPerToken(const Manifest &manifest) {
-  std::set<std::string> read;
+namespace {
+
+/// What one token reads of weights.
+struct TokenReads {
+  int64_t bytes = 0;
+  /// Of a mixture of experts: how many a token uses, and of how many.
+  int64_t expertsUsed = 0, experts = 0;
+};
+
+} // namespace
+
+/// The weights that a call of `generate` with one row reads from end to end. Of
+/// the tables for embeddings and rotations it reads one row; of the experts of
+/// a layer those that are chosen.
+static TokenReads readsPerToken(const Manifest &manifest) {
+  std::map<std::string, const ManifestArgument *> read;
   for (const ManifestEntry &entry : manifest.entries) {
     if (entry.name != "generate")
       continue;
@@ -34,14 +46,35 @@ static int64_t weightBytesPerToken(const Manifest &manifest) {
         continue;
       for (const ManifestArgument &argument : dispatch.args)
         if (argument.kind == ManifestArgument::Kind::Weight)
-          read.insert("w." + std::to_string(argument.index));
+          read.emplace("w." + std::to_string(argument.index), &argument);
     }
   }
-  int64_t bytes = 0;
-  for (const ManifestSection &section : manifest.sections)
-    if (read.count(section.tensor))
-      bytes += section.bytes;
-  return bytes;
+  TokenReads reads;
+  for (const ManifestSection &section : manifest.sections) {
+    auto it = read.find(section.tensor);
+    if (it == read.end())
+      continue;
+    const ManifestArgument &weight = *it->second;
+    if (weight.experts == 0) {
+      reads.bytes += section.bytes;
+      continue;
+    }
+    // Experts are of one size.
+    reads.bytes += section.bytes / weight.experts * weight.expertsUsed;
+    reads.expertsUsed = weight.expertsUsed;
+    reads.experts = weight.experts;
+  }
+  return reads;
+}
+
+/// What is said of the weights that a token reads.
+static std::string readsText(const nlohmann::ordered_json &report) {
+  std::string text = gptq::run::bytesText(report["weight_bytes_per_token"]) +
+                     " read for each token";
+  if (report.contains("experts"))
+    text += ", " + report["experts_used"].dump() + " of " +
+            report["experts"].dump() + " experts of a layer among them";
+  return text;
 }
 
 namespace {
@@ -157,8 +190,7 @@ static void benchOnCpu(const ModelOptions &options, int64_t prompt,
 
   bool inCache = weightBytes <= machine.cacheBytes;
   report["weights_from"] = inCache ? "cache" : "memory";
-  std::printf("weights    %s read for each token, from %s\n",
-              gptq::run::bytesText(weightBytes).c_str(),
+  std::printf("weights    %s, from %s\n", readsText(report).c_str(),
               inCache ? "the cache: the share of the read limit says little"
                       : "memory");
   std::printf("\n%8s %10s %16s %16s %8s %6s %12s\n", "threads", "load ms",
@@ -200,10 +232,8 @@ static void benchOnGpu(const ModelOptions &options, int64_t prompt,
   double decode = double(fresh) / median(m.decodeSeconds);
   double rate = double(weightBytes) * decode / 1e9;
   std::printf("code       %s\n", m.code.c_str());
-  std::printf(
-      "weights    %s read for each token; tokens are chosen by the %s\n",
-      gptq::run::bytesText(weightBytes).c_str(),
-      m.deviceChooses ? "device" : "host");
+  std::printf("weights    %s; tokens are chosen by the %s\n",
+              readsText(report).c_str(), m.deviceChooses ? "device" : "host");
   std::printf("\n%10s %16s %16s %8s %6s %12s %12s\n", "load ms",
               "prefill tok/s", "decode tok/s", "GB/s", "share", "on device",
               "resident");
@@ -252,7 +282,12 @@ void gptq::bench::benchModel(const ModelOptions &options,
     report["file_bytes"] = info.file_bytes;
     Manifest manifest = take(parseManifest(gptq_model_manifest(model.get())));
     isGpu = manifest.target.kind == "nvvm";
-    report["weight_bytes_per_token"] = weightBytesPerToken(manifest);
+    const TokenReads reads = readsPerToken(manifest);
+    report["weight_bytes_per_token"] = reads.bytes;
+    if (reads.experts) {
+      report["experts_used"] = reads.expertsUsed;
+      report["experts"] = reads.experts;
+    }
     report["prompt_tokens"] = prompt;
     report["new_tokens"] = fresh;
     report["temperature"] = options.temperature;

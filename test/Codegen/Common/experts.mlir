@@ -20,7 +20,8 @@ gptq.weight @p : tensor<3x64xi32> = #gptq.stack<[@p0, @p0, @p0]>
 // PACK-DAG: gptq.weight @q.packed : tensor<3x3x8x32xi32> = #gptq.stack<[@q0.packed, @q1.packed, @q2.packed]>
 // PACK-DAG: gptq.weight @s.packed : tensor<3x3x2x32xf16> = #gptq.stack<[@s0.packed, @s0.packed, @s0.packed]>
 
-// The slots of all rows are the rows of one matrix.
+// The slots of all rows are the rows of one matrix; the dispatch says how many experts a row is multiplied by.
+//       FORM: gptq.dispatch {{.*}} {gptq.slots = 2 : i64}
 //       FORM: func.func @dequant_matmul_0_m1(%[[X:.+]]: memref<1x2x64xf32>, %{{.+}}: memref<3x3x8x32xi32> {gptq.weight}, %{{.+}}: memref<3x3x2x32xf16> {gptq.weight}, %{{.+}}: memref<3x64xi32> {gptq.weight}, %{{.+}}: memref<4x2xi32>, %[[Y:.+]]: memref<1x2x80xf32>,
 //   FORM-DAG:   memref.collapse_shape %[[X]] {{\[\[}}0, 1], [2]] : memref<1x2x64xf32> into memref<2x64xf32>
 //   FORM-DAG:   memref.collapse_shape %[[Y]] {{\[\[}}0, 1], [2]]
