@@ -42,6 +42,7 @@ def main():
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--shape", choices=SHAPES, default="tinyllama-1.1b")
     p.add_argument("--layers", type=int, help="fewer layers than the shape has")
+    p.add_argument("--vocab", type=int, help="fewer words than the shape has")
     p.add_argument("--bits", type=int, choices=(2, 3, 4, 8), default=4)
     p.add_argument("--group-size", type=int, default=128)
     p.add_argument("--act-order", action="store_true")
@@ -52,7 +53,7 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     hidden, mlp, layers, heads, kv_heads, vocab, context, theta, kind = SHAPES[a.shape]
-    layers = a.layers or layers
+    layers, vocab = a.layers or layers, a.vocab or vocab
     width = hidden // heads
     rng = np.random.default_rng(a.seed)
     writer = CheckpointWriter(a.out, a.shard_size << 20)

@@ -348,8 +348,9 @@ static void printTable(raw_ostream &os,
 static void printReasons(raw_ostream &os, const LayerKind &kind) {
   // In the order of the table's columns.
   static constexpr StringRef fields[] = {
-      "plan", "tileM",   "tileN",  "tileK",    "registers", "rows", "columns",
-      "path", "threads", "stages", "partials", "scale",     "zero"};
+      "plan",       "tileM",   "tileN",    "tileK",   "registers",
+      "rows",       "columns", "path",     "threads", "stages",
+      "firstBytes", "cluster", "partials", "scale",   "zero"};
   for (StringRef field : fields) {
     llvm::MapVector<StringRef, SmallVector<size_t>> byText;
     for (auto [i, reasons] : llvm::enumerate(kind.reasons))
@@ -375,8 +376,8 @@ planTable(const LayerKind &kind, const ::gptq::TargetInfo &target) {
   SmallVector<SmallVector<std::string>> table;
   if (hasWarps)
     table.push_back({"M", "tileM", "tileN", "warp tile", "threads", "stepK",
-                     "stages", "occupancy", "partials", "scale", "zero",
-                     "unit"});
+                     "stages", "first bytes", "occupancy", "cluster",
+                     "partials", "scale", "zero", "unit"});
   else
     table.push_back({"M", "tileM", "tileN", "tileK", "registers", "path",
                      "partials", "scale", "zero", "unit"});
@@ -389,7 +390,9 @@ planTable(const LayerKind &kind, const ::gptq::TargetInfo &target) {
     if (hasWarps)
       row.append({tile, std::to_string(plan.getThreads()),
                   tileText(plan.getStepK()), std::to_string(plan.getStages()),
-                  std::to_string(plan.getOccupancy())});
+                  std::to_string(plan.getFirstBytes()),
+                  std::to_string(plan.getOccupancy()),
+                  std::to_string(plan.getCluster())});
     else
       row.append({tileText(plan.getTileK()), tile, plan.getPath().str()});
     row.append(

@@ -176,10 +176,6 @@ static void buildVector(OpPassManager &pm, const PipelineOptions &options) {
   addCleanup(kernels);
 }
 
-/// Of a thread's 512 bytes of registers on a GPU, those that may hold operands
-/// while nothing is multiplied yet.
-static constexpr int64_t kFirstBytes = 288;
-
 static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
   const bool nvvm = isForNVVM(options);
   OpPassManager &kernels = pm.nest<ModuleOp>();
@@ -201,10 +197,7 @@ static void buildTarget(OpPassManager &pm, const PipelineOptions &options) {
     kernel.addPass(createCPULowerGroupDotPass());
   }
   // Acts where the plan asks for it.
-  PrefetchOperandsPassOptions ahead;
-  if (nvvm && options.prefetch)
-    ahead.firstBytes = kFirstBytes;
-  kernel.addPass(createPrefetchOperandsPass(ahead));
+  kernel.addPass(createPrefetchOperandsPass());
   kernel.addPass(createAssignWorkgroupMemoryPass());
   kernel.addPass(memref::createExpandStridedMetadataPass());
   kernel.addPass(createLowerAffinePass());

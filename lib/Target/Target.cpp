@@ -212,7 +212,8 @@ llvm::ArrayRef<TargetInfo> gptq::cpuTargets() {
        {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq",
         "avx512vnni"},
        {{"fma_f32_vnni", UnitInfo::Kind::Vector, /*lanes=*/16,
-         /*vectorsPerPanel=*/4, /*accumulators=*/24, /*addsBytesWide=*/true}},
+         /*vectorsPerPanel=*/4, /*accumulators=*/24, /*operandRegisters=*/0,
+         /*addsBytesWide=*/true}},
        /*workgroupMemory=*/1 << 20,
        /*coreBandwidth=*/15'000'000'000},
   };
@@ -244,21 +245,28 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
       target.kind = TargetInfo::Kind::NVVM;
       target.name = target.llvmCpu = chip.name;
       target.features = {chip.ptx};
+      // What is left beside addresses and what is being unpacked depends on the
+      // instructions there are. These are the most with which nothing spills.
+      const bool isOld = sm < 90;
+      const int64_t operandRegisters = isOld ? 96 : sm < 100 ? 112 : 104;
+      const int64_t laneRegisters = isOld ? 84 : 100;
       // Before sm_80 the unit takes 8 steps of K at a time: the same fragments
       // in two halves.
-      target.units = {{sm < 80 ? "mma_m16n8k8" : "mma_m16n8k16",
-                       UnitInfo::Kind::Matrix, /*lanes=*/32,
-                       /*vectorsPerPanel=*/1, /*accumulators=*/56},
-                      {"fma_f16x2", UnitInfo::Kind::Lanes, /*lanes=*/32,
-                       /*vectorsPerPanel=*/1, /*accumulators=*/32,
-                       /*addsBytesWide=*/false, /*multipliesPairs=*/true},
-                      {"fma_f32", UnitInfo::Kind::Lanes, /*lanes=*/32,
-                       /*vectorsPerPanel=*/1, /*accumulators=*/32}};
+      target.units = {
+          {sm < 80 ? "mma_m16n8k8" : "mma_m16n8k16", UnitInfo::Kind::Matrix,
+           /*lanes=*/32,
+           /*vectorsPerPanel=*/1,
+           /*accumulators=*/isOld ? 24 : 56, operandRegisters},
+          {"fma_f16x2", UnitInfo::Kind::Lanes, /*lanes=*/32,
+           /*vectorsPerPanel=*/1, /*accumulators=*/32, laneRegisters,
+           /*addsBytesWide=*/false, /*multipliesPairs=*/true},
+          {"fma_f32", UnitInfo::Kind::Lanes, /*lanes=*/32,
+           /*vectorsPerPanel=*/1, /*accumulators=*/32, laneRegisters}};
       // Four warps of m64nNk16 hold their weights in the same fragments.
       if (llvm::StringRef(chip.name) == "sm_90a")
         target.units.push_back({"wgmma_m64k16", UnitInfo::Kind::Matrix,
                                 /*lanes=*/32, /*vectorsPerPanel=*/1,
-                                /*accumulators=*/32,
+                                /*accumulators=*/32, /*operandRegisters=*/0,
                                 /*addsBytesWide=*/false,
                                 /*multipliesPairs=*/false, /*warps=*/4});
       target.workgroupMemory = chip.sharedKilobytes << 10;
@@ -267,6 +275,8 @@ llvm::ArrayRef<TargetInfo> gptq::nvvmTargets() {
       target.hasBF16 = sm >= 80;
       target.streamBytes = sm >= 80 ? 256 : 128;
       target.launchesOverlap = sm >= 90;
+      // Of 512: measured on sm_90a.
+      target.firstBytes = target.launchesOverlap ? 288 : 0;
       target.avoidsSmallKernels = true;
       result.push_back(target);
     }

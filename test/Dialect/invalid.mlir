@@ -101,6 +101,14 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #plan = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "fast", partials = "global", scale = "weight", zero = "weight">
 
 // -----
+// expected-error @+1 {{expects cluster to be 1, or more with partials = shared, but found 2 with "global"}}
+#halves = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight", cluster = 2>
+
+// -----
+// expected-error @+1 {{expects firstBytes to be at least 0, but found -4}}
+#first = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight", firstBytes = -4>
+
+// -----
 // expected-error @+1 {{expects 1 <= mMin <= mMax, but found 4 and 2}}
 #range = #gptq.plan<mMin = 4, mMax = 2, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
 

@@ -59,6 +59,12 @@ def edited(text, first, **fields):
                        for entry in entries)
 
 
+def fields_of(text):
+    """The fields of every plan in `text` that are not what they are by themselves."""
+    usual = {("occupancy", "1"), ("cluster", "1"), ("firstBytes", "0"), ("stages", "1"), ("loadBits", "128")}
+    return [set(re.findall(r"(\w+) = ([^,>]+)", plan)) - usual for plan in re.findall(r"#gptq\.plan<([^>]*)>", text)]
+
+
 #: Fields of a plan and what a user may set them to: any of these gives right results.
 EDITS = {
     "rows": (1, 2, 5), "columns": (8, 32), "tileM": (1, 7, 64), "tileN": (32, 96), "tileK": (0, 32, 96),
@@ -116,9 +122,16 @@ def test_edited_plans_are_honoured(layer, written, tmp_path, seed):
     ("cpu:x86-64-v3", {"path": "fast"}, "expects path to be one of direct, promote, split, normalize, ring, but found \"fast\""),
     ("cpu:x86-64-v3", {"lanes": 16}, "expects lanes = 8, but found 16"),
     ("cpu:x86-64-v3", {"mMax": 3}, "expects plans without gaps, the next from mMin = 4, but found 2"),
-    ("cpu:x86-64-v3", {"partials": "cluster"}, "expects partials = global or shared, but found cluster"),
-    ("nvvm:sm_90a", {"partials": "cluster"}, "expects partials = global or shared, but found cluster"),
-    ("nvvm:sm_90a", {"path": "promote"}, "expects path = direct, but found promote"),
+    ("cpu:x86-64-v3", {"partials": "cluster"}, "expects partials to be one of global, shared, but found \"cluster\""),
+    ("cpu:x86-64-v3", {"partials": "shared", "cluster": 2}, "expects cluster = 1, but found 2"),
+    ("cpu:x86-64-v3", {"partials": "global", "cluster": 2}, "expects cluster to be 1, or more with partials = shared, but found 2 with \"global\""),
+    ("cpu:x86-64-v3", {"firstBytes": 64}, "expects firstBytes = 0, but found 64"),
+    ("nvvm:sm_90a", {"cluster": 2}, "expects cluster = 1, but found 2"),
+    ("nvvm:sm_90a", {"firstBytes": 2000}, "expects firstBytes = 0 to 1020, but found 2000"),
+    ("nvvm:sm_90a", {"path": "promote"}, "expects path = direct of mma_m16n8k16, but found promote"),
+    ("nvvm:sm_90a", {"path": "ring"}, "expects path = direct of mma_m16n8k16, but found ring"),
+    ("nvvm:sm_90a", {"unit": "wgmma_m64k16"}, "expects path = ring of wgmma_m64k16, but found direct"),
+    ("nvvm:sm_90a", {"unit": "fma_f32"}, "expects unit = mma_m16n8k16, or one that reads its layout, but found fma_f32"),
     ("nvvm:sm_90a", {"tileK": 128}, "expects tileK = 0, but found 128"),
     ("nvvm:sm_90a", {"rows": 12}, "expects rows = a multiple of 8 from 8 to 64, but found 12"),
     ("nvvm:sm_90a", {"tileM": 64}, "expects tileM = 8, the rows of a warp's tile, but found 64"),
@@ -134,6 +147,83 @@ def test_plans_that_cannot_be_honoured(layer, written, tmp_path, target, fields,
     done = harness.call("gptq-compile", layer, f"--target={target}", "--layer", "layer", "--ptxas=none", "--plan", plan, "-o", out / "m.gptqm")
     assert not harness.error_of(done, "gptq-compile", [], os.listdir(out)), done.stderr
     assert message in done.stderr.decode() and f"{plan}:" in done.stderr.decode(), done.stderr
+
+
+#: A ring of two tiles for each of four workgroups, and what of it can be changed. 512 rows are four groups of 128; a place of 64 rows of
+#: activations takes 16 KB, of weights 2176 bytes.
+RING = {"unit": "wgmma_m64k16", "path": "ring", "tileM": 64, "rows": 64, "tileN": 32, "columns": 16, "threads": 256, "stepK": 128, "stages": 4,
+        "scale": "weight", "zero": "weight", "partials": "shared", "occupancy": 1, "cluster": 1, "firstBytes": 0}
+
+
+@pytest.fixture(scope="module")
+def ring_layer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rings") / "layer.mlir"
+    harness.succeed("gptq-translate", "--emit-kernel", "128,512,4,128", "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ring_plans(ring_layer, tmp_path_factory):
+    """Plans as they are without rings, and another range of rows to change."""
+    folder = tmp_path_factory.mktemp("ring-plans")
+    compile_with(ring_layer, folder / "m.gptqm", "nvvm:sm_90a", "--no-ring", "--write-plan", folder / "p.plan")
+    return (folder / "p.plan").read_text()
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"stepK": 64, "stages": 8}, {"cluster": 2}, {"cluster": 4, "stages": 2}, {"threads": 128, "stages": 1}, {"threads": 512, "stages": 4},
+    {"rows": 16, "tileM": 16, "scale": "accumulator"}, {"rows": 48, "tileM": 48}, {"tileN": 128, "threads": 256}, {"partials": "global"},
+], ids=lambda fields: " ".join(f"{k}={v}" for k, v in fields.items()) or "as-it-is")
+def test_rings_as_a_file_asks_for_them(ring_layer, ring_plans, tmp_path, fields):
+    """What is read is what is compiled, and its kernel has that ring."""
+    plan = tmp_path / "p.plan"
+    plan.write_text(edited(ring_plans, 17, **{**RING, **fields}))
+    compile_with(ring_layer, tmp_path / "m.gptqm", "nvvm:sm_90a", "--plan", plan, "--write-plan", tmp_path / "q.plan", "--dump-ir", tmp_path / "ir")
+    assert fields_of(plan.read_text()) == fields_of((tmp_path / "q.plan").read_text())
+    wanted = {**RING, **fields}
+    target = next(p for p in (tmp_path / "ir").iterdir() if "target" in p.name).read_text()
+    kernel = re.search(r"llvm\.func @\S+_m512\(.*?\n  \}|llvm\.func internal @\S+_m512.body\(.*?\n    \}\n", target, re.S).group()
+    assert "wgmma" in kernel and kernel.count("nvvm.mbarrier.init ") == 2 * wanted["stages"]
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"rows": 24, "tileM": 24}, "expects rows = a multiple of 16 from 16 to 64, but found 24"),
+    ({"tileM": 32}, "expects tileM = 64, the rows of a tile, but found 32"),
+    ({"columns": 32}, "expects columns = 16, but found 32"),
+    ({"tileN": 512}, "expects tileN = a multiple of 16 from 16 to 256, but found 512"),
+    ({"threads": 192}, "expects threads = a multiple of 128 from 128 to 512, but found 192"),
+    ({"zero": "accumulator"}, "expects zero = weight: sums of a ring are not corrected, but found accumulator"),
+    ({"stepK": 96}, "expects stepK = a multiple of 64 up to 256 that divides groups of 128 and 512 rows of K, but found 96"),
+    ({"stepK": 256}, "expects stepK = a multiple of 64 up to 256 that divides groups of 128 and 512 rows of K, but found 256"),
+    ({"cluster": 3}, "expects cluster = a divisor of the 4 parts of 128 rows of K, but found 3"),
+    ({"cluster": 16}, "expects cluster = 1 to 8, but found 16"),
+    ({"stages": 3}, "expects stages = a multiple of 2 from 2 to 10, but found 3"),
+    ({"stages": 12}, "expects stages = a multiple of 2 from 2 to 10, but found 12"),
+    ({"occupancy": 2}, "expects occupancy = 1, but found 2"),
+    ({"firstBytes": 64}, "expects firstBytes = 0, but found 64"),
+    ({"tileK": 128}, "expects tileK = 0, but found 128"),
+    ({"unit": "mma_m16n8k16"}, "expects path = direct of mma_m16n8k16, but found ring"),
+], ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else None)
+def test_rings_that_cannot_be_honoured(ring_layer, ring_plans, tmp_path, fields, message):
+    plan, out = tmp_path / "p.plan", tmp_path / "out"
+    os.mkdir(out)
+    plan.write_text(edited(ring_plans, 17, **{**RING, **fields}))
+    done = harness.call("gptq-compile", ring_layer, "--target=nvvm:sm_90a", "--ptxas=none", "--plan", plan, "-o", out / "m.gptqm")
+    assert not harness.error_of(done, "gptq-compile", [], os.listdir(out)), done.stderr
+    assert message in done.stderr.decode() and f"{plan}:" in done.stderr.decode(), done.stderr
+
+
+@pytest.mark.parametrize("flags", ("--no-ring", "--no-clusters", "--no-prefetch", "--load-bits=64", ""))
+def test_a_file_needs_no_flags_it_was_written_with(flags, tmp_path):
+    """Plans say what the flags of the planner made of them."""
+    source = tmp_path / "layer.mlir"
+    harness.succeed("gptq-translate", "--emit-kernel", "2048,4096,4,128", "-o", source)
+    flags = [flags] if flags else []
+    compile_with(source, tmp_path / "a", "nvvm:sm_90a", *flags, "--write-plan", tmp_path / "a.plan")
+    for other in ([], ["--no-ring"], ["--no-clusters"]):
+        compile_with(source, tmp_path / "b", "nvvm:sm_90a", *other, "--plan", tmp_path / "a.plan", "--write-plan", tmp_path / "b.plan")
+        assert (tmp_path / "a.plan").read_text() == (tmp_path / "b.plan").read_text(), other
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes(), other
 
 
 @pytest.mark.parametrize("text, message", [

@@ -151,10 +151,34 @@ def test_the_same_file_twice(layer, tmp_path):
     assert codes_of(tmp_path / "a") == ["code.cubin", "code.ptx"]
 
 
+def known_target(target):
+    if not assemble.knows(PTXAS, target):
+        pytest.skip(f"this ptxas does not know {target}")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("sources"))
+
+
 @with_ptxas
-@pytest.mark.parametrize("shape", assemble.LAYERS)
-def test_no_shipped_plan_spills(shape, tmp_path):
-    kernels = assemble.assemble(shape, "sm_90a", PTXAS, str(tmp_path))
+@pytest.mark.parametrize("source", (assemble.EXAMPLE, assemble.MODEL, *assemble.LAYERS), ids=os.path.basename)
+@pytest.mark.parametrize("target", assemble.TARGETS)
+def test_no_shipped_plan_spills(target, source, sources):
+    """Of no architecture, for any number of rows."""
+    known_target(target)
+    kernels = assemble.assemble(source, target, PTXAS, sources)
+    assert len(kernels) >= 2 and all(0 < registers <= 255 for registers, _, _ in kernels.values())
+    assert not {name: use for name, use in kernels.items() if use[1] or use[2]}
+
+
+@with_ptxas
+@pytest.mark.parametrize("unit", ("fma_f16x2", "fma_f32"))
+@pytest.mark.parametrize("target", assemble.TARGETS)
+def test_no_plan_for_vector_units_spills(target, unit, sources):
+    """With the most tiles for a warp."""
+    known_target(target)
+    kernels = assemble.assemble("28672x8192", target, PTXAS, sources, unit)
     assert len(kernels) >= 2
     assert not {name: use for name, use in kernels.items() if use[1] or use[2]}
 
@@ -169,14 +193,3 @@ def test_rings_of_many_rows_keep_the_unit_busy(shape, activations, tmp_path):
                            "-o", tmp_path / "m.gptqm")
     assert "ring" in said and "serialized" not in said
     assert not [use for use in assemble.kernels_of(said).values() if use[1] or use[2]]
-
-
-@with_ptxas
-@pytest.mark.parametrize("target", assemble.TARGETS)
-def test_every_architecture_assembles(target, tmp_path):
-    """A whole model, and a layer whose kernels take the most registers."""
-    if not assemble.knows(PTXAS, target):
-        pytest.skip(f"this ptxas does not know {target}")
-    for source in (assemble.EXAMPLE, "4096x4096"):
-        kernels = assemble.assemble(source, target, PTXAS, str(tmp_path))
-        assert kernels and all(0 < registers <= 255 for registers, _, _ in kernels.values())

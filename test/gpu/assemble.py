@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Assembles what is compiled for every NVIDIA architecture, and tells registers and spills.
 
-    assemble.py [--targets sm_75,sm_90a] [--layers 4096x4096,28672x8192] [--ptxas PATH] [--out TABLE.md]
+    assemble.py [--targets sm_75,sm_90a] [--layers 4096x4096,28672x8192] [--units matrix,fma_f32] [--ptxas PATH] [--out TABLE.md]
 
-Needs no GPU: ptxas, which is looked for in $CUDA_HOME/bin and PATH, knows more chips than any machine has. A whole
-model and lone layers (N x K, 4 bits, groups of 128) are compiled; a row of the table is one of them on one chip: the
-most registers of any kernel of one call of M rows, and the bytes that kernels spill. An architecture this ptxas does not know is
-named and left out. The last line is 'N passed, N failed, N not known to ptxas'.
+Needs no GPU: ptxas, which is looked for in $CUDA_HOME/bin and PATH, knows more chips than any machine has. Whole
+models (the example, and one layer of Llama 3 8B) and lone layers (N x K, 4 bits, groups of 128) are compiled for each unit; a row of the
+table is one of them on one chip: the most registers of any kernel of one call of M rows, and the bytes that kernels spill. An architecture
+this ptxas does not know is named and left out. The last line is 'N passed, N failed, N not known to ptxas'.
 """
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -25,6 +26,10 @@ import harness
 TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
 #: Matmuls of known models; the shapes of benchmarks/gpu_matmul.sh.
 LAYERS = ("4096x4096", "11008x4096", "4096x11008", "12288x4096", "8192x8192", "28672x8192", "8192x28672")
+#: Names of units; None is the matrix unit, whose name depends on the chip.
+UNITS = {"matrix": None, "fma_f16x2": "fma_f16x2", "fma_f32": "fma_f32"}
+#: One layer of it is made up, with a shorter head.
+MODEL, VOCABULARY = "llama3-8b", 8192
 EXAMPLE = os.path.join(REPOSITORY, "examples", "stories260K-gptq-4bit-g32")
 
 
@@ -46,24 +51,37 @@ def kernels_of(explained):
     return {name: tuple(map(int, figures)) for name, *figures in rows}
 
 
-def assemble(source, target, ptxas, folder):
-    """The kernels of `source`, a checkpoint or N x K, assembled for `target`."""
-    if not os.path.exists(source):
+def make_source(source, folder):
+    """The file or folder to compile for `source`: a checkpoint, MODEL or N x K."""
+    if os.path.exists(source):
+        return source
+    path = os.path.join(folder, source)
+    if source == MODEL:
+        if not os.path.exists(path):
+            subprocess.run([sys.executable, os.path.join(REPOSITORY, "benchmarks", "make_checkpoint.py"), "--shape", MODEL, "--layers", "1",
+                            "--pool", "3072", "--vocab", str(VOCABULARY), "--out", path], check=True, stdout=subprocess.DEVNULL)
+        return path
+    path += ".mlir"
+    if not os.path.exists(path):
         n, k = source.split("x")
-        source = os.path.join(folder, f"{source}.mlir")
-        if not os.path.exists(source):
-            harness.succeed("gptq-translate", "--emit-kernel", f"{n},{k},4,128", "-o", source)
-    return kernels_of(harness.succeed("gptq-compile", source, f"--target=nvvm:{target}", "--quiet", "--explain", f"--ptxas={ptxas}",
-                                      "-o", os.path.join(folder, "m.gptqm")))
+        harness.succeed("gptq-translate", "--emit-kernel", f"{n},{k},4,128", "-o", path)
+    return path
 
 
-def row_of(name, target, kernels):
+def assemble(source, target, ptxas, folder, unit="matrix"):
+    """The kernels of `source`, as `make_source` knows it, assembled for `target`."""
+    return kernels_of(harness.succeed("gptq-compile", make_source(source, folder), f"--target=nvvm:{target}", "--quiet", "--explain",
+                                      *([f"--unit={UNITS[unit]}"] if UNITS[unit] else []), f"--ptxas={ptxas}", "-o",
+                                      os.path.join(folder, "m.gptqm")))
+
+
+def row_of(name, target, unit, kernels):
     most = {}
     for kernel, (registers, _, _) in kernels.items():
         rows = int(re.search(r"_m(\d+)$", kernel).group(1))
         most[rows] = max(most.get(rows, 0), registers)
     spilled = {kernel: spill for kernel, (_, _, spill) in kernels.items() if spill}
-    return (f"| {name} | {target} | {len(kernels)} | " + ", ".join(f"{most[m]} (M {m})" for m in sorted(most)) + " | " +
+    return (f"| {name} | {target} | {unit} | {len(kernels)} | " + ", ".join(f"{most[m]} (M {m})" for m in sorted(most)) + " | " +
             (", ".join(f"{kernel}: {spill}" for kernel, spill in spilled.items()) or "none") + " |")
 
 
@@ -71,12 +89,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--targets", default=",".join(TARGETS))
     p.add_argument("--layers", default=",".join(LAYERS))
+    p.add_argument("--units", default=",".join(UNITS))
     p.add_argument("--ptxas", default=find_ptxas())
     p.add_argument("--out", metavar="TABLE.md")
     a = p.parse_args()
     if not a.ptxas:
         sys.exit("assemble.py: error: no ptxas in $CUDA_HOME/bin or PATH; name one with --ptxas")
-    table = ["| what | target | kernels | most registers | bytes spilled |", "| --- | --- | --- | --- | --- |"]
+    table = ["| what | target | unit | kernels | most registers | bytes spilled |", "| --- | --- | --- | --- | --- | --- |"]
     passed = failed = unknown = 0
     with tempfile.TemporaryDirectory() as folder:
         for target in a.targets.split(","):
@@ -84,13 +103,13 @@ def main():
                 print(f"{target}: not known to {a.ptxas}")
                 unknown += 1
                 continue
-            for source in (EXAMPLE, *filter(None, a.layers.split(","))):
+            for source, unit in itertools.product((EXAMPLE, MODEL, *filter(None, a.layers.split(","))), a.units.split(",")):
                 name = os.path.basename(source)
                 try:
-                    table.append(row_of(name, target, assemble(source, target, a.ptxas, folder)))
+                    table.append(row_of(name, target, unit, assemble(source, target, a.ptxas, folder, unit)))
                     passed += 1
                 except AssertionError as error:
-                    table.append(f"| {name} | {target} | failed | | |")
+                    table.append(f"| {name} | {target} | {unit} | failed | | |")
                     print(error)
                     failed += 1
                 print(table[-1], flush=True)

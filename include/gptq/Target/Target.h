@@ -69,6 +69,9 @@ struct UnitInfo {
   /// Registers for accumulators: rows times vectors (Matrix, Lanes: sums of
   /// one thread) of the largest tile.
   int64_t accumulators = 1;
+  /// Matrix, Lanes: of a thread's 128 registers, those that sums and operands on their
+  /// way may take; the others hold what is being unpacked, scales, addresses.
+  int64_t operandRegisters = 0;
   /// Vector: whether four products of bytes at a time are added to 32-bit sums
   /// in one instruction.
   bool addsBytesWide = false;
@@ -139,6 +142,9 @@ struct TargetInfo {
   int64_t streamBytes = 0;
   /// Whether a kernel may start before the one in front of it has ended.
   bool launchesOverlap = false;
+  /// Where it does: bytes of a thread's registers that may hold operands loaded
+  /// before the kernel in front has ended, while nothing is multiplied yet.
+  int64_t firstBytes = 0;
   /// Whether a kernel of its own costs more than adding or normalizing a few
   /// rows, so that matmuls do it where they can.
   bool avoidsSmallKernels = false;

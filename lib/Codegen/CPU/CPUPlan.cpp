@@ -169,7 +169,8 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                           b.getStringAttr(hoists ? "accumulator" : "weight"),
                           b.getStringAttr(folds ? "accumulator" : "weight"),
                           /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
-                          /*stages=*/1, /*loadBits=*/128),
+                          /*stages=*/1, /*loadBits=*/128, /*cluster=*/1,
+                          /*firstBytes=*/0),
             why.getDictionary(&getContext())};
   }
 
@@ -183,7 +184,7 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                          b.getStringAttr("weight"), b.getStringAttr("weight"),
                          /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
                          /*stages=*/1,
-                         /*loadBits=*/128);
+                         /*loadBits=*/128, /*cluster=*/1, /*firstBytes=*/0);
   }
 
   void runOnOperation() override {

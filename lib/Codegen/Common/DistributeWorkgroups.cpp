@@ -92,7 +92,7 @@ struct DistributeWorkgroupsPass final
     int64_t cluster = 1;
     kernel.walk([&](DequantMatmulOp op) {
       if (PlanAttr plan = getPlan(op))
-        cluster = std::max(cluster, clusterOf(plan, op.getK()));
+        cluster = std::max(cluster, plan.getCluster());
     });
     if (cluster > 1)
       kernel->setAttr(kClusterAttr, b.getI64IntegerAttr(cluster));

@@ -34,13 +34,33 @@ PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
       plan.getTileN(), plan.getTileK(), plan.getRows(), plan.getColumns(),
       plan.getLanes(), plan.getPath(), plan.getPartials(), plan.getScale(),
       plan.getZero(), plan.getThreads(), plan.getStepK(), plan.getOccupancy(),
-      plan.getStages(), plan.getLoadBits());
+      plan.getStages(), plan.getLoadBits(), plan.getCluster(),
+      plan.getFirstBytes());
 }
 
-int64_t mlir::gptq::clusterOf(PlanAttr plan, int64_t k) {
-  return plan.getPartials() == "cluster" && plan.getTileK() > 0
-             ? llvm::divideCeil(k, plan.getTileK())
-             : 1;
+/// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
+/// ring and what alignment costs take as much.
+static constexpr int64_t kReservedBytes = 2048;
+/// Bits of a packed zero point.
+static constexpr int64_t kZeroBits = 8;
+
+RingBytes mlir::gptq::ringBytes(PlanAttr plan, int64_t bits, int64_t scaleBits,
+                                bool hasZeros) {
+  const ::gptq::UnitInfo &unit = *unitOf(plan);
+  const int64_t rows = plan.getRows(), stepK = plan.getStepK();
+  const int64_t panels = llvm::divideCeil(plan.getTileN(), unit.tileColumns());
+  RingBytes bytes;
+  bytes.place = rows * stepK * 2 +
+                panels * unit.tileColumns() *
+                    (stepK * bits + scaleBits + (hasZeros ? kZeroBits : 0)) / 8;
+  // Several turns, or workgroups, add up what their threads hold in f32.
+  const int64_t threads = llvm::alignTo(panels, unit.warps) * unit.lanes;
+  const bool meet = plan.getThreads() > threads || plan.getCluster() > 1;
+  bytes.others = kReservedBytes;
+  if (meet)
+    bytes.others += plan.getThreads() * rows / unit.tileRows() *
+                    unit.rowsPerThread() * unit.columnsPerThread() * 4;
+  return bytes;
 }
 
 LayoutAttr mlir::gptq::toAttr(MLIRContext *ctx,

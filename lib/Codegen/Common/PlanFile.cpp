@@ -27,7 +27,7 @@ using namespace mlir::gptq;
 
 static constexpr StringRef kOp = "op", kTarget = "target", kPlans = "plans",
                            kLayer = "layer", kNormalize = "normalize",
-                           kRing = "ring", kCluster = "cluster";
+                           kRing = "ring";
 
 //===----------------------------------------------------------------------===//
 // Describing ops
@@ -258,7 +258,9 @@ static SmallVector<std::pair<StringRef, std::string>> fieldsOf(PlanAttr plan) {
           {"stepK", number(plan.getStepK())},
           {"occupancy", number(plan.getOccupancy())},
           {"stages", number(plan.getStages())},
-          {"loadBits", number(plan.getLoadBits())}};
+          {"loadBits", number(plan.getLoadBits())},
+          {"cluster", number(plan.getCluster())},
+          {"firstBytes", number(plan.getFirstBytes())}};
 }
 
 namespace {
@@ -275,8 +277,6 @@ public:
     if (!unit)
       return target.name + " has no unit " + textOf(plan.getUnit()) +
              ", expected " + textOf(planned.getUnit());
-    if (planned.getPath() == kRing && plan.getPath() != kRing)
-      return mismatch("path", plan.getPath(), "ring (or no ring, --no-ring)");
     const bool isMatmul = isa<DequantMatmulOp, MatmulOp>(op);
     const bool isGpu = target.kind == ::gptq::TargetInfo::Kind::NVVM;
     // What nothing reads stays as it was planned.
@@ -287,30 +287,32 @@ public:
         free = {"tileM"};
       else if (!isa<AttentionOp>(op))
         free = {"threads"};
-    } else if (planned.getPath() == kRing) {
-      // Its fields depend on each other and on what there is shared memory for.
-      free = {};
-    } else if (unit->kind == ::gptq::UnitInfo::Kind::Matrix) {
-      free = {"tileM", "tileN",   "rows",  "columns",   "partials", "scale",
-              "zero",  "threads", "stepK", "occupancy", "stages",   "loadBits"};
-    } else if (unit->kind == ::gptq::UnitInfo::Kind::Vector) {
+    } else if (unit->isWarps()) {
+      const ::gptq::UnitInfo *other = target.findUnit(planned.getUnit());
+      if (!other || other->kind != unit->kind || other->lanes != unit->lanes)
+        return mismatch("unit", plan.getUnit(),
+                        planned.getUnit().getValue() + ", or one that reads its layout");
+      if (std::string why = checkPath(*unit); !why.empty())
+        return why;
+      free = {"unit",    "tileM",    "tileN",    "rows",
+              "columns", "path",     "partials", "scale",
+              "zero",    "threads",  "stepK",    "occupancy",
+              "stages",  "loadBits", "cluster",  "firstBytes"};
+    } else {
       free = {"tileM", "tileN",    "tileK", "rows", "columns",
               "path",  "partials", "scale", "zero"};
     }
     for (auto [mine, theirs] : llvm::zip(fieldsOf(plan), fieldsOf(planned)))
       if (mine.second != theirs.second && !llvm::is_contained(free, mine.first))
         return mismatch(mine.first, mine.second, theirs.second);
-    // Only operands in rings are divided among workgroups that share sums.
-    if (plan.getPartials() == kCluster && planned.getPartials() != kCluster)
-      return mismatch("partials", kCluster, "global or shared");
 
     if (isGpu)
       between("threads", plan.getThreads(), kWarp, 1024, kWarp);
     if (isMatmul && plan.getPath() == kRing)
-      return error;
-    if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Matrix)
+      checkRing(*unit);
+    else if (isMatmul && unit->isWarps())
       checkWarps(*unit);
-    else if (isMatmul && unit->kind == ::gptq::UnitInfo::Kind::Vector)
+    else if (isMatmul)
       checkVectors(*unit);
     return error;
   }
@@ -342,20 +344,102 @@ private:
                                std::to_string(most));
   }
 
+  /// The path, which says where operands are multiplied.
+  std::string checkPath(const ::gptq::UnitInfo &unit) {
+    StringRef path = plan.getPath();
+    // Who normalizes is what was planned; see `apply`.
+    if (path == kNormalize)
+      return "";
+    auto quantized = dyn_cast<DequantMatmulOp>(op);
+    const bool canRing =
+        quantized && !quantized.getOffsets() && !quantized.getRuns();
+    if (unit.warps > 1 && !canRing)
+      return mismatch("unit", plan.getUnit(),
+                      "one whose warps multiply for themselves: weights are "
+                      "dense, groups have offsets, or rows come in runs");
+    if (path != (unit.warps > 1 ? kRing : StringRef("direct")))
+      return mismatch("path", path,
+                      Twine(unit.warps > 1 ? "ring of " : "direct of ") +
+                          plan.getUnit().getValue());
+    return "";
+  }
+
+  /// Warps that multiply together what passes through a ring.
+  void checkRing(const ::gptq::UnitInfo &unit) {
+    auto matmul = cast<DequantMatmulOp>(op);
+    const int64_t rows = plan.getRows(), tileN = plan.getTileN();
+    between("rows", rows, 16, 64, 16);
+    if (plan.getTileM() != rows)
+      refuse("tileM", plan.getTileM(), Twine(rows) + ", the rows of a tile");
+    const int64_t columns = unit.tileColumns();
+    between("columns", plan.getColumns(), columns, columns, 1);
+    between("tileN", tileN, columns, kMaxRingThreads / kWarp * columns,
+            columns);
+    if (!error.empty())
+      return;
+    // Warps without a tile multiply, too; more warps take parts of K in turn.
+    const int64_t threads =
+        llvm::alignTo(llvm::divideCeil(tileN, columns), unit.warps) * kWarp;
+    between("threads", plan.getThreads(), threads,
+            kMaxRingThreads / threads * threads, threads);
+    between("occupancy", plan.getOccupancy(), 1, 1, 1);
+    between("firstBytes", plan.getFirstBytes(), 0, 0, 1);
+    between("loadBits", plan.getLoadBits(), 32, 128, 32);
+    if (error.empty() && plan.getZero() != "weight")
+      error = mismatch("zero", plan.getZero(),
+                       "weight: sums of a ring are not corrected");
+    // Parts of K are whole lines of an image and blocks, and have one scale.
+    const int64_t k = matmul.getK(), stepK = plan.getStepK();
+    const int64_t group = int64_t(matmul.getGroupSize()) >= k
+                              ? k
+                              : int64_t(matmul.getGroupSize());
+    const int64_t line = std::max(
+        unit.activationLayout().blockK,
+        unit.weightLayout(matmul.getBits(), group < k ? group : 0).blockK);
+    if (error.empty() && (stepK <= 0 || stepK > kMaxStep || stepK % line != 0 ||
+                          group % stepK != 0 || k % stepK != 0))
+      refuse("stepK", stepK,
+             "a multiple of " + Twine(line) + " up to " + Twine(kMaxStep) +
+                 " that divides groups of " + Twine(group) + " and " +
+                 Twine(k) + " rows of K");
+    between("cluster", plan.getCluster(), 1, kMaxCluster, 1);
+    if (error.empty() && k / stepK % plan.getCluster() != 0)
+      refuse("cluster", plan.getCluster(),
+             "a divisor of the " + Twine(k / stepK) + " parts of " +
+                 Twine(stepK) + " rows of K");
+    if (!error.empty())
+      return;
+    const int64_t turns = plan.getThreads() / threads;
+    const RingBytes bytes = ringBytes(
+        plan, matmul.getBits(),
+        getElementTypeOrSelf(matmul.getScales()).getIntOrFloatBitWidth(),
+        bool(matmul.getZeros()));
+    const int64_t most =
+        (target.workgroupMemory - bytes.others) / bytes.place / turns * turns;
+    between("stages", plan.getStages(), turns, most, turns);
+  }
+
   /// Warps that hold tiles together.
   void checkWarps(const ::gptq::UnitInfo &unit) {
     const int64_t rows = plan.getRows(), columns = plan.getColumns();
-    between("rows", rows, 8, 64, 8);
+    const int64_t width = unit.tileColumns();
+    between("rows", rows, unit.tileRows(), 64, unit.tileRows());
     if (plan.getTileM() != rows)
       refuse("tileM", plan.getTileM(),
              Twine(rows) + ", the rows of a warp's tile");
-    between("columns", columns, 16, 512, 16);
+    between("columns", columns, width, 512, width);
     if (error.empty() && rows * columns / kWarp > kMaxSums)
       refuse("columns", columns,
-             "at most " + Twine(kMaxSums * kWarp / rows / 16 * 16) +
+             "at most " + Twine(kMaxSums * kWarp / rows / width * width) +
                  " beside " + Twine(rows) + " rows: " + Twine(kMaxSums) +
                  " sums for a thread");
-    between("tileN", plan.getTileN(), 16, 1 << 16, 16);
+    between("tileN", plan.getTileN(), width, 1 << 16, width);
+    between("cluster", plan.getCluster(), 1, 1, 1);
+    between("stages", plan.getStages(), 1, 2, 1);
+    between("firstBytes", plan.getFirstBytes(), 0, kRegisterBytes, 1);
+    if (error.empty() && unit.multipliesPairs && plan.getZero() != "weight")
+      error = mismatch("zero", plan.getZero(),
+                       "weight: sums in half precision have to be small");
     if (!error.empty())
       return;
     const int64_t shares = llvm::divideCeil(plan.getTileN(), columns);
@@ -403,6 +487,15 @@ private:
 
   /// More would not be held in any register file.
   static constexpr int64_t kMaxSums = 128;
+  /// Of a thread, at most.
+  static constexpr int64_t kRegisterBytes = 255 * 4;
+  /// Threads that multiply what passes through a ring, beside those that copy:
+  /// more have too few registers.
+  static constexpr int64_t kMaxRingThreads = 512;
+  /// Rows of K of one place, at most.
+  static constexpr int64_t kMaxStep = 256;
+  /// Workgroups of a cluster that every chip with clusters places.
+  static constexpr int64_t kMaxCluster = 8;
 
   Operation *op;
   const ::gptq::TargetInfo &target;

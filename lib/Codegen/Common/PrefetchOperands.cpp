@@ -192,7 +192,9 @@ struct PrefetchOperandsPass final
       const int64_t stages =
           loop->getAttrOfType<IntegerAttr>(kStagesAttr).getInt();
       loop->removeAttr(kStagesAttr);
-      if (firstBytes > 0 && loadFirst(loop, stages, firstBytes, rewriter))
+      if (auto bytes =
+              dyn_cast_or_null<IntegerAttr>(loop->removeAttr(kFirstBytesAttr));
+          bytes && loadFirst(loop, stages, bytes.getInt(), rewriter))
         continue;
       if (stages > 1)
         prefetch(loop, rewriter);

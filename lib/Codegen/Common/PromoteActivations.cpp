@@ -54,7 +54,8 @@ static PlanAttr rowPlan(PlanAttr plan) {
       plan.getTileM(), /*tileN=*/0, /*tileK=*/0, /*rows=*/1, /*columns=*/1,
       /*lanes=*/4, StringAttr::get(plan.getContext(), "direct"),
       plan.getPartials(), plan.getScale(), plan.getZero(), plan.getThreads(),
-      /*stepK=*/0, plan.getOccupancy(), /*stages=*/1, plan.getLoadBits());
+      /*stepK=*/0, plan.getOccupancy(), /*stages=*/1, plan.getLoadBits(),
+      /*cluster=*/1, /*firstBytes=*/0);
 }
 
 namespace {

@@ -70,9 +70,8 @@ struct SplitReductionPass final
   void runOnOperation() override {
     getOperation()->walk([&](DequantMatmulOp op) {
       PlanAttr plan = getPlan(op);
-      // Workgroups of a cluster have a part each.
       if (!plan || plan.getTileK() == 0 || !op.getLayout() ||
-          op.getAccumulate() || plan.getPartials() == "cluster")
+          op.getAccumulate())
         return;
       auto missed = [&](StringRef why) {
         remark::missed(

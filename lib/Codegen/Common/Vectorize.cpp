@@ -1337,7 +1337,8 @@ struct VectorizePass final
                              /*lanes=*/1, plan.getPath(), plan.getPartials(),
                              plan.getScale(), plan.getZero(), plan.getThreads(),
                              plan.getStepK(), plan.getOccupancy(),
-                             plan.getStages(), plan.getLoadBits());
+                             plan.getStages(), plan.getLoadBits(),
+                             plan.getCluster(), plan.getFirstBytes());
       if (plan.getThreads() > 1) {
         Builder attrs(&getContext());
         getOperation()->setAttr(kThreadsAttr,

@@ -35,7 +35,7 @@ public:
         shares(llvm::alignTo(
             llvm::divideCeil(op.plan.getTileN(), op.plan.getColumns()),
             unit.warps)),
-        warps(b.threads / b.lanes / shares), cluster(clusterOf(op.plan, op.k)),
+        warps(b.threads / b.lanes / shares), cluster(op.plan.getCluster()),
         rowTiles(op.plan.getRows() / unit.tileRows()),
         maxRows(std::min(rowTiles * unit.tileRows(), knownRows(op.lhs))),
         maxPanels(op.plan.getColumns() / unit.tileColumns()) {}
@@ -144,6 +144,8 @@ SmallVector<Value> WarpMatmul::sumOverChunks() {
     auto loop =
         scf::ForOp::create(b, warp, b.index(whole), b.index(warps), sums);
     loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
+    if (const int64_t bytes = op.plan.getFirstBytes())
+      loop->setAttr(kFirstBytesAttr, b.getI64IntegerAttr(bytes));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     Value chunk = loop.getInductionVar();

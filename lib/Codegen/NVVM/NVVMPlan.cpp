@@ -31,18 +31,15 @@ static constexpr int64_t kMaxWarps = 16;
 /// The same with the 168 registers that four tiles of rows want.
 static constexpr int64_t kFewWarps = 12;
 static constexpr int64_t kWarpThreads = 32;
-/// Bits of a packed zero point.
-static constexpr int64_t kZeroBits = 8;
 /// Rows of K that a warp multiplies between two applications of a scale.
 static constexpr int64_t kStepRows[] = {128, 64};
 /// The largest number of rows that one workgroup multiplies at once; more rows
 /// are more workgroups.
 static constexpr int64_t kMaxRows = 32;
 
-/// Registers that sums and operands on their way may take of a thread's 128;
-/// the others hold what is being unpacked, scales, addresses.
-static constexpr int64_t kOperandRegisters = 112;
-/// The same of several tiles of rows, which have addresses of their own.
+/// Of a thread's registers those that sums and operands of several tiles of
+/// rows may take, which have addresses of their own (else
+/// `UnitInfo::operandRegisters`).
 static constexpr int64_t kManyRowsRegisters = 104;
 /// The part of shared memory that normalized rows may take, 1 / this; the other
 /// is for sums and for the cache.
@@ -72,12 +69,12 @@ static constexpr int64_t kLeastRounds = 2;
 /// Workgroups of a cluster. Four would read less, but the multiprocessors that
 /// a cluster may take come in groups that four do not fill.
 static constexpr int64_t kCluster = 2;
-/// Of shared memory the driver keeps a kilobyte for itself; the barriers of a
-/// ring and what alignment costs take as much.
-static constexpr int64_t kReservedBytes = 2048;
 /// Query heads that share what is loaded of a cache, at most: a thread keeps
 /// its elements of each, and of their sums.
 static constexpr int64_t kMaxQueries = 8;
+/// Registers of a thread of attention: so many for each query head whose
+/// elements a warp has 128 of, and what is the same for all.
+static constexpr int64_t kQueryRegisters = 16, kAttentionRegisters = 48;
 /// Tiles of rows that share what is loaded of a cache, at least; and the most
 /// elements of a head that a warp's result can have.
 static constexpr int64_t kLeastTiles = 4, kMostHeadDim = 128;
@@ -86,9 +83,9 @@ namespace {
 /// The matmul that a plan is for.
 struct MatmulShape {
   int64_t n, k, groupSize;
-  /// Of codes, scales and zero points (0: there are none).
-  int64_t bits, scaleBits, zeroBits;
-  bool isQuantized, isF16;
+  /// Of codes and scales (0: there are none).
+  int64_t bits, scaleBits;
+  bool hasZeros, isQuantized, isF16;
   /// Its activations are the norm of something; groups have an offset; rows of
   /// activations come in runs for several weights.
   bool isNormalized, hasOffsets, hasRuns;
@@ -108,7 +105,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
 
   MatmulTiles chooseTiles(const ::gptq::TargetInfo &target,
                           const ::gptq::UnitInfo &unit, int64_t rows,
-                          int64_t panels, int64_t k) {
+                          int64_t panels, int64_t k, bool isQuantized) {
     const int64_t rowTiles = rows / kTileRows;
     const int64_t sumsPerPanel = kSumsPerTile * rowTiles;
     MatmulTiles t;
@@ -116,16 +113,19 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     t.stepK = kStepRows[0];
     int64_t warpsThere = kMaxWarps;
     const int64_t each = llvm::divideCeil(panels, target.multiprocessors);
-    // Registers of sums and of the operands of `stages` parts of K.
+    // Registers of sums and of the operands of `stages` parts of K. Codes count
+    // as four bits, which is what most have.
+    const int64_t weightBits = isQuantized ? 4 : 16;
     auto registers = [&](int64_t panelsPerWarp, int64_t stepK, int64_t stages) {
       return panelsPerWarp * sumsPerPanel +
-             stages * (rowTiles * stepK / 8 + panelsPerWarp * stepK / 16);
+             stages * (rowTiles * stepK / 8 +
+                       panelsPerWarp * stepK * weightBits / 64);
     };
     if (rowTiles == 1) {
       // Activations are few: a warp takes all panels of its workgroup, and
       // warps share K. Where those are many, two workgroups of half as many
       // warps, so that one multiplies while the other sums.
-      int64_t most = kSharedSums / sumsPerPanel;
+      int64_t most = std::min(kSharedSums, unit.accumulators) / sumsPerPanel;
       if (each > most) {
         t.occupancy = 2;
         warpsThere = kMaxWarps / 2;
@@ -161,7 +161,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       // Halves of parts pay where rows share what is unpacked only.
       if (prefetch && t.stages == 1 && (rowTiles > 1 || step == kStepRows[0]) &&
           registers(t.panelsPerWarp, step, 2) <=
-              (rowTiles > 1 ? kManyRowsRegisters : kOperandRegisters)) {
+              (rowTiles > 1 ? kManyRowsRegisters : unit.operandRegisters)) {
         t.stepK = step;
         t.stages = 2;
       }
@@ -274,18 +274,20 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
         (hasFewWarps ||
          rows <= (shape.isF16 ? kMaxHoistedRows / 2 : kMaxHoistedRows));
 
-    // The sums of turns and of workgroups meet in shared memory, too.
     const int64_t threads = turns * warps * kWarpThreads;
-    const int64_t roomBytes =
-        turns == 1 && cluster == 1
-            ? 0
-            : threads * rows / kTileRows * kSumsPerTile * 4;
-    const int64_t stageBytes =
-        rows * stepK * 2 +
-        panels * kTileColumns *
-            (stepK * shape.bits + shape.scaleBits + shape.zeroBits) / 8;
-    int64_t stages =
-        (target.workgroupMemory - kReservedBytes - roomBytes) / stageBytes;
+    auto planOf = [&](int64_t stages) {
+      return PlanAttr::get(
+          &getContext(), mMin, mMax, b.getStringAttr(unit->name),
+          /*tileM=*/rows, panels * kTileColumns, /*tileK=*/0, rows,
+          /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
+          b.getStringAttr(bufferPartials ? "shared" : "global"),
+          b.getStringAttr(hoists ? "accumulator" : "weight"),
+          b.getStringAttr("weight"), threads, stepK, /*occupancy=*/1, stages,
+          loadBits, cluster, /*firstBytes=*/0);
+    };
+    const RingBytes bytes =
+        ringBytes(planOf(1), shape.bits, shape.scaleBits, shape.hasZeros);
+    int64_t stages = (target.workgroupMemory - bytes.others) / bytes.place;
     // Without turns, all warps unroll the loop over all places. Of many rows
     // half of them are better, too: what is on its way passes the first-level
     // cache, which has the memory that a ring leaves.
@@ -303,7 +305,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     if (stages < std::min<int64_t>(parts, 2))
       return refuse(llvm::formatv(
           "{0} bytes a place leave no room for two in shared memory",
-          stageBytes));
+          bytes.place));
 
     because("rows", llvm::formatv("{0} rows of activations pass through shared "
                                   "memory once for all warps",
@@ -314,10 +316,11 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                                    llvm::divideCeil(all, panels) * cluster,
                                    target.multiprocessors));
     if (cluster > 1) {
-      because("tileK", llvm::formatv("{0} workgroups share K, and with it the "
-                                     "activations that each reads",
-                                     cluster));
-      because("partials", "workgroups of a cluster read each other's sums");
+      because("cluster",
+              llvm::formatv("{0} workgroups share K, and with it the "
+                            "activations that each reads; they read each "
+                            "other's sums",
+                            cluster));
     }
     because("threads",
             llvm::formatv("{0} warps, four together, for {1} tiles, {2} times "
@@ -334,18 +337,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          : "hoisting is off");
     because("zero", "several rows share a subtraction from a pair of codes, "
                     "but each has a sum of its own");
-    return {PlanAttr::get(
-                &getContext(), mMin, mMax, b.getStringAttr(unit->name),
-                /*tileM=*/rows, panels * kTileColumns,
-                /*tileK=*/cluster > 1 ? shape.k / cluster : 0, rows,
-                /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
-                b.getStringAttr(cluster > 1      ? "cluster"
-                                : bufferPartials ? "shared"
-                                                 : "global"),
-                b.getStringAttr(hoists ? "accumulator" : "weight"),
-                b.getStringAttr("weight"), threads, stepK,
-                /*occupancy=*/1, stages, loadBits),
-            why.getDictionary(&getContext())};
+    return {planOf(stages), why.getDictionary(&getContext())};
   }
 
   /// The plan of a matmul for calls of `mMin` to `mMax` rows.
@@ -370,7 +362,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                                   "warp has unpacked",
                                   rows / kTileRows, kTileRows));
     const int64_t panels = llvm::divideCeil(n, kTileColumns);
-    const MatmulTiles tiles = chooseTiles(target, unit, rows, panels, k);
+    const MatmulTiles tiles =
+        chooseTiles(target, unit, rows, panels, k, isQuantized);
     because("tileN",
             llvm::formatv("{0} of {1} tiles of {2} columns: {3} workgroups "
                           "for {4} places",
@@ -434,7 +427,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                           b.getStringAttr(bufferPartials ? "shared" : "global"),
                           where(hoistScales), where(folds),
                           tiles.warps * kWarpThreads, tiles.stepK,
-                          tiles.occupancy, tiles.stages, loadBits),
+                          tiles.occupancy, tiles.stages, loadBits,
+                          /*cluster=*/1, prefetch ? target.firstBytes : 0),
             why.getDictionary(&getContext())};
   }
 
@@ -447,7 +441,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return planOnLanes(
         &getContext(), target, unit,
         {bufferPartials, hoistScales, foldZeros, prefetch, loadBits}, shape.n,
-        shape.k, shape.isQuantized, mMin, mMax);
+        shape.k, shape.bits, shape.isQuantized, mMin, mMax);
   }
 
   /// The plan of an op that works row by row: one workgroup a row, 16 bytes of
@@ -461,7 +455,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          b.getStringAttr("global"), b.getStringAttr("weight"),
                          b.getStringAttr("weight"), threads, /*stepK=*/0,
                          occupancy,
-                         /*stages=*/1, loadBits);
+                         /*stages=*/1, loadBits, /*cluster=*/1,
+                         /*firstBytes=*/0);
   }
 
   /// Whether several rows of attention are products of tiles. Results of larger
@@ -473,7 +468,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
            int64_t(op.getHeadDim()) <= kMostHeadDim;
   }
 
-  ReasonedPlan planAttention(const ::gptq::UnitInfo &unit, AttentionOp op,
+  ReasonedPlan planAttention(const ::gptq::TargetInfo &target,
+                             const ::gptq::UnitInfo &unit, AttentionOp op,
                              int64_t mMin, int64_t mMax) {
     int64_t queries = std::min(op.getQueries(), kMaxQueries);
     while (op.getQueries() % queries != 0)
@@ -496,7 +492,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                   /*lanes=*/4, b.getStringAttr("direct"),
                   b.getStringAttr("global"), b.getStringAttr("weight"),
                   b.getStringAttr("weight"), tiles * queries * kWarpThreads,
-                  /*stepK=*/0, /*occupancy=*/1, /*stages=*/1, loadBits),
+                  /*stepK=*/0, /*occupancy=*/1, /*stages=*/1, loadBits,
+                  /*cluster=*/1, /*firstBytes=*/0),
               why.getDictionary(&getContext())};
     }
     if (!op.getPart())
@@ -510,7 +507,25 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                          queries, op.getQueries())));
     why.set("occupancy", b.getStringAttr("one workgroup loads while the other "
                                          "sums"));
-    return {planRows(unit, mMin, mMax, kMaxWarps / 2 * kWarpThreads, queries,
+    // As many warps as leave each the registers for its query heads.
+    const int64_t registers =
+        kAttentionRegisters +
+        llvm::divideCeil(queries * op.getHeadDim() * kQueryRegisters,
+                         kMostHeadDim);
+    int64_t warps = kWarps[0].first;
+    for (auto [number, each] : kWarps) {
+      warps = number;
+      if (registers <=
+          each - (kWarps[0].second - target.units.front().operandRegisters))
+        break;
+    }
+    if (warps < kWarps[0].first)
+      why.set("threads",
+              b.getStringAttr(llvm::formatv(
+                  "{0} warps fill a multiprocessor: sums of {1} query heads "
+                  "take more registers than {2} would leave",
+                  warps, queries, kWarps[0].first)));
+    return {planRows(unit, mMin, mMax, warps / 2 * kWarpThreads, queries,
                      /*occupancy=*/2),
             why.getDictionary(&getContext())};
   }
@@ -572,7 +587,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                 *target, unit,
                 {matmul.getN(), matmul.getK(), int64_t(matmul.getGroupSize()),
                  int64_t(matmul.getBits()), bitsOf(matmul.getScales()),
-                 matmul.getZeros() ? kZeroBits : 0, /*isQuantized=*/true,
+                 bool(matmul.getZeros()), /*isQuantized=*/true,
                  getElementTypeOrSelf(matmul.getLhs()).isF16(),
                  bool(matmul.getSource()), bool(matmul.getOffsets()),
                  bool(matmul.getRuns())},
@@ -580,13 +595,13 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           if (auto matmul = dyn_cast<MatmulOp>(op))
             return planOn(*target, unit,
                           {matmul.getN(), matmul.getK(), matmul.getK(),
-                           bitsOf(matmul.getWeight()), 0, 0,
-                           /*isQuantized=*/false, /*isF16=*/false,
-                           bool(matmul.getSource()), /*hasOffsets=*/false,
-                           bool(matmul.getRuns())},
+                           bitsOf(matmul.getWeight()), /*scaleBits=*/0,
+                           /*hasZeros=*/false, /*isQuantized=*/false,
+                           /*isF16=*/false, bool(matmul.getSource()),
+                           /*hasOffsets=*/false, bool(matmul.getRuns())},
                           mMin, mMax);
           if (auto attention = dyn_cast<AttentionOp>(op))
-            return planAttention(unit, attention, mMin, mMax);
+            return planAttention(*target, unit, attention, mMin, mMax);
           // TopKOp and SampleTokenOp sort with all warps.
           const int64_t threads = isa<JoinAttentionOp, ChooseTokenOp>(op)
                                       ? kMaxWarps / 4

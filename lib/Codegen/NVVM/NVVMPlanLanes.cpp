@@ -12,9 +12,8 @@
 using namespace mlir;
 using namespace mlir::gptq;
 
-/// Warps of a workgroup: with 128 registers a thread they fill a
-/// multiprocessor.
-static constexpr int64_t kMaxWarps = 16;
+/// Tiles of columns of a warp, at most.
+static constexpr int64_t kMaxTiles = 8;
 /// The largest number of rows that one workgroup multiplies at once; more rows
 /// are more workgroups. Unpacking is then a sixteenth of the multiplications.
 static constexpr int64_t kMaxRows = 16;
@@ -22,10 +21,26 @@ static constexpr int64_t kMaxRows = 16;
 /// usual group, or less where it would be more instructions than the cache for
 /// them holds.
 static constexpr int64_t kStepRows[] = {128, 64, 32};
-static constexpr int64_t kStepProducts = 1024;
-/// Registers for codes of a thread's 128: the others hold sums, activations,
-/// what is being unpacked, scales, addresses.
-static constexpr int64_t kCodeRegisters = 48;
+static constexpr int64_t kStepProducts = 256;
+
+namespace {
+/// Registers of a thread, about.
+struct Registers {
+  /// Rows of activations, bits of a code.
+  int64_t rows, bits;
+  bool multipliesPairs;
+
+  /// For every column a row has a sum in f32 and what is being added to it; a
+  /// row has its place, and the activations of two slices of 8 rows of K, which
+  /// pairs keep for longer: their products are added up first.
+  int64_t sums(int64_t tiles) const {
+    return (2 * tiles + (multipliesPairs ? 17 : 11)) * rows;
+  }
+  int64_t codes(int64_t tiles, int64_t stepK) const {
+    return llvm::divideCeil(tiles * stepK * bits, 32);
+  }
+};
+} // namespace
 
 SmallVector<int64_t> mlir::gptq::lanesRowEnds() {
   return {1, 2, 4, 8, kMaxRows};
@@ -35,14 +50,34 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
                                      const ::gptq::TargetInfo &target,
                                      const ::gptq::UnitInfo &unit,
                                      const LanesPlanOptions &options, int64_t n,
-                                     int64_t k, bool isQuantized, int64_t mMin,
-                                     int64_t mMax) {
+                                     int64_t k, int64_t bits, bool isQuantized,
+                                     int64_t mMin, int64_t mMax) {
   OpBuilder b(ctx);
   NamedAttrList why;
   auto because = [&](StringRef field, const Twine &reason) {
     why.set(field, b.getStringAttr(reason));
   };
-  const int64_t rows = std::min<int64_t>(llvm::PowerOf2Ceil(mMax), kMaxRows);
+  // As many rows, then as many warps, as leave each thread the registers for a
+  // tile.
+  Registers registers = {std::min<int64_t>(llvm::PowerOf2Ceil(mMax), kMaxRows),
+                         bits, unit.multipliesPairs};
+  int64_t maxWarps = 0, room = 0, most = 0;
+  auto fill = [&](int64_t warps, int64_t each) {
+    maxWarps = warps;
+    room = each - (kWarps[0].second - unit.operandRegisters);
+    const int64_t cap =
+        std::clamp<int64_t>(unit.accumulators / registers.rows, 1, kMaxTiles);
+    while (most < cap &&
+           registers.sums(most + 1) +
+                   registers.codes(most + 1, std::rbegin(kStepRows)[0]) <=
+               room)
+      ++most;
+    return most > 0;
+  };
+  while (!llvm::any_of(
+      kWarps, [&](auto pair) { return fill(pair.first, pair.second); }))
+    registers.rows /= 2;
+  const int64_t rows = registers.rows;
   because("rows", llvm::formatv("{0} rows share the weights a thread has "
                                 "unpacked",
                                 rows));
@@ -51,7 +86,6 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
   // while the other sums.
   const int64_t columns = unit.tileColumns();
   const int64_t panels = llvm::divideCeil(n, columns);
-  const int64_t most = std::clamp<int64_t>(unit.accumulators / rows, 1, 8);
   const int64_t each = llvm::divideCeil(panels, target.multiprocessors);
   const int64_t occupancy = each > std::max<int64_t>(1, most / 2) ? 2 : 1;
   const int64_t places = target.multiprocessors * occupancy;
@@ -64,29 +98,40 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
   because("columns", llvm::formatv("{0} tiles for a warp, {1} sums for a "
                                    "thread",
                                    here, here * rows));
-  // Codes of `stepK` rows of 4 bits.
-  auto registers = [&](int64_t stepK, int64_t stages) {
-    return stages * here * stepK / 8;
+  const int64_t left = room - registers.sums(here);
+  auto fits = [&](int64_t stepK, int64_t stages) {
+    return stages * registers.codes(here, stepK) <= left;
   };
   int64_t stepK = kStepRows[0], stages = 1;
   for (int64_t step : kStepRows) {
     stepK = step;
-    if (rows * here * step > kStepProducts ||
-        registers(step, 1) > kCodeRegisters)
+    if (rows * here * step > kStepProducts || !fits(step, 1))
       continue;
-    if (!options.prefetch || registers(step, 2) <= kCodeRegisters)
+    if (!options.prefetch || fits(step, 2))
       break;
   }
-  if (options.prefetch && registers(stepK, 2) <= kCodeRegisters)
+  if (options.prefetch && fits(stepK, 2))
     stages = 2;
   because("stages", stages == 2        ? "the codes of two parts fit registers"
                     : options.prefetch ? "the codes of two parts do not fit "
                                          "registers"
                                        : "prefetching is off");
+  const int64_t firstBytes =
+      options.prefetch
+          ? std::clamp<int64_t>(
+                std::min(4 * left, kStepProducts * bits / 8 / rows), 0,
+                target.firstBytes)
+          : 0;
+  if (options.prefetch && firstBytes < target.firstBytes)
+    because("firstBytes",
+            llvm::formatv("sums and activations leave {0} registers; the first "
+                          "parts are as many products as others at most",
+                          std::max<int64_t>(left, 0)));
   const int64_t parts = llvm::divideCeil(k, stepK);
-  const int64_t warps = std::clamp<int64_t>(parts, 2, kMaxWarps / occupancy);
-  because("threads",
-          llvm::formatv("{0} warps share {1} parts of K", warps, parts));
+  const int64_t warps = std::clamp<int64_t>(parts, 2, maxWarps / occupancy);
+  because("threads", llvm::formatv("{0} warps share {1} parts of K; {2} fill a "
+                                   "multiprocessor",
+                                   warps, parts, maxWarps));
   because("partials",
           options.bufferPartials
               ? "the sums of the warps meet in shared memory, and are written "
@@ -114,6 +159,7 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
               unit.lanes, b.getStringAttr("direct"),
               b.getStringAttr(options.bufferPartials ? "shared" : "global"),
               where(options.hoistScales), where(folds), warps * unit.lanes,
-              stepK, occupancy, stages, options.loadBits),
+              stepK, occupancy, stages, options.loadBits, /*cluster=*/1,
+              firstBytes),
           why.getDictionary(ctx)};
 }

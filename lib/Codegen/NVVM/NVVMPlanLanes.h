@@ -12,6 +12,11 @@
 
 namespace mlir::gptq {
 
+/// How many warps fill a multiprocessor, and the registers each of their
+/// threads then has.
+inline constexpr std::pair<int64_t, int64_t> kWarps[] = {
+    {16, 128}, {12, 168}, {8, 255}};
+
 /// What plans may use.
 struct LanesPlanOptions {
   bool bufferPartials, hoistScales, foldZeros, prefetch;
@@ -21,12 +26,13 @@ struct LanesPlanOptions {
 /// Where the ranges of M end for which plans differ.
 SmallVector<int64_t> lanesRowEnds();
 
-/// The plan of a matmul [K, N] for calls of `mMin` to `mMax` rows on a unit
-/// whose threads hold a column each.
+/// The plan of a matmul [K, N] with weights of `bits` for calls of `mMin` to
+/// `mMax` rows on a unit whose threads hold a column each.
 ReasonedPlan planOnLanes(MLIRContext *ctx, const ::gptq::TargetInfo &target,
                          const ::gptq::UnitInfo &unit,
                          const LanesPlanOptions &options, int64_t n, int64_t k,
-                         bool isQuantized, int64_t mMin, int64_t mMax);
+                         int64_t bits, bool isQuantized, int64_t mMin,
+                         int64_t mMax);
 
 } // namespace mlir::gptq
 

@@ -2,10 +2,11 @@
 // RUN: gptq-opt %t/m.mlir -gptq-cpu-plan=cpu=x86-64-v3 -gptq-apply-plan-file="file=%t/cpu.plan target=x86-64-v3" 2>%t/warnings | FileCheck %t/m.mlir
 // RUN: FileCheck %t/cpu.plan --check-prefix=WARN --input-file %t/warnings
 // RUN: gptq-opt %t/gpu.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/gpu.plan})" | FileCheck %t/gpu.mlir
-// RUN: not gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/direct.plan})" 2>&1 | FileCheck %t/direct.plan
-// RUN: not gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/ring.plan})" 2>&1 | FileCheck %t/ring.plan
-// RUN: gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/same.plan})" | FileCheck %t/ring.mlir
-// RUN: gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a ring=false plan-file=%t/direct.plan})" | FileCheck %t/ring.mlir --check-prefix=DIRECT
+// RUN: gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/ring.plan})" | FileCheck %t/ring.mlir
+// RUN: gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a ring=false plan-file=%t/ring.plan})" | FileCheck %t/ring.mlir
+// RUN: gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/direct.plan})" | FileCheck %t/ring.mlir --check-prefix=DIRECT
+// RUN: not gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_90a plan-file=%t/odd.plan})" 2>&1 | FileCheck %t/odd.plan
+// RUN: not gptq-opt %t/ring.mlir -pass-pipeline="builtin.module(gptq-to-planned{target=sm_100a plan-file=%t/ring.plan})" 2>&1 | FileCheck %t/ring.plan
 
 //--- m.mlir
 // The first entry that matches counts; where the file says nothing, the planner does. Ranges of M are cut off at the op's most rows.
@@ -58,8 +59,8 @@ func.func @layer(%x: tensor<?x256xf32>, %q: tensor<256x64xi4>, %s: tensor<2x64xf
              path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 128, stepK = 128, occupancy = 2, stages = 2>]}
 
 //--- ring.mlir
-// What goes through a ring is as it was planned, or not at all.
-//  CHECK: gptq.dequant_matmul {{.*}} [#gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", {{.*}} #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} stages = 4>]
+// A file says by itself what passes through a ring and how, whatever the planner would have done.
+//  CHECK: gptq.dequant_matmul {{.*}} [#gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", {{.*}} firstBytes = 96>, #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", {{.*}} rows = 48, {{.*}} path = "ring", {{.*}} threads = 256, stepK = 64, stages = 6, cluster = 4>]
 // DIRECT: gptq.dequant_matmul {{.*}} [#gptq.plan<mMin = 1, mMax = 512, unit = "mma_m16n8k16", {{.*}} path = "direct",
 func.func @layer(%x: tensor<?x8192xf32>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %a = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf32>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
@@ -67,22 +68,22 @@ func.func @layer(%x: tensor<?x8192xf32>, %q: tensor<8192x28672xi4>, %s: tensor<6
 }
 
 //--- direct.plan
-// CHECK: cannot be honoured for M = 1 to 512 of a dequant_matmul: expects path = ring (or no ring, --no-ring), but found direct
 {op = "dequant_matmul", plans = [
   #gptq.plan<mMin = 1, mMax = 512, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 32, lanes = 32,
              path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 64, loadBits = 64>]}
 
 //--- ring.plan
-// CHECK: cannot be honoured for M = 9 to 512 of a dequant_matmul: expects threads = 512, but found 448
+// CHECK: cannot be honoured for M = 9 to 512 of a dequant_matmul: sm_100a has no unit "wgmma_m64k16", expected "mma_m16n8k16"
 {op = "dequant_matmul", plans = [
   #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 32, lanes = 32,
-             path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 64, loadBits = 64>,
-  #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32,
-             path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 448, stepK = 128, stages = 4>]}
+             path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 64, firstBytes = 96>,
+  #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", tileM = 48, tileN = 64, tileK = 0, rows = 48, columns = 16, lanes = 32,
+             path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 256, stepK = 64, stages = 6, cluster = 4>]}
 
-//--- same.plan
+//--- odd.plan
+// CHECK: cannot be honoured for M = 9 to 512 of a dequant_matmul: expects cluster = a divisor of the 128 parts of 64 rows of K, but found 3
 {op = "dequant_matmul", plans = [
   #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 32, lanes = 32,
-             path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 64, loadBits = 64>,
-  #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32,
-             path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 4>]}
+             path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 64, stepK = 64>,
+  #gptq.plan<mMin = 9, mMax = 512, unit = "wgmma_m64k16", tileM = 48, tileN = 64, tileK = 0, rows = 48, columns = 16, lanes = 32,
+             path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 256, stepK = 64, stages = 6, cluster = 3>]}

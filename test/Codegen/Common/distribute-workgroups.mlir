@@ -30,7 +30,7 @@ func.func @single(%x: memref<1x64xf32>, %m: index, %p: index) attributes {gptq.k
 //  CHECK-SAME:   %[[WG:[a-z0-9]+]]: index) attributes {gptq.cluster = 2 : i64, gptq.grid = [array<i64: 0, 0, 8, 4>, array<i64: 0, 0, 2, 1>]
 //       CHECK:   %[[TILE:.+]] = arith.divui %[[WG]], %c2
 //       CHECK:   affine.apply #{{.+}}()[%[[TILE]]]
-#halves = #gptq.plan<mMin = 1, mMax = 1, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 128, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "cluster", scale = "weight", zero = "weight", threads = 128, stepK = 64, stages = 2>
+#halves = #gptq.plan<mMin = 1, mMax = 1, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 128, stepK = 64, stages = 2, cluster = 2>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 func.func @cluster(%x: memref<1x256xf16>, %q: memref<8x4x128xi32>, %s: memref<8x2x16xf16>, %e: memref<1x128xf32>, %m: index, %p: index) attributes {gptq.kernel} {
   scf.forall (%i) = (0) to (8) step (4) {

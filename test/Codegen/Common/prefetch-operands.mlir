@@ -1,6 +1,5 @@
 // RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands))" | FileCheck %s
-// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands{first-bytes=20}))" | FileCheck %s --check-prefix=AHEAD
-// RUN: gptq-opt %s -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands{first-bytes=19}))" | FileCheck %s --check-prefix=LESS
+// RUN: sed 's/first_bytes = 20/first_bytes = 19/' %s | gptq-opt -pass-pipeline="builtin.module(func.func(gptq-prefetch-operands))" | FileCheck %s --check-prefix=LESS
 // A marked loop multiplies what the iteration before has loaded; weights are asked for before activations. Past the last
 // part there is none: the last is loaded again.
 
@@ -19,7 +18,6 @@
 //       CHECK:     scf.yield %[[NEW]], %[[W1]], %[[X1]]
 // CHECK-LABEL: func @unmarked
 //   CHECK-NOT:   gptq.prefetched
-// CHECK-LABEL: func @one_stage
 func.func @marked(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xf32> {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
@@ -49,25 +47,25 @@ func.func @unmarked(%x: memref<1x64xf32>, %from: index) -> vector<4xf32> {
 }
 
 // The operands of the first part, 20 bytes here, are loaded ahead of everything, weights in front, and multiplied before the loop.
-// AHEAD-LABEL: func @one_stage
-//       AHEAD:   %[[W:.+]] = vector.load %arg1[%[[FROM:[a-z0-9]+]], {{.*}} {gptq.prefetched}
-//       AHEAD:   %[[X:.+]] = vector.load %arg0{{.*}} {gptq.prefetched}
-//       AHEAD:   %[[C:.+]] = arith.uitofp %[[W]]
-//       AHEAD:   %[[SUM:.+]] = vector.fma %[[C]], %[[X]],
-//       AHEAD:   scf.for %{{.+}} = %[[NEXT:.+]] to %{{.+}} step %{{.+}} iter_args(%{{.+}} = %[[SUM]])
-//   AHEAD-NOT:   gptq.stages
+// CHECK-LABEL: func @one_stage
+//       CHECK:   %[[W:.+]] = vector.load %arg1[%[[FROM:[a-z0-9]+]], {{.*}} {gptq.prefetched}
+//       CHECK:   %[[X:.+]] = vector.load %arg0{{.*}} {gptq.prefetched}
+//       CHECK:   %[[C:.+]] = arith.uitofp %[[W]]
+//       CHECK:   %[[SUM:.+]] = vector.fma %[[C]], %[[X]],
+//       CHECK:   scf.for %{{.+}} = %[[NEXT:.+]] to %{{.+}} step %{{.+}} iter_args(%{{.+}} = %[[SUM]])
+//   CHECK-NOT:   gptq.{{stages|first_bytes}}
 // LESS-LABEL: func @one_stage
 //   LESS-NOT:   vector.load
 //       LESS:   scf.for
 // A loop whose parts all fit is no more: two of 4 bytes, both loaded before anything is multiplied.
-// AHEAD-LABEL: func @all_parts
-// AHEAD-COUNT-2: vector.load %arg0{{.*}} {gptq.prefetched}
-// AHEAD-COUNT-2: arith.addi {{.*}} : vector<4xi8>
-//   AHEAD-NOT:   scf.for
+// CHECK-LABEL: func @all_parts
+// CHECK-COUNT-2: vector.load %arg0{{.*}} {gptq.prefetched}
+// CHECK-COUNT-2: arith.addi {{.*}} : vector<4xi8>
+//   CHECK-NOT:   scf.for
 // A loop of fewer parts than warps may have no first part for some.
-// AHEAD-LABEL: func @few_parts
-//   AHEAD-NOT:   vector.load
-//       AHEAD:   scf.for
+// CHECK-LABEL: func @few_parts
+//   CHECK-NOT:   vector.load
+//       CHECK:   scf.for
 func.func @one_stage(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xf32> {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
@@ -80,7 +78,7 @@ func.func @one_stage(%x: memref<1x64xf32>, %w: memref<16x1x4xi8> {gptq.weight}, 
     %c = arith.uitofp %b : vector<4xi8> to vector<4xf32>
     %d = vector.fma %c, %a, %acc : vector<4xf32>
     scf.yield %d : vector<4xf32>
-  } {gptq.stages = 1 : i64}
+  } {gptq.stages = 1 : i64, gptq.first_bytes = 20 : i64}
   return %sum : vector<4xf32>
 }
 func.func @all_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xi8> {
@@ -92,7 +90,7 @@ func.func @all_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vecto
     %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
     %d = arith.addi %b, %acc : vector<4xi8>
     scf.yield %d : vector<4xi8>
-  } {gptq.stages = 2 : i64}
+  } {gptq.stages = 2 : i64, gptq.first_bytes = 20 : i64}
   return %sum : vector<4xi8>
 }
 func.func @few_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) {
@@ -102,6 +100,6 @@ func.func @few_parts(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) {
   scf.for %i = %from to %c16 step %c32 {
     %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
     vector.print %b : vector<4xi8>
-  } {gptq.stages = 1 : i64}
+  } {gptq.stages = 1 : i64, gptq.first_bytes = 20 : i64}
   return
 }

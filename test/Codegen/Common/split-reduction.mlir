@@ -55,13 +55,3 @@ func.func @groups_of_their_own_blocks(%x: tensor<?x70xf32>, %q: tensor<1x11x32xi
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x70xf32>, tensor<1x11x32xi32>, tensor<1x4x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 20, zero_point = 8, layout = #layout, gptq.plan = #plan} -> tensor<?x32xf32>
   return %0 : tensor<?x32xf32>
 }
-
-// Workgroups of a cluster have a part each: there is nothing to split.
-#halves = #gptq.plan<mMin = 2, mMax = 64, unit = "wgmma_m64k16", tileM = 64, tileN = 32, tileK = 64, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "cluster", scale = "weight", zero = "weight", threads = 128, stepK = 32, stages = 2>
-// CHECK-LABEL: func @parts_of_workgroups
-// CHECK-COUNT-1: gptq.dequant_matmul
-//   CHECK-NOT: gptq.dequant_matmul
-func.func @parts_of_workgroups(%x: tensor<?x128xf32>, %q: tensor<1x16x32xi32>, %s: tensor<1x4x32xf16>, %e: tensor<?x32xf32>) -> tensor<?x32xf32> {
-  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x128xf32>, tensor<1x16x32xi32>, tensor<1x4x32xf16>) outs(%e : tensor<?x32xf32>) {bits = 4, group_size = 32, zero_point = 8, layout = #layout, gptq.plan = #halves} -> tensor<?x32xf32>
-  return %0 : tensor<?x32xf32>
-}

@@ -1,7 +1,7 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-vectorize))" | FileCheck %s
 // Where a workgroup has several threads they share its work.
 
-#shared = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128, stages = 2>
+#shared = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128, stages = 2, firstBytes = 64>
 #global = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 32, lanes = 32, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128>
 #rows = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 1, tileN = 0, tileK = 0, rows = 1, columns = 1, lanes = 4, path = "direct", partials = "global", scale = "weight", zero = "weight", threads = 128>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
@@ -14,7 +14,7 @@
 //       CHECK:   scf.for %[[C:.+]] = %{{.+}} to %c2{{.*}} step %c2{{.*}} -> (vector<2x2xf32>)
 //       CHECK:     vector.load %arg2{{.*}} {alignment = 4 : i64} : memref<2x3x16xf16>, vector<2xf16>
 //       CHECK:     gptq.group_dot {{.*}} depth = 128
-//       CHECK:   } {gptq.stages = 2 : i64}
+//       CHECK:   } {gptq.first_bytes = 64 : i64, gptq.stages = 2 : i64}
 //       CHECK:   scf.if
 //       CHECK:     gptq.group_dot {{.*}} depth = 88
 //       CHECK:   memref.alloc() : memref<1x2x8x32xf32, #gpu.address_space<workgroup>>
@@ -70,7 +70,7 @@ func.func @partials_in_the_result(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>
 
 // Two workgroups of a cluster take two parts of 64 rows each, and hold a part of the room for sums; each adds up half of the
 // result, in the order of workgroups and warps, and waits until the other has read.
-#halves = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 128, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "cluster", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+#halves = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64, cluster = 2>
 // CHECK-LABEL: func @partials_in_a_cluster
 //       CHECK:   %[[MEMBER:.+]] = gpu.cluster_block_id x
 //       CHECK:   scf.for %[[C:.+]] = %{{.+}} to %c2{{.*}} step %c1{{.*}} -> (vector<2x2xf32>)
@@ -219,7 +219,7 @@ func.func @half_precision(%x: memref<?x128xf32>, %q: memref<1x2x128xi32>, %s: me
 }
 
 // -----
-#thirds = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 86, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "cluster", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64>
+#thirds = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 64, cluster = 3>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 func.func @parts_are_shared_evenly(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>, %s: memref<2x2x16xf16>, %e: memref<?x32xf32>) {
   // expected-error @+1 {{expects parts of 64 rows that 3 workgroups share evenly, but found 256 rows}}

@@ -2,6 +2,7 @@
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan="buffer-partials=false hoist-scales=false fold-zeros=false prefetch=false load-bits=32" 2>/dev/null | FileCheck %s --check-prefix=OFF
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=reasons=true 2>/dev/null | FileCheck %s --check-prefix=WHY
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=clusters=false 2>/dev/null | FileCheck %s --check-prefix=NOCLUSTER
+// RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=chip=sm_89 2>/dev/null | FileCheck %s --check-prefix=SM89
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=ring=false 2>/dev/null | FileCheck %s --check-prefix=NORING
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f16x2 2>/dev/null | FileCheck %s --check-prefix=LANES
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f32 2>/dev/null | FileCheck %s --check-prefix=SCALAR
@@ -12,22 +13,25 @@
 // 17 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
 // With 64 rows eight warps have all, and registers for two sets of sums.
 // CHECK-LABEL: func @matmul
-//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2>,
+//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
-//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2>,
-//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 4096, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "cluster", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10>,
-//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 4096, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4>]
+//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2, firstBytes = 288>,
+//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>]
 // NOCLUSTER-LABEL: func @matmul
 //       NOCLUSTER:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", {{.*}} threads = 512,
 // NORING-LABEL: func @matmul
-//       NORING:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64>]
+//       NORING:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64, firstBytes = 288>]
 // OFF-LABEL: func @matmul
 //       OFF:   partials = "global", scale = "weight", zero = "weight", threads = 512, stepK = 128, loadBits = 32>
+// Chips whose kernels do not start early load nothing ahead of the wait.
+// SM89-LABEL: func @matmul
+//   SM89-NOT:   firstBytes
 // WHY-LABEL: func @matmul
 //       WHY:   gptq.reasons = [{{.*}}path = "no ring: up to 8 rows are multiplied where they lie"
 //  WHY-SAME:     path = "no ring: up to 16 rows and fewer than 1048576 weights of a multiprocessor are multiplied faster where they lie"
 //  WHY-SAME:     tileN = "4 of 512 tiles of 16 columns: 128 workgroups for 132 places"
-//  WHY-SAME:     tileK = "2 workgroups share K, and with it the activations that each reads"
+//  WHY-SAME:     cluster = "2 workgroups share K, and with it the activations that each reads; they read each other's sums"
 //  WHY-SAME:     threads = "8 warps, four together, for 8 tiles, 1 times along K; more have no registers for a second set of sums"
 func.func @matmul(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi4>, %s: tensor<64x8192xf16>, %e: tensor<?x8192xf32>) -> tensor<?x8192xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x8192xi4>, tensor<64x8192xf16>) outs(%e : tensor<?x8192xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x8192xf32>
@@ -36,7 +40,7 @@ func.func @matmul(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi4>, %s: tensor<6
 
 // Many columns: two workgroups of half as many warps on each multiprocessor.
 // CHECK-LABEL: func @wide
-//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2>
+//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288>
 func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 1 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
@@ -53,7 +57,7 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
 // CHECK-LABEL: func @ring_bf16
 //       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 32, tileN = 224, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512,
 // CHECK-LABEL: func @ring_bf16_of_eight_warps
-//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 4096, rows = 64, {{.*}} path = "ring", partials = "cluster", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4>
+//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>
 // WHY-LABEL: func @ring
 //       WHY:   path = "4 parts of 128 rows of K on their way"
 // WHY-LABEL: func @ring_ragged
@@ -124,17 +128,19 @@ func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<
 }
 
 // A warp multiplies with all 32 columns that its threads hold; 128 tiles of them are one for each of 128 workgroups. Zero
-// points cost nothing where unpacked pairs have something subtracted anyway.
+// points cost nothing where unpacked pairs have something subtracted anyway. The more rows, the fewer warps: each thread has
+// sums and activations of every row.
 // LANES-LABEL: func @lanes
-//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2>,
-//  LANES-SAME:   #gptq.plan<mMin = 2, mMax = 2, {{.*}} rows = 2,
-//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{.*}} rows = 4,
-//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{.*}} rows = 8,
-//  LANES-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, {{.*}} stepK = 64, stages = 2>,
-//  LANES-SAME:   #gptq.plan<mMin = 17, mMax = 512, {{.*}} tileM = 16, {{.*}} rows = 16,
+//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2, firstBytes = 128>,
+//  LANES-SAME:   #gptq.plan<mMin = 2, mMax = 2, {{[^<]*}} rows = 2,
+//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{[^<]*}} rows = 4, {{[^<]*}} threads = 512, stepK = 64, stages = 2, firstBytes = 32>,
+//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{[^<]*}} rows = 8, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 16>,
+//  LANES-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{[^<]*}} tileM = 8, {{[^<]*}} rows = 8,
+//  LANES-SAME:   #gptq.plan<mMin = 17, mMax = 512, {{[^<]*}} tileM = 8, {{[^<]*}} rows = 8,
 // One weight at a time: a zero point is worth folding.
 // SCALAR-LABEL: func @lanes
-//       SCALAR:   unit = "fma_f32", {{.*}} scale = "accumulator", zero = "accumulator"
+//       SCALAR:   unit = "fma_f32", {{[^<]*}} scale = "accumulator", zero = "accumulator"
+//  SCALAR-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{[^<]*}} rows = 16, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 8>,
 func.func @lanes(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %e: tensor<?x4096xf32>) -> tensor<?x4096xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf32>
   return %0 : tensor<?x4096xf32>

@@ -212,12 +212,11 @@ def PrefetchOperandsPass : InterfacePass<"gptq-prefetch-operands", "::mlir::Func
     Before: a loop over parts of K, marked `gptq.stages = 2`, loads weights, scales and activations and multiplies them at once. After: it multiplies what the iteration before has loaded, and loads for the one after. The last iteration loads again
     what the last part of K is, so no load needs a condition.
 
-    With `first-bytes` the first parts of a marked loop (which starts below its step) are multiplied before it, and what they need is loaded
+    The first parts of a loop marked `gptq.first_bytes` (which starts below its step) are multiplied before it, and what they need is loaded
     first of all, weights in front: as many parts as a thread has that many bytes of registers for, beside what the loop itself loads ahead.
     Whatever the kernel does or waits for until then, memory is busy meanwhile. If those are all parts the loop is no more.
   }];
   let dependentDialects = ["scf::SCFDialect", "arith::ArithDialect"];
-  let options = [Option<"firstBytes", "first-bytes", "int64_t", "0", "Bytes of a thread's registers for operands that are loaded ahead of everything; 0: none">];
 }
 
 def FoldZeroPointsPass : InterfacePass<"gptq-fold-zero-points", "::mlir::FunctionOpInterface"> {

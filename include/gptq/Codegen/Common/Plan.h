@@ -57,8 +57,15 @@ inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
 /// barrier: it is for the threads of all of them.
 inline constexpr llvm::StringLiteral kClusterAttr = "gptq.cluster";
 
-/// The workgroups that share the `k` rows of K of a matmul with this plan.
-int64_t clusterOf(PlanAttr plan, int64_t k);
+/// The workgroup memory that a ring takes, in bytes: one of its places, which
+/// holds a part of activations and of weights with their scales and zero
+/// points; and what is there beside the places: sums of warps and workgroups
+/// that meet, barriers, what alignment costs, and what the driver keeps.
+struct RingBytes {
+  int64_t place, others;
+};
+RingBytes ringBytes(PlanAttr plan, int64_t bits, int64_t scaleBits,
+                    bool hasZeros);
 
 /// The unit that `plan` multiplies with; null if there is none.
 const ::gptq::UnitInfo *unitOf(PlanAttr plan);

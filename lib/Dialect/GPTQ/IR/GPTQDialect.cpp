@@ -289,7 +289,8 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
                  int64_t tileK, int64_t rows, int64_t columns, int64_t lanes,
                  StringAttr path, StringAttr partials, StringAttr scale,
                  StringAttr zero, int64_t threads, int64_t stepK,
-                 int64_t occupancy, int64_t stages, int64_t loadBits) {
+                 int64_t occupancy, int64_t stages, int64_t loadBits,
+                 int64_t cluster, int64_t firstBytes) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;
@@ -313,6 +314,13 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
     return emitError() << "expects threads to be at least 1 and loadBits to be "
                           "a power of two of at least 8, but found "
                        << threads << " and " << loadBits;
+  if (firstBytes < 0)
+    return emitError() << "expects firstBytes to be at least 0, but found "
+                       << firstBytes;
+  if (cluster < 1 || (cluster > 1 && partials.getValue() != "shared"))
+    return emitError() << "expects cluster to be 1, or more with partials = "
+                          "shared, but found "
+                       << cluster << " with " << partials;
   auto oneOf = [&](StringRef field, StringAttr value,
                    ArrayRef<StringRef> allowed) -> LogicalResult {
     if (llvm::is_contained(allowed, value.getValue()))
@@ -322,7 +330,7 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
   };
   if (failed(oneOf("path", path,
                    {"direct", "promote", "split", "normalize", "ring"})) ||
-      failed(oneOf("partials", partials, {"global", "shared", "cluster"})) ||
+      failed(oneOf("partials", partials, {"global", "shared"})) ||
       failed(oneOf("scale", scale, {"weight", "accumulator"})) ||
       failed(oneOf("zero", zero, {"weight", "accumulator"})))
     return failure();

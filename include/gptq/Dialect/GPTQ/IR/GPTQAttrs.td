@@ -304,16 +304,18 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `mMin`, `mMax` | rows of the activations this kernel is used for | gptq-form-dispatches |
     | `unit` | name of the arithmetic unit (`Target`) | the target's lowering |
     | `tileM`, `tileN` | rows and columns (queries of one cache head, for attention) of one workgroup; 0: all | gptq-tile-to-workgroups |
-    | `tileK` | input rows summed before a partial result is set down, with `partials = cluster` those of one workgroup; 0: all | gptq-split-reduction, gptq-distribute-workgroups |
+    | `tileK` | input rows that one workgroup sums before a partial result is set down; 0: all it has | gptq-split-reduction |
+    | `cluster` | workgroups that share K, an equal part each, and add up each other's sums (`partials = shared`); 1: each sums over all of K | gptq-distribute-workgroups, gptq-vectorize |
     | `rows`, `columns` | shape of one register tile, a thread's or a warp's | gptq-vectorize |
     | `lanes` | elements of one vector, or threads that hold one register tile together | gptq-vectorize |
     | `threads` | threads of one workgroup | gptq-vectorize |
     | `stepK` | input rows that a warp multiplies between two applications of a scale, at most; 0: a group | gptq-vectorize |
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
-    | `stages` | parts of K whose operands are on their way or in use at a time: 1, or 2 | gptq-prefetch-operands |
+    | `stages` | parts of K whose operands are on their way or in use at a time: 1 or 2, or the places of a ring | gptq-prefetch-operands, gptq-nvvm-form-rings |
+    | `firstBytes` | bytes of a thread's registers for operands of the first parts of K, which are loaded before all else; 0: none are | gptq-prefetch-operands |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
-    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul) | gptq-promote-activations |
-    | `partials` | `global`; `shared`: summed in workgroup memory, written once; or `cluster`: there, by workgroups that have a part of K each | gptq-buffer-partials, gptq-vectorize |
+    | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul); `ring`: passed through `stages` places of workgroup memory with the weights | gptq-promote-activations, gptq-nvvm-form-rings |
+    | `partials` | `global`: added up where the result lies; `shared`: in workgroup memory, written once | gptq-buffer-partials, gptq-vectorize |
     | `scale`, `zero` | `weight`: applied to each weight; `accumulator`: once per group | gptq-hoist-scales, gptq-fold-zero-points |
   }];
   let parameters = (ins "int64_t":$mMin, "int64_t":$mMax, "::mlir::StringAttr":$unit, "int64_t":$tileM, "int64_t":$tileN,
@@ -322,10 +324,12 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
                         DefaultValuedParameter<"int64_t", "1">:$threads, DefaultValuedParameter<"int64_t", "0">:$stepK,
                         DefaultValuedParameter<"int64_t", "1">:$occupancy,
                         DefaultValuedParameter<"int64_t", "1">:$stages,
-                        DefaultValuedParameter<"int64_t", "128">:$loadBits);
+                        DefaultValuedParameter<"int64_t", "128">:$loadBits,
+                        DefaultValuedParameter<"int64_t", "1">:$cluster,
+                        DefaultValuedParameter<"int64_t", "0">:$firstBytes);
   let assemblyFormat = [{
     `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero, $threads,
-               $stepK, $occupancy, $stages, $loadBits) `>`
+               $stepK, $occupancy, $stages, $loadBits, $cluster, $firstBytes) `>`
   }];
   let genVerifyDecl = 1;
 }
