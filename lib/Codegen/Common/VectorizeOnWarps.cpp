@@ -226,7 +226,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t holders = b.lanes / unit.threadsPerColumn() * threadsOfColumn;
   const int64_t perPanel = (firstOnly ? maxRows : threadRows()) * perThread;
   Value room = b.workgroupBuffer(
-      {cluster, warps, shares * maxPanels * perPanel, holders});
+      {cluster, shares * maxPanels * perPanel, warps, holders});
   auto ofCluster = [&](Operation *op) {
     if (cluster > 1)
       op->setAttr(kClusterAttr, b.getI64IntegerAttr(cluster));
@@ -240,7 +240,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
           Value at = b.add(ownRoom, p * perPanel + i * perThread + h);
           memref::StoreOp::create(
               b, vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}),
-              room, ValueRange{member, warp, at, holder});
+              room, ValueRange{member, at, warp, holder});
         }
   };
   if (firstOnly && unit.threadsPerColumn() > 1) {
@@ -284,7 +284,7 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
       for (int64_t w = 0; w < cluster * warps; ++w) {
         Value part = memref::LoadOp::create(
             b, room,
-            ValueRange{b.index(w / warps), b.index(w % warps), at, holder});
+            ValueRange{b.index(w / warps), at, b.index(w % warps), holder});
         sum = sum ? Value(arith::AddFOp::create(b, sum, part)) : part;
       }
       return sum;

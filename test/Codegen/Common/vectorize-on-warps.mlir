@@ -17,7 +17,7 @@
 //       CHECK:   } {gptq.first_bytes = 64 : i64, gptq.stages = 2 : i64}
 //       CHECK:   scf.if
 //       CHECK:     gptq.group_dot {{.*}} depth = 88
-//       CHECK:   memref.alloc() : memref<1x2x8x32xf32, #gpu.address_space<workgroup>>
+//       CHECK:   memref.alloc() : memref<1x8x2x32xf32, #gpu.address_space<workgroup>>
 //       CHECK:   gpu.barrier
 //       CHECK:   scf.for
 //       CHECK:     memref.load {{.*}} #gpu.address_space<workgroup>
@@ -35,9 +35,9 @@ func.func @partials_in_workgroup_memory(%x: memref<?x344xf16>, %q: memref<2x6x12
 //       CHECK:   %[[EARLIER:.+]] = vector.extract %[[OLD]][0]
 //       CHECK:   scf.for
 //       CHECK:     gptq.group_dot
-//       CHECK:   memref.alloc() : memref<1x2x4x8xf32, #gpu.address_space<workgroup>>
+//       CHECK:   memref.alloc() : memref<1x4x2x8xf32, #gpu.address_space<workgroup>>
 //       CHECK:   scf.if
-// CHECK-COUNT-2:   memref.store {{.*}} memref<1x2x4x8xf32, #gpu.address_space<workgroup>>
+// CHECK-COUNT-2:   memref.store {{.*}} memref<1x4x2x8xf32, #gpu.address_space<workgroup>>
 //   CHECK-NOT:     memref.store
 //       CHECK:   gpu.barrier
 //       CHECK:   arith.addf %{{.+}}, %[[EARLIER]]
@@ -76,7 +76,7 @@ func.func @partials_in_the_result(%x: memref<?x256xf16>, %q: memref<2x4x128xi32>
 //       CHECK:   scf.for %[[C:.+]] = %{{.+}} to %c2{{.*}} step %c1{{.*}} -> (vector<2x2xf32>)
 //       CHECK:     %[[FIRST:.+]] = arith.muli %[[MEMBER]], %c2
 //       CHECK:     arith.addi %[[FIRST]], %[[C]]
-//       CHECK:   %[[ROOM:.+]] = memref.alloc() {gptq.cluster = 2 : i64} : memref<2x1x8x32xf32, #gpu.address_space<workgroup>>
+//       CHECK:   %[[ROOM:.+]] = memref.alloc() {gptq.cluster = 2 : i64} : memref<2x8x1x32xf32, #gpu.address_space<workgroup>>
 //       CHECK:   memref.store %{{.+}}, %[[ROOM]][%[[MEMBER]],
 //       CHECK:   gpu.barrier {gptq.cluster = 2 : i64}
 //       CHECK:   scf.for {{.*}} step %c128
