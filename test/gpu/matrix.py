@@ -9,7 +9,6 @@ result is checked against a bound of float32 accumulation, of a few steps in hal
 where the unit multiplies pairs of halves, twice: two runs must agree in every bit. Its last
 line is 'N passed, N failed'.
 """
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(os.path.dirname(HERE), "e2e"
 import numpy as np
 
 import harness
+import steps
 import matrix as cpu_matrix
 from reference.checkpoint import Checkpoint
 from reference.make_checkpoint import make_layer
@@ -128,18 +128,8 @@ def run(folder):
                 print(f"{name(case)}, {rows} rows: off by {worst:.3g} of the largest result"
                       f"{'' if same else ', and two runs differ'}")
         print(f"{name(case)}: last error {worst:.2g}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("step", choices=("prepare", "run"))
-    p.add_argument("folder")
-    p.add_argument("--target", default="nvvm:sm_90a")
-    a = p.parse_args()
-    return prepare(a.folder, a.target) if a.step == "prepare" else run(a.folder)
+    return steps.report(passed, failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.main(__doc__, lambda a: prepare(a.folder, a.target), run)

@@ -8,7 +8,6 @@
 and of one token at a time behind them, are compared with the reference; the token that the device chooses has to be that
 of the largest logit; two runs must agree in every bit. Its last line is 'N passed, N failed'.
 """
-import argparse
 import ctypes
 import itertools
 import os
@@ -21,6 +20,7 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(os.path.dirname(HERE), "e2e"
 import numpy as np
 
 import harness
+import steps
 from reference.gguf import random_model
 from reference.make_checkpoint import make_model
 from reference.model import Model as Reference
@@ -168,31 +168,11 @@ def check(library, folder, name, case):
 
 
 def run(folder):
-    library, passed, failed = runtime(), 0, 0
-    for name, case in CASES.items():
-        if not os.path.exists(os.path.join(folder, name + ".npz")):
-            continue
-        try:
-            wrong = check(library, folder, name, case)
-        except RuntimeError as error:
-            wrong = [str(error)]
-        for sentence in wrong[:8]:
-            print(f"{name}: {sentence}")
-        passed, failed = passed + (not wrong), failed + bool(wrong)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("step", choices=("prepare", "run"))
-    p.add_argument("folder")
-    p.add_argument("--target", default="nvvm:sm_90a")
-    p.add_argument("--only", action="append", choices=CASES, help="prepare this case, not all")
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    a = p.parse_args(sys.argv[1:end])
-    return prepare(a.folder, a.target, a.only or CASES, sys.argv[end + 1:]) if a.step == "prepare" else run(a.folder)
+    library = runtime()
+    return steps.tally((name, lambda name=name, case=case: check(library, folder, name, case)) for name, case in CASES.items()
+                       if os.path.exists(os.path.join(folder, name + ".npz")))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.main(__doc__, lambda a: prepare(a.folder, a.target, a.only or CASES, a.options), run, lambda p: p.add_argument(
+        "--only", action="append", choices=CASES, help="prepare this case, not all"))

@@ -14,7 +14,6 @@ logits. Beside the model for the processor they may differ where logits do, so e
 from the device's logits: where that gives another token, the logits' difference has to explain it.
 Its last line is 'N passed, N failed'.
 """
-import argparse
 import ctypes
 import os
 import sys
@@ -25,6 +24,7 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(os.path.dirname(HERE), "e2e"
 import numpy as np
 
 import harness
+import steps
 from reference import sampling as reference
 from runtime import Model, Tensor, runtime
 
@@ -221,31 +221,13 @@ def check_stories(library, device, cpu):
 
 
 def run(folder, count=120):
-    library, passed, failed = runtime(), 0, 0
+    library = runtime()
     checks = [(kernel_name(*kernel), lambda kernel=kernel: check_kernel(
         library, os.path.join(folder, kernel_name(*kernel) + ".gptqm"), *kernel, count)) for kernel in KERNELS]
     checks.append(("stories260K", lambda: check_stories(
         library, *(Session(library, os.path.join(folder, name + ".gptqm")) for name in ("device", "cpu")))))
-    for name, check in checks:
-        try:
-            wrong = check()
-        except RuntimeError as error:
-            wrong = [str(error)]
-        for sentence in wrong[:8]:
-            print(f"{name}: {sentence}")
-        passed, failed = passed + (not wrong), failed + bool(wrong)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("step", choices=("prepare", "run"))
-    p.add_argument("folder")
-    p.add_argument("--target", default="nvvm:sm_90a")
-    a = p.parse_args()
-    return prepare(a.folder, a.target) if a.step == "prepare" else run(a.folder)
+    return steps.tally(checks)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.main(__doc__, lambda a: prepare(a.folder, a.target), run)
