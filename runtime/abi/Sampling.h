@@ -48,6 +48,7 @@ enum Word {
   SeedHigh,
   NumWords
 };
+using Words = std::array<uint32_t, NumWords>;
 
 /// The likeliest candidate weighs 2^32.
 inline constexpr int weightBits = 32;

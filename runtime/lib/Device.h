@@ -11,7 +11,6 @@
 #include "runtime/abi/Sampling.h"
 #include "runtime/lib/Artifact.h"
 
-#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +18,7 @@
 namespace gptq::runtime {
 
 /// What a device reads about how to draw a token.
-using SamplingWords = std::array<uint32_t, abi::sampling::NumWords>;
+using SamplingWords = abi::sampling::Words;
 
 /// Host memory of the inputs and outputs of one call, in the ports' order.
 struct CallBuffers {

@@ -43,13 +43,13 @@ static double scaleOf(float temperature) {
   return 1.4426950408889634 / double(temperature);
 }
 
-std::array<uint32_t, sampling::NumWords> Sampler::words() const {
+sampling::Words Sampler::words() const {
   uint32_t topP;
   std::memcpy(&topP, &sampling.topP, sizeof(topP));
   const double scale = scaleOf(sampling.temperature);
   uint64_t scaleBits;
   std::memcpy(&scaleBits, &scale, sizeof(scaleBits));
-  std::array<uint32_t, sampling::NumWords> words{};
+  sampling::Words words{};
   words[sampling::TopK] = uint32_t(sampling.topK);
   words[sampling::TopP] = topP;
   words[sampling::ScaleLow] = uint32_t(scaleBits);

@@ -11,7 +11,6 @@
 #include "runtime/abi/Sampling.h"
 #include "runtime/abi/Status.h"
 
-#include <array>
 #include <vector>
 
 namespace gptq::runtime {
@@ -39,7 +38,7 @@ public:
   bool isGreedy() const { return sampling.temperature == 0; }
 
   /// What a device reads about how to draw.
-  std::array<uint32_t, abi::sampling::NumWords> words() const;
+  abi::sampling::Words words() const;
 
 private:
   explicit Sampler(Sampling sampling) : sampling(sampling) {}
