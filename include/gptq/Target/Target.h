@@ -69,8 +69,9 @@ struct UnitInfo {
   /// Registers for accumulators: rows times vectors (Matrix, Lanes: sums of
   /// one thread) of the largest tile.
   int64_t accumulators = 1;
-  /// Matrix, Lanes: of a thread's 128 registers, those that sums and operands on their
-  /// way may take; the others hold what is being unpacked, scales, addresses.
+  /// Matrix, Lanes: of a thread's 128 registers, those that sums and operands
+  /// on their way may take; the others hold what is being unpacked, scales,
+  /// addresses.
   int64_t operandRegisters = 0;
   /// Vector: whether four products of bytes at a time are added to 32-bit sums
   /// in one instruction.

@@ -291,7 +291,8 @@ public:
       const ::gptq::UnitInfo *other = target.findUnit(planned.getUnit());
       if (!other || other->kind != unit->kind || other->lanes != unit->lanes)
         return mismatch("unit", plan.getUnit(),
-                        planned.getUnit().getValue() + ", or one that reads its layout");
+                        planned.getUnit().getValue() +
+                            ", or one that reads its layout");
       if (std::string why = checkPath(*unit); !why.empty())
         return why;
       free = {"unit",    "tileM",    "tileN",    "rows",

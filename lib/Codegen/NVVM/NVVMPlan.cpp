@@ -515,8 +515,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     int64_t warps = kWarps[0].first;
     for (auto [number, each] : kWarps) {
       warps = number;
-      if (registers <=
-          each - (kWarps[0].second - target.units.front().operandRegisters))
+      if (registers <= operandRegisters(target.units.front(), each))
         break;
     }
     if (warps < kWarps[0].first)

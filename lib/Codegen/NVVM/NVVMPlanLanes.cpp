@@ -64,7 +64,7 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
   int64_t maxWarps = 0, room = 0, most = 0;
   auto fill = [&](int64_t warps, int64_t each) {
     maxWarps = warps;
-    room = each - (kWarps[0].second - unit.operandRegisters);
+    room = operandRegisters(unit, each);
     const int64_t cap =
         std::clamp<int64_t>(unit.accumulators / registers.rows, 1, kMaxTiles);
     while (most < cap &&

@@ -178,8 +178,8 @@ TEST_F(GptqCompileTest, Errors) {
       {{path("m.mlir"), "-o", path("m.gptqm"), "--load-bits=8"},
        "--load-bits takes 32, 64 or 128, but found '8'"},
       {{path("m.mlir"), "-o", path("m.gptqm"), "--layer=a"},
-       "--layer and --max-context are for checkpoints, but '" +
-           path("m.mlir") + "' is none"},
+       "--layer and --max-context are for checkpoints, but '" + path("m.mlir") +
+           "' is none"},
       {{folder.str().str(), "-o", path("m.gptqm"), "--max-context=all"},
        "--max-context takes a number of tokens, but found 'all'"},
       {{path("bad.mlir"), "-o", path("m.gptqm")},
