@@ -1,20 +1,12 @@
 """Drawing tokens: the ops that draw, compiled for the processor, and the host's sampler."""
 import ctypes
-import importlib.util
-import os
-import sys
 
 import numpy as np
 import pytest
 
 import harness
+from gpu import sampling
 from runtime import runtime
-
-SCRIPT = os.path.join(harness.REPOSITORY, "test", "gpu", "sampling.py")
-spec = importlib.util.spec_from_file_location("gpu_sampling", SCRIPT)
-sampling = importlib.util.module_from_spec(spec)
-sys.modules["gpu_sampling"] = sampling
-spec.loader.exec_module(sampling)
 
 
 @pytest.mark.parametrize("vocab, k, dtype", [(33, 64, "f32"), (5003, 64, "bf16"), (50257, 16, "f32"), (20003, 128, "f16")])

@@ -20,7 +20,7 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(os.path.dirname(HERE), "e2e"
 import numpy as np
 
 import harness
-import steps
+from gpu import steps
 from reference.gguf import random_model
 from reference.make_checkpoint import make_model
 from reference.model import Model as Reference

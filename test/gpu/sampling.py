@@ -24,7 +24,7 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(os.path.dirname(HERE), "e2e"
 import numpy as np
 
 import harness
-import steps
+from gpu import steps
 from reference import sampling as reference
 from runtime import Model, Tensor, runtime
 
