@@ -20,10 +20,8 @@
 //     PTX: griddepcontrol.launch_dependents
 //     PTX: ld.global.L1::no_allocate.L2::256B.v4.b32
 //     PTX: griddepcontrol.wait
-//     PTX: and.b32 {{.*}}, 983055
-//     PTX: or.b32 {{.*}}, 1677747200
-//     PTX: and.b32 {{.*}}, 15728880
-//     PTX: or.b32 {{.*}}, 1409307648
+//     PTX: lop3.b32 {{.*}}, 0xf000f, 0x64006400, 0xEA;
+//     PTX: lop3.b32 {{.*}}, 0xf000f0, 0x54005400, 0xEA;
 //     PTX: mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
 //     PTX: st.shared
 //     PTX: bar.sync

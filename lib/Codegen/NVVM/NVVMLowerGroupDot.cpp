@@ -35,6 +35,9 @@ static constexpr int64_t kTileRows = Fragments::tileRows;
 static constexpr int64_t kRowsPerThread = Fragments::rowsPerThread;
 static constexpr int64_t kPerLoad = Fragments::rowsPerLoad;
 
+/// Columns of a warp beside which sums that wait have registers.
+static constexpr int64_t kFewColumns = 2 * Fragments::tileColumns;
+
 namespace {
 
 /// The B registers of a thread: [step][row tile] -> two pairs.
@@ -188,9 +191,12 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
   auto tileType = cast<VectorType>(op.getAcc().getType());
   const int64_t rowTiles = tileType.getDimSize(0) / kRowsPerThread;
   // Sums of a tile: [2 h + i]. What depends on the sum of the activations is
-  // added at the end, so that the products need not wait for it: with one row,
-  // where nothing else hides that. With more, registers are short.
-  const bool isApart = op.getPlan().getMMax() == 1;
+  // added at the end, so that the products need not wait for it: with one tile
+  // of rows, where nothing else hides that. With several rows and many tiles of
+  // columns registers are short.
+  const PlanAttr plan = op.getPlan();
+  const bool isApart = plan.getMMax() == 1 ||
+                       (rowTiles == 1 && plan.getColumns() <= kFewColumns);
   SmallVector<SmallVector<Value>> sums(rowTiles, SmallVector<Value>(4));
   SmallVector<SmallVector<Value>> others(rowTiles, SmallVector<Value>(4));
   for (int64_t tile = 0; tile < rowTiles; ++tile)

@@ -13,6 +13,9 @@ using namespace mlir;
 using namespace mlir::gptq;
 using Fragments = ::gptq::MatrixFragments;
 
+/// Tiles of columns of one warp that take all registers.
+static constexpr int64_t kManyTiles = 6;
+
 static Value constant(VectorBuilder &b, uint32_t value) {
   return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value)));
 }
@@ -129,6 +132,11 @@ WeightFragments::unpack(int64_t index, ArrayRef<Value> words) {
     return words[share * perShare + (address & (shareBits() - 1)) / unit];
   };
 
+  // One instruction instead of two keeps a constant in a register, which the
+  // sums and operands of several rows do not leave beside many tiles.
+  const PlanAttr plan = op.getPlan();
+  const bool hasRoom = op->hasAttr(kImageAttr) || plan.getMMax() == 1 ||
+                       plan.getColumns() < kManyTiles * Fragments::tileColumns;
   SmallVector<Step> steps;
   const int64_t end =
       std::min<int64_t>(layout.blockK(), llvm::alignTo(needed, 8));
@@ -153,8 +161,7 @@ WeightFragments::unpack(int64_t index, ArrayRef<Value> words) {
       Value word = wordAt(low);
       if (!converts) {
         step.a[i] = unpackPair(b, word, low % 32 - places[i % 2], places[i % 2],
-                               layout.bits(), type,
-                               /*inOne=*/op->hasAttr(kImageAttr));
+                               layout.bits(), type, hasRoom);
         continue;
       }
       // More bits than the fraction has: each by itself.

@@ -6,9 +6,11 @@
 #half = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k8", tileM = 8, tileN = 16, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 
+#many = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 96, tileK = 0, rows = 8, columns = 96, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 64, stepK = 128>
+
 // Two loads of activations, 16 bytes a thread; their sum is a product with ones. A word of codes becomes the four
 // registers of one step: nibbles 0 (1024 + q) and 1 (64 + q), then the same after one shift by 8; what was added is
-// taken from the sums of columns g and g + 8 at the start.
+// taken from the sums of columns g and g + 8 at the start. That is how it is with many tiles of columns, which leave no registers.
 // CHECK-LABEL: func @codes
 //   CHECK-DAG:   %[[LANE:.+]] = gpu.lane_id
 //       CHECK:   vector.load %arg0{{.*}} {alignment = 16 : i64} : memref<1x64xf16>, vector<8xf16>
@@ -35,6 +37,20 @@
 //   CHECK-NOT:   arith.addf
 //       CHECK:   return
 func.func @codes(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>) -> vector<2x2xf32> {
+  %i = arith.constant 0 : index
+  %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #many} : memref<1x64xf16>, memref<1x1x128xi32>, vector<2x2xf32>
+  return %0 : vector<2x2xf32>
+}
+
+// With few tiles a pair of codes is unpacked by one instruction, whose exponent stays in a register, and products start at zero.
+// CHECK-LABEL: func @few_tiles
+//       CHECK:   vector.load %arg1
+//   CHECK-NOT:   arith.andi
+//       CHECK:   llvm.inline_asm "lop3.b32 $0, $1, 0xf000f, 0x64006400, 0xEA;"
+//       CHECK:   llvm.inline_asm "lop3.b32 $0, $1, 0xf000f0, 0x54005400, 0xEA;"
+// CHECK-COUNT-4: nvvm.mma.sync
+// CHECK-COUNT-4: arith.addf
+func.func @few_tiles(%x: memref<1x64xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>) -> vector<2x2xf32> {
   %i = arith.constant 0 : index
   %0 = gptq.group_dot %x[%i, %i], %w[%i, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<1x64xf16>, memref<1x1x128xi32>, vector<2x2xf32>
   return %0 : vector<2x2xf32>
@@ -100,8 +116,8 @@ func.func @ragged(%x: memref<?x50xf16>, %w: memref<1x1x128xi32>, %acc: vector<2x
 
 // bf16 has 7 bits of fraction: both halves are unpacked at place 0, as 128 + q.
 // CHECK-LABEL: func @bf16
-//   CHECK-NOT:   arith.constant 15728880
-//       CHECK:   arith.constant 1124090624 : i32
+//   CHECK-NOT:   0xf000f0
+//       CHECK:   lop3.b32 $0, $1, 0xf000f, 0x43004300, 0xEA;
 //       CHECK:   llvm.bitcast %{{.+}} : i32 to vector<2xbf16>
 //       CHECK:   nvvm.mma.sync A{{.*}}multiplicandAPtxType = #nvvm.mma_type<bf16>
 func.func @bf16(%x: memref<1x64xbf16>, %w: memref<1x1x128xi32>, %acc: vector<2x2xf32>) -> vector<2x2xf32> {
