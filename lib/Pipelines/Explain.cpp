@@ -348,9 +348,9 @@ static void printTable(raw_ostream &os,
 static void printReasons(raw_ostream &os, const LayerKind &kind) {
   // In the order of the table's columns.
   static constexpr StringRef fields[] = {
-      "plan",       "tileM",   "tileN",    "tileK",   "registers",
-      "rows",       "columns", "path",     "threads", "stages",
-      "firstBytes", "cluster", "partials", "scale",   "zero"};
+      "plan",    "tileM",    "tileN",   "tileK",  "registers",  "rows",
+      "columns", "path",     "threads", "stages", "firstBytes", "aheadBytes",
+      "cluster", "partials", "scale",   "zero"};
   for (StringRef field : fields) {
     llvm::MapVector<StringRef, SmallVector<size_t>> byText;
     for (auto [i, reasons] : llvm::enumerate(kind.reasons))
@@ -376,7 +376,7 @@ planTable(const LayerKind &kind, const ::gptq::TargetInfo &target) {
   SmallVector<SmallVector<std::string>> table;
   if (hasWarps)
     table.push_back({"M", "tileM", "tileN", "warp tile", "threads", "stepK",
-                     "stages", "first bytes", "occupancy", "cluster",
+                     "stages", "first bytes", "ahead", "occupancy", "cluster",
                      "partials", "scale", "zero", "unit"});
   else
     table.push_back({"M", "tileM", "tileN", "tileK", "registers", "path",
@@ -391,6 +391,7 @@ planTable(const LayerKind &kind, const ::gptq::TargetInfo &target) {
       row.append({tile, std::to_string(plan.getThreads()),
                   tileText(plan.getStepK()), std::to_string(plan.getStages()),
                   std::to_string(plan.getFirstBytes()),
+                  std::to_string(plan.getAheadBytes()),
                   std::to_string(plan.getOccupancy()),
                   std::to_string(plan.getCluster())});
     else

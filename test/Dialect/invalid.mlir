@@ -109,6 +109,10 @@ gptq.weight @runs_are_not_transposed : tensor<1x6x8xi32> = #gptq.packed<@w, layo
 #first = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight", firstBytes = -4>
 
 // -----
+// expected-error @+1 {{expects aheadBytes to be at least 0 and at most firstBytes = 16, but found 20}}
+#ahead = #gptq.plan<mMin = 1, mMax = 1, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight", firstBytes = 16, aheadBytes = 20>
+
+// -----
 // expected-error @+1 {{expects 1 <= mMin <= mMax, but found 4 and 2}}
 #range = #gptq.plan<mMin = 4, mMax = 2, unit = "fma_f32", tileM = 0, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 8, path = "direct", partials = "global", scale = "weight", zero = "weight">
 

@@ -159,32 +159,34 @@ struct CPUPlanPass final : mlir::gptq::impl::CPUPlanPassBase<CPUPlanPass> {
                       "once for a group");
     else if (isQuantized)
       because("zero", "folding is off");
-    return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                          tileM, taken * blockN, tileK, rows, columns,
-                          unit.lanes,
-                          b.getStringAttr(splits     ? "split"
-                                          : promotes ? "promote"
-                                                     : "direct"),
-                          b.getStringAttr(shares ? "shared" : "global"),
-                          b.getStringAttr(hoists ? "accumulator" : "weight"),
-                          b.getStringAttr(folds ? "accumulator" : "weight"),
-                          /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
-                          /*stages=*/1, /*loadBits=*/128, /*cluster=*/1,
-                          /*firstBytes=*/0),
-            why.getDictionary(&getContext())};
+    PlanAttr::Fields f;
+    f.mMin = mMin;
+    f.mMax = mMax;
+    f.unit = b.getStringAttr(unit.name);
+    f.tileM = tileM;
+    f.tileN = taken * blockN;
+    f.tileK = tileK;
+    f.rows = rows;
+    f.columns = columns;
+    f.lanes = unit.lanes;
+    f.path = b.getStringAttr(splits     ? "split"
+                             : promotes ? "promote"
+                                        : "direct");
+    f.partials = b.getStringAttr(shares ? "shared" : "global");
+    f.scale = b.getStringAttr(hoists ? "accumulator" : "weight");
+    f.zero = b.getStringAttr(folds ? "accumulator" : "weight");
+    return {PlanAttr::get(&getContext(), f), why.getDictionary(&getContext())};
   }
 
   /// The plan of an op that works row by row.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax) {
-    OpBuilder b(&getContext());
-    return PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                         /*tileM=*/mMax > 1 ? 8 : 0, /*tileN=*/0, /*tileK=*/0,
-                         /*rows=*/1, /*columns=*/unit.lanes, unit.lanes,
-                         b.getStringAttr("direct"), b.getStringAttr("global"),
-                         b.getStringAttr("weight"), b.getStringAttr("weight"),
-                         /*threads=*/1, /*stepK=*/0, /*occupancy=*/1,
-                         /*stages=*/1,
-                         /*loadBits=*/128, /*cluster=*/1, /*firstBytes=*/0);
+    PlanAttr::Fields f;
+    f.mMin = mMin;
+    f.mMax = mMax;
+    f.unit = StringAttr::get(&getContext(), unit.name);
+    f.tileM = mMax > 1 ? 8 : 0;
+    f.columns = f.lanes = unit.lanes;
+    return PlanAttr::get(&getContext(), f);
   }
 
   void runOnOperation() override {

@@ -29,13 +29,10 @@ PlanAttr mlir::gptq::getPlan(Operation *op) {
 }
 
 PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
-  return PlanAttr::get(
-      plan.getContext(), mMin, mMax, plan.getUnit(), plan.getTileM(),
-      plan.getTileN(), plan.getTileK(), plan.getRows(), plan.getColumns(),
-      plan.getLanes(), plan.getPath(), plan.getPartials(), plan.getScale(),
-      plan.getZero(), plan.getThreads(), plan.getStepK(), plan.getOccupancy(),
-      plan.getStages(), plan.getLoadBits(), plan.getCluster(),
-      plan.getFirstBytes());
+  PlanAttr::Fields fields = plan.getFields();
+  fields.mMin = mMin;
+  fields.mMax = mMax;
+  return PlanAttr::get(plan.getContext(), fields);
 }
 
 /// Of shared memory the driver keeps a kilobyte for itself; the barriers of a

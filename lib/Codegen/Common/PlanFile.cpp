@@ -260,7 +260,8 @@ static SmallVector<std::pair<StringRef, std::string>> fieldsOf(PlanAttr plan) {
           {"stages", number(plan.getStages())},
           {"loadBits", number(plan.getLoadBits())},
           {"cluster", number(plan.getCluster())},
-          {"firstBytes", number(plan.getFirstBytes())}};
+          {"firstBytes", number(plan.getFirstBytes())},
+          {"aheadBytes", number(plan.getAheadBytes())}};
 }
 
 namespace {
@@ -295,10 +296,10 @@ public:
                             ", or one that reads its layout");
       if (std::string why = checkPath(*unit); !why.empty())
         return why;
-      free = {"unit",    "tileM",    "tileN",    "rows",
-              "columns", "path",     "partials", "scale",
-              "zero",    "threads",  "stepK",    "occupancy",
-              "stages",  "loadBits", "cluster",  "firstBytes"};
+      free = {"unit",       "tileM",     "tileN",  "rows",     "columns",
+              "path",       "partials",  "scale",  "zero",     "threads",
+              "stepK",      "occupancy", "stages", "loadBits", "cluster",
+              "firstBytes", "aheadBytes"};
     } else {
       free = {"tileM", "tileN",    "tileK", "rows", "columns",
               "path",  "partials", "scale", "zero"};

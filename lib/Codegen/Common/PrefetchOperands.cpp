@@ -72,7 +72,37 @@ static SmallVector<vector::LoadOp> prefetchableLoads(scf::ForOp loop) {
   return loads;
 }
 
-static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
+static int64_t bytesOf(vector::LoadOp load) {
+  VectorType type = load.getVectorType();
+  return type.getNumElements() * type.getElementTypeBitWidth() / 8;
+}
+
+namespace {
+/// Marks loads that were moved in front of a loop, in their order: of weights
+/// only the first `aheadBytes` go ahead of everything.
+class LoadMarker {
+public:
+  explicit LoadMarker(int64_t aheadBytes) : left(aheadBytes) {}
+
+  void mark(Value loaded) {
+    auto load = loaded.getDefiningOp<vector::LoadOp>();
+    auto unit = UnitAttr::get(load.getContext());
+    load->setAttr(kPrefetchedAttr, unit);
+    if (!isWeight(load.getBase()))
+      return;
+    // Those behind one that follows do so, too.
+    left = bytesOf(load) <= left ? left - bytesOf(load) : -1;
+    if (left < 0)
+      load->setAttr(kFollowsAttr, unit);
+  }
+
+private:
+  int64_t left;
+};
+} // namespace
+
+static void prefetch(scf::ForOp loop, LoadMarker &marker,
+                     IRRewriter &rewriter) {
   SmallVector<vector::LoadOp> loads = prefetchableLoads(loop);
   if (loads.empty())
     return;
@@ -86,14 +116,13 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
     IRMapping map;
     map.map(loop.getInductionVar(), valid);
     SmallVector<Value> values;
-    for (vector::LoadOp load : loads) {
+    for (vector::LoadOp load : loads)
       values.push_back(cloneForNext(rewriter, load.getResult(), loop, map));
-      values.back().getDefiningOp()->setAttr(kPrefetchedAttr,
-                                             rewriter.getUnitAttr());
-    }
     return values;
   };
   SmallVector<Value> first = loadAll(loop.getLowerBound());
+  for (Value load : first)
+    marker.mark(load);
   const unsigned sums = loop.getNumRegionIterArgs();
   auto wider = cast<scf::ForOp>(*loop.replaceWithAdditionalYields(
       rewriter, first, /*replaceInitOperandUsesInLoop=*/false,
@@ -107,6 +136,7 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
       rewriter, loc, loop.getInductionVar(), loop.getStep()));
   auto yield = cast<scf::YieldOp>(loop.getBody()->getTerminator());
   for (auto [i, load] : llvm::enumerate(loads)) {
+    next[i].getDefiningOp()->setAttr(kPrefetchedAttr, rewriter.getUnitAttr());
     rewriter.replaceOp(load, loop.getRegionIterArg(sums + i));
     yield->setOperand(sums + i, next[i]);
   }
@@ -118,17 +148,15 @@ static void prefetch(scf::ForOp loop, IRRewriter &rewriter) {
 /// for, beside what the loop itself loads ahead, and as there surely are.
 /// Whether that is all of the loop, which then is no more.
 static bool loadFirst(scf::ForOp loop, int64_t stages, int64_t mostBytes,
-                      IRRewriter &rewriter) {
+                      LoadMarker &marker, IRRewriter &rewriter) {
   std::optional<int64_t> end = getConstantIntValue(loop.getUpperBound());
   std::optional<int64_t> step = getConstantIntValue(loop.getStep());
   if (!end || !step)
     return false;
   SmallVector<vector::LoadOp> loads = prefetchableLoads(loop);
   int64_t bytes = 0;
-  for (vector::LoadOp load : loads) {
-    VectorType type = load.getVectorType();
-    bytes += type.getNumElements() * type.getElementTypeBitWidth() / 8;
-  }
+  for (vector::LoadOp load : loads)
+    bytes += bytesOf(load);
   if (loads.empty() || !isWeight(loads.front().getBase()))
     return false;
   // A warp starts at its number, and there are as many as a step.
@@ -152,9 +180,7 @@ static bool loadFirst(scf::ForOp loop, int64_t stages, int64_t mostBytes,
     for (IRMapping &map : maps)
       for (vector::LoadOp load : loads)
         if (isWeight(load.getBase()) == weights)
-          cloneForNext(rewriter, load.getResult(), loop, map)
-              .getDefiningOp()
-              ->setAttr(kPrefetchedAttr, rewriter.getUnitAttr());
+          marker.mark(cloneForNext(rewriter, load.getResult(), loop, map));
   SmallVector<Value> sums(loop.getInitArgs());
   for (IRMapping &map : maps) {
     map.map(loop.getRegionIterArgs(), sums);
@@ -192,12 +218,16 @@ struct PrefetchOperandsPass final
       const int64_t stages =
           loop->getAttrOfType<IntegerAttr>(kStagesAttr).getInt();
       loop->removeAttr(kStagesAttr);
-      if (auto bytes =
-              dyn_cast_or_null<IntegerAttr>(loop->removeAttr(kFirstBytesAttr));
-          bytes && loadFirst(loop, stages, bytes.getInt(), rewriter))
+      auto first =
+          dyn_cast_or_null<IntegerAttr>(loop->removeAttr(kFirstBytesAttr));
+      auto ahead =
+          dyn_cast_or_null<IntegerAttr>(loop->removeAttr(kAheadBytesAttr));
+      LoadMarker marker(ahead ? ahead.getInt()
+                              : std::numeric_limits<int64_t>::max());
+      if (first && loadFirst(loop, stages, first.getInt(), marker, rewriter))
         continue;
       if (stages > 1)
-        prefetch(loop, rewriter);
+        prefetch(loop, marker, rewriter);
     }
   }
 };

@@ -49,13 +49,19 @@ static Value makeRoom(OpBuilder &b, Location loc, Value tile, int64_t rows,
 /// The plan of what the threads of `plan` do row by row: 16 bytes of f32 for a
 /// thread at a time.
 static PlanAttr rowPlan(PlanAttr plan) {
-  return PlanAttr::get(
-      plan.getContext(), plan.getMMin(), plan.getMMax(), plan.getUnit(),
-      plan.getTileM(), /*tileN=*/0, /*tileK=*/0, /*rows=*/1, /*columns=*/1,
-      /*lanes=*/4, StringAttr::get(plan.getContext(), "direct"),
-      plan.getPartials(), plan.getScale(), plan.getZero(), plan.getThreads(),
-      /*stepK=*/0, plan.getOccupancy(), /*stages=*/1, plan.getLoadBits(),
-      /*cluster=*/1, /*firstBytes=*/0);
+  PlanAttr::Fields row;
+  row.mMin = plan.getMMin();
+  row.mMax = plan.getMMax();
+  row.unit = plan.getUnit();
+  row.tileM = plan.getTileM();
+  row.lanes = 4;
+  row.partials = plan.getPartials();
+  row.scale = plan.getScale();
+  row.zero = plan.getZero();
+  row.threads = plan.getThreads();
+  row.occupancy = plan.getOccupancy();
+  row.loadBits = plan.getLoadBits();
+  return PlanAttr::get(plan.getContext(), row);
 }
 
 namespace {

@@ -1330,15 +1330,11 @@ struct VectorizePass final
         return signalPassFailure();
       }
       PlanAttr plan = getPlan(op);
-      if (scalar && plan.getThreads() == 1)
-        plan = PlanAttr::get(&getContext(), plan.getMMin(), plan.getMMax(),
-                             plan.getUnit(), plan.getTileM(), plan.getTileN(),
-                             plan.getTileK(), plan.getRows(), plan.getColumns(),
-                             /*lanes=*/1, plan.getPath(), plan.getPartials(),
-                             plan.getScale(), plan.getZero(), plan.getThreads(),
-                             plan.getStepK(), plan.getOccupancy(),
-                             plan.getStages(), plan.getLoadBits(),
-                             plan.getCluster(), plan.getFirstBytes());
+      if (scalar && plan.getThreads() == 1) {
+        PlanAttr::Fields fields = plan.getFields();
+        fields.lanes = 1;
+        plan = PlanAttr::get(&getContext(), fields);
+      }
       if (plan.getThreads() > 1) {
         Builder attrs(&getContext());
         getOperation()->setAttr(kThreadsAttr,

@@ -144,8 +144,12 @@ SmallVector<Value> WarpMatmul::sumOverChunks() {
     auto loop =
         scf::ForOp::create(b, warp, b.index(whole), b.index(warps), sums);
     loop->setAttr(kStagesAttr, b.getI64IntegerAttr(op.plan.getStages()));
-    if (const int64_t bytes = op.plan.getFirstBytes())
+    if (const int64_t bytes = op.plan.getFirstBytes()) {
       loop->setAttr(kFirstBytesAttr, b.getI64IntegerAttr(bytes));
+      if (op.plan.getAheadBytes() < bytes)
+        loop->setAttr(kAheadBytesAttr,
+                      b.getI64IntegerAttr(op.plan.getAheadBytes()));
+    }
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     Value chunk = loop.getInductionVar();

@@ -340,6 +340,47 @@ struct NVVMOverlapLaunchesPass final
         op->moveBefore(wait);
   }
 
+  /// Puts loads of weights that follow others behind the first loads of
+  /// activations, which go up to `wait`: so many on their way would hold up
+  /// both those and what the kernel in front still writes.
+  static void moveBehind(Operation *wait) {
+    SmallVector<Operation *> following;
+    for (Operation &op : *wait->getBlock())
+      if (op.hasAttr(kFollowsAttr))
+        following.push_back(&op);
+    if (following.empty())
+      return;
+    llvm::SetVector<Operation *> reached;
+    SmallVector<Operation *> open;
+    for (Operation *op = wait->getNextNode(); op; op = op->getNextNode()) {
+      auto load = dyn_cast<vector::LoadOp>(op);
+      if (load && !isWeight(load.getBase()) &&
+          !load.getMemRefType().getMemorySpace())
+        open.push_back(op);
+      else if (op->getNumRegions() > 0 || (!load && !isMemoryEffectFree(op)))
+        break;
+    }
+    while (!open.empty()) {
+      Operation *op = open.pop_back_val();
+      if (!reached.insert(op))
+        continue;
+      for (Value operand : op->getOperands())
+        if (Operation *def = operand.getDefiningOp();
+            def && def->getBlock() == wait->getBlock() &&
+            wait->isBeforeInBlock(def))
+          open.push_back(def);
+    }
+    SmallVector<Operation *> early(reached.begin(), reached.end());
+    llvm::sort(early, [](Operation *a, Operation *b) {
+      return a->isBeforeInBlock(b);
+    });
+    Operation *last = wait;
+    for (Operation *op : llvm::concat<Operation *const>(early, following)) {
+      op->moveAfter(last);
+      last = op;
+    }
+  }
+
   /// Whether `op` is all that is left to do, one way or the other, and waits
   /// both ways: nobody may end before the kernel in front has.
   static bool isChoice(Operation &op) {
@@ -375,6 +416,7 @@ struct NVVMOverlapLaunchesPass final
       auto wait = NVVM::GriddepcontrolOp::create(b, op.getLoc(),
                                                  NVVM::GridDepActionKind::wait);
       moveUp(wait);
+      moveBehind(wait);
       return;
     }
   }

@@ -66,6 +66,8 @@ static constexpr int64_t kMaxPlaces = 8;
 /// Parts of K that each turn has at least: fewer end before any of them hides
 /// another.
 static constexpr int64_t kLeastRounds = 2;
+/// Bits of a zero point, and of codes whose registers count for narrower ones.
+static constexpr int64_t kZeroBits = 8, kLeastBits = 4;
 /// Workgroups of a cluster. Four would read less, but the multiprocessors that
 /// a cluster may take come in groups that four do not fill.
 static constexpr int64_t kCluster = 2;
@@ -89,6 +91,8 @@ struct MatmulShape {
   /// Its activations are the norm of something; groups have an offset; rows of
   /// activations come in runs for several weights.
   bool isNormalized, hasOffsets, hasRuns;
+  /// They are made by a kernel that reads weights up to its end.
+  bool followsMatmul = false;
 };
 
 /// How the work on a matmul is divided.
@@ -103,9 +107,15 @@ struct MatmulTiles {
 struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   using Base::Base;
 
+  /// Bytes of a thread's share of one tile of columns and a part of K.
+  static int64_t tileBytes(const MatmulShape &shape, int64_t stepK) {
+    return kTileColumns * stepK * shape.bits / (8 * kWarpThreads);
+  }
+
   MatmulTiles chooseTiles(const ::gptq::TargetInfo &target,
                           const ::gptq::UnitInfo &unit, int64_t rows,
-                          int64_t panels, int64_t k, bool isQuantized) {
+                          int64_t panels, const MatmulShape &shape) {
+    const int64_t k = shape.k;
     const int64_t rowTiles = rows / kTileRows;
     const int64_t sumsPerPanel = kSumsPerTile * rowTiles;
     MatmulTiles t;
@@ -113,9 +123,9 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     t.stepK = kStepRows[0];
     int64_t warpsThere = kMaxWarps;
     const int64_t each = llvm::divideCeil(panels, target.multiprocessors);
-    // Registers of sums and of the operands of `stages` parts of K. Codes count
-    // as four bits, which is what most have.
-    const int64_t weightBits = isQuantized ? 4 : 16;
+    // Registers of sums and of the operands of `stages` parts of K. Narrower
+    // codes take as many as those of kLeastBits: unpacking needs the others.
+    const int64_t weightBits = std::max(shape.bits, kLeastBits);
     auto registers = [&](int64_t panelsPerWarp, int64_t stepK, int64_t stages) {
       return panelsPerWarp * sumsPerPanel +
              stages * (rowTiles * stepK / 8 +
@@ -131,6 +141,10 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
         warpsThere = kMaxWarps / 2;
         most = unit.accumulators / sumsPerPanel;
       }
+      // More than a thread may load first would not be on their way together.
+      if (const int64_t bytes = tileBytes(shape, t.stepK);
+          target.firstBytes > 0)
+        most = std::clamp<int64_t>(target.firstBytes / bytes, 1, most);
       const int64_t places = target.multiprocessors * t.occupancy;
       const int64_t rounds = llvm::divideCeil(panels, places * most);
       t.panels = t.panelsPerWarp = llvm::divideCeil(panels, places * rounds);
@@ -276,14 +290,23 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
 
     const int64_t threads = turns * warps * kWarpThreads;
     auto planOf = [&](int64_t stages) {
-      return PlanAttr::get(
-          &getContext(), mMin, mMax, b.getStringAttr(unit->name),
-          /*tileM=*/rows, panels * kTileColumns, /*tileK=*/0, rows,
-          /*columns=*/kTileColumns, unit->lanes, b.getStringAttr("ring"),
-          b.getStringAttr(bufferPartials ? "shared" : "global"),
-          b.getStringAttr(hoists ? "accumulator" : "weight"),
-          b.getStringAttr("weight"), threads, stepK, /*occupancy=*/1, stages,
-          loadBits, cluster, /*firstBytes=*/0);
+      PlanAttr::Fields f;
+      f.mMin = mMin;
+      f.mMax = mMax;
+      f.unit = b.getStringAttr(unit->name);
+      f.tileM = f.rows = rows;
+      f.tileN = panels * kTileColumns;
+      f.columns = kTileColumns;
+      f.lanes = unit->lanes;
+      f.path = b.getStringAttr("ring");
+      f.partials = b.getStringAttr(bufferPartials ? "shared" : "global");
+      f.scale = b.getStringAttr(hoists ? "accumulator" : "weight");
+      f.threads = threads;
+      f.stepK = stepK;
+      f.stages = stages;
+      f.loadBits = loadBits;
+      f.cluster = cluster;
+      return PlanAttr::get(&getContext(), f);
     };
     const RingBytes bytes =
         ringBytes(planOf(1), shape.bits, shape.scaleBits, shape.hasZeros);
@@ -340,6 +363,23 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return {planOf(stages), why.getDictionary(&getContext())};
   }
 
+  /// Of `firstBytes` those that a matmul of one row asks for before the kernel
+  /// in front has ended. Behind one that does not read weights: all, memory has
+  /// nothing else to do. Otherwise most if registers hold all that there is,
+  /// and one tile if more comes later anyway (measured on sm_90a).
+  static int64_t aheadBytes(const MatmulShape &shape, const MatmulTiles &tiles,
+                            int64_t firstBytes, int64_t mMax) {
+    if (mMax > 1 || !shape.followsMatmul)
+      return firstBytes;
+    const int64_t one =
+        tileBytes(shape, tiles.stepK) +
+        (shape.scaleBits + (shape.hasZeros ? kZeroBits : 0)) * 2 / 8;
+    const int64_t parts =
+        llvm::divideCeil(llvm::divideCeil(shape.k, tiles.stepK), tiles.warps);
+    const int64_t all = parts * tiles.panels * one;
+    return std::min(firstBytes, all <= firstBytes ? all * 2 / 3 : one);
+  }
+
   /// The plan of a matmul for calls of `mMin` to `mMax` rows.
   ReasonedPlan planMatmul(const ::gptq::TargetInfo &target,
                           const ::gptq::UnitInfo &unit,
@@ -362,8 +402,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                                   "warp has unpacked",
                                   rows / kTileRows, kTileRows));
     const int64_t panels = llvm::divideCeil(n, kTileColumns);
-    const MatmulTiles tiles =
-        chooseTiles(target, unit, rows, panels, k, isQuantized);
+    const MatmulTiles tiles = chooseTiles(target, unit, rows, panels, shape);
     because("tileN",
             llvm::formatv("{0} of {1} tiles of {2} columns: {3} workgroups "
                           "for {4} places",
@@ -419,17 +458,33 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       return b.getStringAttr(isQuantized && isHoisted ? "accumulator"
                                                       : "weight");
     };
-    return {PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                          /*tileM=*/rows, tiles.panels * kTileColumns,
-                          /*tileK=*/0, rows, tiles.panelsPerWarp * kTileColumns,
-                          unit.lanes,
-                          b.getStringAttr(normalizes ? "normalize" : "direct"),
-                          b.getStringAttr(bufferPartials ? "shared" : "global"),
-                          where(hoistScales), where(folds),
-                          tiles.warps * kWarpThreads, tiles.stepK,
-                          tiles.occupancy, tiles.stages, loadBits,
-                          /*cluster=*/1, prefetch ? target.firstBytes : 0),
-            why.getDictionary(&getContext())};
+    PlanAttr::Fields f;
+    f.mMin = mMin;
+    f.mMax = mMax;
+    f.unit = b.getStringAttr(unit.name);
+    f.tileM = f.rows = rows;
+    f.tileN = tiles.panels * kTileColumns;
+    f.columns = tiles.panelsPerWarp * kTileColumns;
+    f.lanes = unit.lanes;
+    f.path = b.getStringAttr(normalizes ? "normalize" : "direct");
+    f.partials = b.getStringAttr(bufferPartials ? "shared" : "global");
+    f.scale = where(hoistScales);
+    f.zero = where(folds);
+    f.threads = tiles.warps * kWarpThreads;
+    f.stepK = tiles.stepK;
+    f.occupancy = tiles.occupancy;
+    f.stages = tiles.stages;
+    f.loadBits = loadBits;
+    f.firstBytes = prefetch ? target.firstBytes : 0;
+    f.aheadBytes = aheadBytes(shape, tiles, f.firstBytes, mMax);
+    if (f.aheadBytes < f.firstBytes)
+      because(
+          "aheadBytes",
+          llvm::formatv("the kernel in front reads weights up to its end: "
+                        "more than {0} bytes a thread would hold up what it "
+                        "writes, and what this kernel waits for",
+                        f.aheadBytes));
+    return {PlanAttr::get(&getContext(), f), why.getDictionary(&getContext())};
   }
 
   /// The same on any unit.
@@ -448,15 +503,17 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// f32 for a thread at a time.
   PlanAttr planRows(const ::gptq::UnitInfo &unit, int64_t mMin, int64_t mMax,
                     int64_t threads, int64_t tileN, int64_t occupancy = 1) {
-    OpBuilder b(&getContext());
-    return PlanAttr::get(&getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                         /*tileM=*/1, tileN, /*tileK=*/0, /*rows=*/1,
-                         /*columns=*/1, /*lanes=*/4, b.getStringAttr("direct"),
-                         b.getStringAttr("global"), b.getStringAttr("weight"),
-                         b.getStringAttr("weight"), threads, /*stepK=*/0,
-                         occupancy,
-                         /*stages=*/1, loadBits, /*cluster=*/1,
-                         /*firstBytes=*/0);
+    PlanAttr::Fields f;
+    f.mMin = mMin;
+    f.mMax = mMax;
+    f.unit = StringAttr::get(&getContext(), unit.name);
+    f.tileM = 1;
+    f.tileN = tileN;
+    f.lanes = 4;
+    f.threads = threads;
+    f.occupancy = occupancy;
+    f.loadBits = loadBits;
+    return PlanAttr::get(&getContext(), f);
   }
 
   /// Whether several rows of attention are products of tiles. Results of larger
@@ -485,15 +542,17 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
               b.getStringAttr(llvm::formatv(
                   "{0} tiles of {1} rows for {2} query heads, one a warp",
                   tiles, kTileColumns, queries)));
-      return {PlanAttr::get(
-                  &getContext(), mMin, mMax, b.getStringAttr(unit.name),
-                  /*tileM=*/tiles * kTileColumns, /*tileN=*/queries,
-                  /*tileK=*/0, /*rows=*/kTileColumns, /*columns=*/1,
-                  /*lanes=*/4, b.getStringAttr("direct"),
-                  b.getStringAttr("global"), b.getStringAttr("weight"),
-                  b.getStringAttr("weight"), tiles * queries * kWarpThreads,
-                  /*stepK=*/0, /*occupancy=*/1, /*stages=*/1, loadBits,
-                  /*cluster=*/1, /*firstBytes=*/0),
+      PlanAttr::Fields f;
+      f.mMin = mMin;
+      f.mMax = mMax;
+      f.unit = b.getStringAttr(unit.name);
+      f.tileM = tiles * kTileColumns;
+      f.tileN = queries;
+      f.rows = kTileColumns;
+      f.lanes = 4;
+      f.threads = tiles * queries * kWarpThreads;
+      f.loadBits = loadBits;
+      return {PlanAttr::get(&getContext(), f),
               why.getDictionary(&getContext())};
     }
     if (!op.getPart())
@@ -581,6 +640,11 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           auto bitsOf = [](Value value) -> int64_t {
             return getElementTypeOrSelf(value).getIntOrFloatBitWidth();
           };
+          auto followsMatmul = [](Value lhs, Value source) {
+            Operation *front = (source ? source : lhs).getDefiningOp();
+            return isa_and_nonnull<DequantMatmulOp, MatmulOp, EmbeddingOp>(
+                front);
+          };
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
             return planOn(
                 *target, unit,
@@ -589,7 +653,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                  bool(matmul.getZeros()), /*isQuantized=*/true,
                  getElementTypeOrSelf(matmul.getLhs()).isF16(),
                  bool(matmul.getSource()), bool(matmul.getOffsets()),
-                 bool(matmul.getRuns())},
+                 bool(matmul.getRuns()),
+                 followsMatmul(matmul.getLhs(), matmul.getSource())},
                 mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
             return planOn(*target, unit,
@@ -597,7 +662,8 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                            bitsOf(matmul.getWeight()), /*scaleBits=*/0,
                            /*hasZeros=*/false, /*isQuantized=*/false,
                            /*isF16=*/false, bool(matmul.getSource()),
-                           /*hasOffsets=*/false, bool(matmul.getRuns())},
+                           /*hasOffsets=*/false, bool(matmul.getRuns()),
+                           followsMatmul(matmul.getLhs(), matmul.getSource())},
                           mMin, mMax);
           if (auto attention = dyn_cast<AttentionOp>(op))
             return planAttention(*target, unit, attention, mMin, mMax);

@@ -153,13 +153,21 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
   auto where = [&](bool isHoisted) {
     return b.getStringAttr(isQuantized && isHoisted ? "accumulator" : "weight");
   };
-  return {PlanAttr::get(
-              ctx, mMin, mMax, b.getStringAttr(unit.name),
-              /*tileM=*/rows, here * columns, /*tileK=*/0, rows, here * columns,
-              unit.lanes, b.getStringAttr("direct"),
-              b.getStringAttr(options.bufferPartials ? "shared" : "global"),
-              where(options.hoistScales), where(folds), warps * unit.lanes,
-              stepK, occupancy, stages, options.loadBits, /*cluster=*/1,
-              firstBytes),
-          why.getDictionary(ctx)};
+  PlanAttr::Fields f;
+  f.mMin = mMin;
+  f.mMax = mMax;
+  f.unit = b.getStringAttr(unit.name);
+  f.tileM = f.rows = rows;
+  f.tileN = f.columns = here * columns;
+  f.lanes = unit.lanes;
+  f.partials = b.getStringAttr(options.bufferPartials ? "shared" : "global");
+  f.scale = where(options.hoistScales);
+  f.zero = where(folds);
+  f.threads = warps * unit.lanes;
+  f.stepK = stepK;
+  f.occupancy = occupancy;
+  f.stages = stages;
+  f.loadBits = options.loadBits;
+  f.firstBytes = f.aheadBytes = firstBytes;
+  return {PlanAttr::get(ctx, f), why.getDictionary(ctx)};
 }

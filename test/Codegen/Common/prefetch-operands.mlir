@@ -46,6 +46,24 @@ func.func @unmarked(%x: memref<1x64xf32>, %from: index) -> vector<4xf32> {
   return %sum : vector<4xf32>
 }
 
+// Of the first loads of weights 4 of 8 bytes go ahead: the first part's. Those of the second follow.
+// CHECK-LABEL: func @ahead
+//       CHECK:   vector.load %arg0{{.*}} {gptq.prefetched}
+//       CHECK:   vector.load %arg0{{.*}} {gptq.follows, gptq.prefetched}
+//   CHECK-NOT:   gptq.ahead_bytes
+func.func @ahead(%w: memref<16x1x4xi8> {gptq.weight}, %from: index) -> vector<4xi8> {
+  %c0 = arith.constant 0 : index
+  %c2 = arith.constant 2 : index
+  %c4 = arith.constant 4 : index
+  %zero = arith.constant dense<0> : vector<4xi8>
+  %sum = scf.for %i = %from to %c4 step %c2 iter_args(%acc = %zero) -> (vector<4xi8>) {
+    %b = vector.load %w[%i, %c0, %c0] : memref<16x1x4xi8>, vector<4xi8>
+    %d = arith.addi %b, %acc : vector<4xi8>
+    scf.yield %d : vector<4xi8>
+  } {gptq.stages = 2 : i64, gptq.first_bytes = 20 : i64, gptq.ahead_bytes = 4 : i64}
+  return %sum : vector<4xi8>
+}
+
 // The operands of the first part, 20 bytes here, are loaded ahead of everything, weights in front, and multiplied before the loop.
 // CHECK-LABEL: func @one_stage
 //       CHECK:   %[[W:.+]] = vector.load %arg1[%[[FROM:[a-z0-9]+]], {{.*}} {gptq.prefetched}

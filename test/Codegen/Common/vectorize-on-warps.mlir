@@ -1,7 +1,7 @@
 // RUN: gptq-opt %s -split-input-file -verify-diagnostics -pass-pipeline="builtin.module(func.func(gptq-vectorize))" | FileCheck %s
 // Where a workgroup has several threads they share its work.
 
-#shared = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128, stages = 2, firstBytes = 64>
+#shared = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 16, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128, stages = 2, firstBytes = 64, aheadBytes = 16>
 #global = #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16", tileM = 8, tileN = 32, tileK = 0, rows = 8, columns = 32, lanes = 32, path = "direct", partials = "global", scale = "accumulator", zero = "accumulator", threads = 128, stepK = 128>
 #rows = #gptq.plan<mMin = 1, mMax = 8, unit = "mma_m16n8k16", tileM = 1, tileN = 0, tileK = 0, rows = 1, columns = 1, lanes = 4, path = "direct", partials = "global", scale = "weight", zero = "weight", threads = 128>
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
@@ -14,7 +14,7 @@
 //       CHECK:   scf.for %[[C:.+]] = %{{.+}} to %c2{{.*}} step %c2{{.*}} -> (vector<2x2xf32>)
 //       CHECK:     vector.load %arg2{{.*}} {alignment = 4 : i64} : memref<2x3x16xf16>, vector<2xf16>
 //       CHECK:     gptq.group_dot {{.*}} depth = 128
-//       CHECK:   } {gptq.first_bytes = 64 : i64, gptq.stages = 2 : i64}
+//       CHECK:   } {gptq.ahead_bytes = 16 : i64, gptq.first_bytes = 64 : i64, gptq.stages = 2 : i64}
 //       CHECK:   scf.if
 //       CHECK:     gptq.group_dot {{.*}} depth = 88
 //       CHECK:   memref.alloc() : memref<1x8x2x32xf32, #gpu.address_space<workgroup>>

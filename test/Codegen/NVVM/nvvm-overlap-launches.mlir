@@ -38,6 +38,37 @@ func.func @prologue(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight},
   return
 }
 
+// Loads that follow go behind the first loads of activations, not behind those that come after a barrier.
+// CHECK-LABEL: func @follows
+//       CHECK:   vector.load %arg1[%{{.+}}, %{{.+}}, %c0]
+//       CHECK:   nvvm.griddepcontrol wait
+//  CHECK-NEXT:   vector.load %arg0
+//  CHECK-NEXT:   arith.addi %arg3
+//  CHECK-NEXT:   vector.load %arg0
+//  CHECK-NEXT:   vector.load %arg1[%{{.+}}, %{{.+}}, %c4{{.*}}] {gptq.follows}
+//  CHECK-NEXT:   arith.extf
+//       CHECK:   gpu.barrier
+//       CHECK:   vector.load %arg0
+func.func @follows(%x: memref<1x64xf16>, %w: memref<1x1x128xi32> {gptq.weight}, %s: memref<8xf32, 3>, %m: index, %p: index, %y: memref<1x8xf16>, %z: memref<8xi32>) attributes {gptq.kernel} {
+  %c0 = arith.constant 0 : index
+  %c4 = arith.constant 4 : index
+  %b = vector.load %x[%c0, %c0] : memref<1x64xf16>, vector<8xf16>
+  %e = arith.extf %b : vector<8xf16> to vector<8xf32>
+  %at = arith.addi %m, %c4 : index
+  %h = vector.load %x[%c0, %at] : memref<1x64xf16>, vector<8xf16>
+  %i = arith.extf %h : vector<8xf16> to vector<8xf32>
+  vector.store %i, %s[%c0] : memref<8xf32, 3>, vector<8xf32>
+  vector.store %e, %s[%c0] : memref<8xf32, 3>, vector<8xf32>
+  gpu.barrier
+  %a = vector.load %w[%c0, %c0, %c0] : memref<1x1x128xi32>, vector<4xi32>
+  %f = vector.load %w[%c0, %c0, %c4] {gptq.follows} : memref<1x1x128xi32>, vector<4xi32>
+  %d = vector.load %x[%c0, %c0] : memref<1x64xf16>, vector<8xf16>
+  vector.store %d, %y[%c0, %c0] : memref<1x8xf16>, vector<8xf16>
+  vector.store %a, %z[%c0] : memref<8xi32>, vector<4xi32>
+  vector.store %f, %z[%c4] : memref<8xi32>, vector<4xi32>
+  return
+}
+
 // A kernel that knows the position waits before it reads a cache, but not for what is said to be settled.
 // CHECK-LABEL: func @positioned
 //       CHECK:   launch_dependents

@@ -13,15 +13,15 @@
 // 17 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
 // With 64 rows eight warps have all, and registers for two sets of sums.
 // CHECK-LABEL: func @matmul
-//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288>,
+//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
-//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2, firstBytes = 288>,
+//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>]
 // NOCLUSTER-LABEL: func @matmul
 //       NOCLUSTER:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", {{.*}} threads = 512,
 // NORING-LABEL: func @matmul
-//       NORING:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64, firstBytes = 288>]
+//       NORING:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64, firstBytes = 288, aheadBytes = 288>]
 // OFF-LABEL: func @matmul
 //       OFF:   partials = "global", scale = "weight", zero = "weight", threads = 512, stepK = 128, loadBits = 32>
 // Chips whose kernels do not start early load nothing ahead of the wait.
@@ -40,10 +40,39 @@ func.func @matmul(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi4>, %s: tensor<6
 
 // Many columns: two workgroups of half as many warps on each multiprocessor.
 // CHECK-LABEL: func @wide
-//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
 func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 1 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
+}
+
+// More codes of a part than a thread loads first would not be on their way together: of 8 bits four tiles, of f16 two.
+// CHECK-LABEL: func @wide_8_bits
+//       CHECK:   mMax = 1, {{.*}} tileN = 64, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
+// CHECK-LABEL: func @head
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
+func.func @wide_8_bits(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi8>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 1 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi8>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 8, group_size = 128, zero_point = 128} -> tensor<?x28672xf32>
+  return %0 : tensor<?x28672xf32>
+}
+func.func @head(%x: tensor<?x4096xf16>, %w: tensor<128256x4096xf16>, %e: tensor<?x128256xf32>) -> tensor<?x128256xf32> attributes {gptq.max_m = 1 : i64} {
+  %0 = gptq.matmul ins(%x, %w : tensor<?x4096xf16>, tensor<128256x4096xf16>) outs(%e : tensor<?x128256xf32>) -> tensor<?x128256xf32>
+  return %0 : tensor<?x128256xf32>
+}
+
+// Behind a matmul, which reads weights up to its end, a matmul of one row asks for little before that: for two thirds where
+// registers hold all of its codes, 2 parts of 2 tiles here, and otherwise for one tile's, the scales of two columns included.
+// CHECK-LABEL: func @behind
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} firstBytes = 288, aheadBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, {{.*}} firstBytes = 288, aheadBytes = 96>
+//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} firstBytes = 288, aheadBytes = 36>
+// WHY-LABEL: func @behind
+//       WHY:   aheadBytes = "the kernel in front reads weights up to its end: more than 96 bytes a thread would hold up what it writes, and what this kernel waits for"
+func.func @behind(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %r: tensor<4096x28672xi4>, %t: tensor<32x28672xf16>, %e: tensor<?x4096xf16>, %g: tensor<?x28672xf16>) -> tensor<?x28672xf16> attributes {gptq.max_m = 1 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>
+  %1 = gptq.dequant_matmul ins(%0, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>
+  %2 = gptq.dequant_matmul ins(%1, %r, %t : tensor<?x4096xf16>, tensor<4096x28672xi4>, tensor<32x28672xf16>) outs(%g : tensor<?x28672xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf16>
+  return %2 : tensor<?x28672xf16>
 }
 
 // 1792 tiles are 14 for each multiprocessor: with many rows they go through a ring, 64 rows at a time, in 16 warps of which 14
@@ -131,16 +160,16 @@ func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf16>, %p: index, %c: memref<
 // points cost nothing where unpacked pairs have something subtracted anyway. The more rows, the fewer warps: each thread has
 // sums and activations of every row.
 // LANES-LABEL: func @lanes
-//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2, firstBytes = 128>,
+//       LANES:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "fma_f16x2", tileM = 1, tileN = 32, tileK = 0, rows = 1, columns = 32, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 2, firstBytes = 128, aheadBytes = 128>,
 //  LANES-SAME:   #gptq.plan<mMin = 2, mMax = 2, {{[^<]*}} rows = 2,
-//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{[^<]*}} rows = 4, {{[^<]*}} threads = 512, stepK = 64, stages = 2, firstBytes = 32>,
-//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{[^<]*}} rows = 8, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 16>,
+//  LANES-SAME:   #gptq.plan<mMin = 3, mMax = 4, {{[^<]*}} rows = 4, {{[^<]*}} threads = 512, stepK = 64, stages = 2, firstBytes = 32, aheadBytes = 32>,
+//  LANES-SAME:   #gptq.plan<mMin = 5, mMax = 8, {{[^<]*}} rows = 8, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 16, aheadBytes = 16>,
 //  LANES-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{[^<]*}} tileM = 8, {{[^<]*}} rows = 8,
 //  LANES-SAME:   #gptq.plan<mMin = 17, mMax = 512, {{[^<]*}} tileM = 8, {{[^<]*}} rows = 8,
 // One weight at a time: a zero point is worth folding.
 // SCALAR-LABEL: func @lanes
 //       SCALAR:   unit = "fma_f32", {{[^<]*}} scale = "accumulator", zero = "accumulator"
-//  SCALAR-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{[^<]*}} rows = 16, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 8>,
+//  SCALAR-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{[^<]*}} rows = 16, {{[^<]*}} threads = 256, stepK = 32, stages = 2, firstBytes = 8, aheadBytes = 8>,
 func.func @lanes(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %e: tensor<?x4096xf32>) -> tensor<?x4096xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf32>
   return %0 : tensor<?x4096xf32>

@@ -209,12 +209,15 @@ def HoistScalesPass : InterfacePass<"gptq-hoist-scales", "::mlir::FunctionOpInte
 def PrefetchOperandsPass : InterfacePass<"gptq-prefetch-operands", "::mlir::FunctionOpInterface"> {
   let summary = "Loads the operands of the next part of K while one is multiplied";
   let description = [{
-    Before: a loop over parts of K, marked `gptq.stages = 2`, loads weights, scales and activations and multiplies them at once. After: it multiplies what the iteration before has loaded, and loads for the one after. The last iteration loads again
-    what the last part of K is, so no load needs a condition.
+    Before: a loop over parts of K, marked `gptq.stages = 2`, loads weights, scales and activations and multiplies them at once. After: it
+    multiplies what the iteration before has loaded, and loads for the one after. The last iteration loads again what the last part of K is,
+    so no load needs a condition.
 
     The first parts of a loop marked `gptq.first_bytes` (which starts below its step) are multiplied before it, and what they need is loaded
     first of all, weights in front: as many parts as a thread has that many bytes of registers for, beside what the loop itself loads ahead.
-    Whatever the kernel does or waits for until then, memory is busy meanwhile. If those are all parts the loop is no more.
+    Whatever the kernel does or waits for until then, memory is busy meanwhile. If those are all parts the loop is no more. With
+    `gptq.ahead_bytes` on the loop only so many bytes of a thread's weights go ahead of all else; the loads of the others are marked
+    `gptq.follows`, which gptq-nvvm-overlap-launches reads.
   }];
   let dependentDialects = ["scf::SCFDialect", "arith::ArithDialect"];
 }

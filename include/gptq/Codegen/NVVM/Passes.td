@@ -117,7 +117,8 @@ def NVVMOverlapLaunchesPass : InterfacePass<"gptq-nvvm-overlap-launches", "::mli
   let description = [{
     Before: a kernel on vectors and buffers. After: it allows the next kernel to start (`griddepcontrol.launch_dependents`), and
     waits for the one in front (`griddepcontrol.wait`) before the first access to memory other than weights (`gptq.weight`). Loads of weights
-    outside of loops (gptq-prefetch-operands puts some there) go ahead. Where threads have different work (gptq-nvvm-form-rings), those that
+    outside of loops (gptq-prefetch-operands puts some there) go ahead; those marked `gptq.follows` come right behind the first loads of
+    activations instead, which would otherwise be served after them. Where threads have different work (gptq-nvvm-form-rings), those that
     only copy weights do not wait. `gptq.overlap` says so on the kernel;
     sm_90 and later.
   }];

@@ -283,6 +283,43 @@ LogicalResult LayoutAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
+PlanAttr PlanAttr::get(MLIRContext *context, const Fields &f) {
+  auto name = [&](StringAttr given, StringRef usual) {
+    return given ? given : StringAttr::get(context, usual);
+  };
+  return get(context, f.mMin, f.mMax, f.unit, f.tileM, f.tileN, f.tileK, f.rows,
+             f.columns, f.lanes, name(f.path, "direct"),
+             name(f.partials, "global"), name(f.scale, "weight"),
+             name(f.zero, "weight"), f.threads, f.stepK, f.occupancy, f.stages,
+             f.loadBits, f.cluster, f.firstBytes, f.aheadBytes);
+}
+
+PlanAttr::Fields PlanAttr::getFields() const {
+  Fields f;
+  f.mMin = getMMin();
+  f.mMax = getMMax();
+  f.unit = getUnit();
+  f.tileM = getTileM();
+  f.tileN = getTileN();
+  f.tileK = getTileK();
+  f.rows = getRows();
+  f.columns = getColumns();
+  f.lanes = getLanes();
+  f.path = getPath();
+  f.partials = getPartials();
+  f.scale = getScale();
+  f.zero = getZero();
+  f.threads = getThreads();
+  f.stepK = getStepK();
+  f.occupancy = getOccupancy();
+  f.stages = getStages();
+  f.loadBits = getLoadBits();
+  f.cluster = getCluster();
+  f.firstBytes = getFirstBytes();
+  f.aheadBytes = getAheadBytes();
+  return f;
+}
+
 LogicalResult
 PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
                  int64_t mMax, StringAttr unit, int64_t tileM, int64_t tileN,
@@ -290,7 +327,7 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
                  StringAttr path, StringAttr partials, StringAttr scale,
                  StringAttr zero, int64_t threads, int64_t stepK,
                  int64_t occupancy, int64_t stages, int64_t loadBits,
-                 int64_t cluster, int64_t firstBytes) {
+                 int64_t cluster, int64_t firstBytes, int64_t aheadBytes) {
   if (mMin < 1 || mMax < mMin)
     return emitError() << "expects 1 <= mMin <= mMax, but found " << mMin
                        << " and " << mMax;
@@ -317,6 +354,10 @@ PlanAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t mMin,
   if (firstBytes < 0)
     return emitError() << "expects firstBytes to be at least 0, but found "
                        << firstBytes;
+  if (aheadBytes < 0 || aheadBytes > firstBytes)
+    return emitError() << "expects aheadBytes to be at least 0 and at most "
+                          "firstBytes = "
+                       << firstBytes << ", but found " << aheadBytes;
   if (cluster < 1 || (cluster > 1 && partials.getValue() != "shared"))
     return emitError() << "expects cluster to be 1, or more with partials = "
                           "shared, but found "

@@ -94,15 +94,21 @@ inline constexpr llvm::StringLiteral kThreadsAttr = "gptq.threads";
 inline constexpr llvm::StringLiteral kOccupancyAttr = "gptq.occupancy";
 inline constexpr llvm::StringLiteral kOverlapAttr = "gptq.overlap";
 
-/// On a loop over parts of K: how many of them are on their way or in use; and
-/// the bytes of registers for what of the first parts is loaded before all
-/// else, absent: none.
+/// On a loop over parts of K: how many of them are on their way or in use; the
+/// bytes of registers for what of the first parts is loaded before all else,
+/// absent: none; and of those bytes how many are asked for before the kernel in
+/// front has ended, absent: all.
 inline constexpr llvm::StringLiteral kStagesAttr = "gptq.stages";
 inline constexpr llvm::StringLiteral kFirstBytesAttr = "gptq.first_bytes";
+inline constexpr llvm::StringLiteral kAheadBytesAttr = "gptq.ahead_bytes";
 
 /// On a load that was moved in front of where its value is used, so that it is
 /// not moved back.
 inline constexpr llvm::StringLiteral kPrefetchedAttr = "gptq.prefetched";
+
+/// On a prefetched load of weights: where the kernel waits for the one in
+/// front, it follows the loads of activations instead of going ahead of them.
+inline constexpr llvm::StringLiteral kFollowsAttr = "gptq.follows";
 
 /// On a load of what no kernel of the same call writes: it need not wait for
 /// those in front.

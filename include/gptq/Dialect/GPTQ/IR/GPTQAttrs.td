@@ -313,6 +313,7 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
     | `occupancy` | workgroups that share a core at a time | the target's lowering |
     | `stages` | parts of K whose operands are on their way or in use at a time: 1 or 2, or the places of a ring | gptq-prefetch-operands, gptq-nvvm-form-rings |
     | `firstBytes` | bytes of a thread's registers for operands of the first parts of K, which are loaded before all else; 0: none are | gptq-prefetch-operands |
+    | `aheadBytes` | bytes of these that are loaded while the kernel in front may still be at work; the others follow the loads of activations, which wait for that kernel. Where it has ended, both come at once | gptq-prefetch-operands, gptq-nvvm-overlap-launches |
     | `loadBits` | bits one thread loads of packed weights at once, at most | the target's lowering |
     | `path` | `direct`: activations read in place; `promote`: copied to workgroup memory first; `split`: copied there as integers of three bytes (`gptq.stage_split`); `normalize`: normalized there (`norm_of` of a matmul); `ring`: passed through `stages` places of workgroup memory with the weights | gptq-promote-activations, gptq-nvvm-form-rings |
     | `partials` | `global`: added up where the result lies; `shared`: in workgroup memory, written once | gptq-buffer-partials, gptq-vectorize |
@@ -326,12 +327,27 @@ def GPTQ_PlanAttr : GPTQ_Attr<"Plan", "plan"> {
                         DefaultValuedParameter<"int64_t", "1">:$stages,
                         DefaultValuedParameter<"int64_t", "128">:$loadBits,
                         DefaultValuedParameter<"int64_t", "1">:$cluster,
-                        DefaultValuedParameter<"int64_t", "0">:$firstBytes);
+                        DefaultValuedParameter<"int64_t", "0">:$firstBytes,
+                        DefaultValuedParameter<"int64_t", "0">:$aheadBytes);
   let assemblyFormat = [{
     `<` struct($mMin, $mMax, $unit, $tileM, $tileN, $tileK, $rows, $columns, $lanes, $path, $partials, $scale, $zero, $threads,
-               $stepK, $occupancy, $stages, $loadBits, $cluster, $firstBytes) `>`
+               $stepK, $occupancy, $stages, $loadBits, $cluster, $firstBytes, $aheadBytes) `>`
   }];
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// All fields, to make a plan from or to copy one with some of them changed. Names that are null are those of what is
+    /// done without a plan: `direct`, `global`, `weight`, `weight`.
+    struct Fields {
+      int64_t mMin = 1, mMax = 1;
+      ::mlir::StringAttr unit;
+      int64_t tileM = 0, tileN = 0, tileK = 0, rows = 1, columns = 1, lanes = 1;
+      ::mlir::StringAttr path, partials, scale, zero;
+      int64_t threads = 1, stepK = 0, occupancy = 1, stages = 1, loadBits = 128, cluster = 1, firstBytes = 0,
+              aheadBytes = 0;
+    };
+    static PlanAttr get(::mlir::MLIRContext *context, const Fields &fields);
+    Fields getFields() const;
+  }];
 }
 
 #endif // GPTQ_ATTRS_TD
