@@ -9,6 +9,7 @@
 #include "gptq/Codegen/Common/Plan.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace mlir::gptq;
@@ -30,6 +31,11 @@ static Value finite(VectorBuilder &b, Value highest) {
 /// exp(score - base).
 static Value weightOf(VectorBuilder &b, Value score, Value base) {
   return exp(b, arith::SubFOp::create(b, score, base));
+}
+
+/// 2^(score - base).
+static Value weight2Of(VectorBuilder &b, Value score, Value base) {
+  return math::Exp2Op::create(b, Value(arith::SubFOp::create(b, score, base)));
 }
 
 /// `score`, bent where the op has a cap.
@@ -99,9 +105,11 @@ public:
   LogicalResult run();
 
 private:
-  /// What is kept of one query head.
+  /// What is kept of the context so far: of the queries whose scores a thread
+  /// has, the highest and its share of the sum of exponentials; of every query,
+  /// the weighted sum of values.
   struct State {
-    Value highest, total, sum;
+    SmallVector<Value> highest, totals, sums;
   };
   /// Keys and values on their way, and their positions.
   struct Chunk {
@@ -122,8 +130,15 @@ private:
 
   Chunk load(Value chunk, bool settled);
   void append(Chunk &chunk);
-  SmallVector<State> attend(Chunk chunk, ArrayRef<State> states);
-  void write(ArrayRef<State> states);
+  SmallVector<Value> addHalves(ArrayRef<Value> values, int64_t mask);
+  Value hasLaneBit(int64_t mask) {
+    Value bit = remainder(b, divide(b, b.thread, mask), 2);
+    return equal(b, bit, b.index(1));
+  }
+  Value fromOwner(ArrayRef<Value> values, int64_t i, int64_t h);
+  Value overPositions(Value value, function_ref<Value(Value, Value)> reduce);
+  State attend(Chunk chunk, const State *state);
+  void write(const State &state);
   void writeNothing();
   void attendToPart(Value part, Value chunks);
 
@@ -133,12 +148,17 @@ private:
   /// Elements that a thread holds of a head; threads that share one; positions
   /// that a warp reads at once.
   int64_t width, share, lines;
+  /// The threads that share a position divide the scores of the positions they
+  /// have read into groups of loads and these into groups of queries.
+  int64_t loadGroups, headGroups;
   /// The warp, the thread's line of positions, where its elements start, and
   /// whether it has any.
   Value warp, line, at, holds;
   /// Positions this row attends to, and its own.
   Value start, end, position;
-  /// The queries, scaled; key and value of this row, as the caches hold them.
+  /// The number of the first thread of this line, in its warp.
+  Value firstOfLine;
+  /// The queries; key and value of this row, as the caches hold them.
   SmallVector<Value> q;
   Value newKey, newValue;
   /// Where the other elements of rotated pairs are, their angles, and the norms
@@ -227,129 +247,289 @@ RowAttention::Chunk RowAttention::load(Value chunk, bool settled) {
 
 /// Puts this row's key and value where `chunk` has them, and into the caches.
 void RowAttention::append(Chunk &chunk) {
+  SmallVector<Value> isNew;
   Value isMine;
-  for (int64_t i = 0; i < kLoads; ++i) {
-    Value isNew = equal(b, chunk.positions[i], position);
-    chunk.keys[i] = select(b, isNew, newKey, chunk.keys[i]);
-    chunk.values[i] = select(b, isNew, newValue, chunk.values[i]);
-    isMine = isMine ? Value(arith::OrIOp::create(b, isMine, isNew)) : isNew;
+  for (Value t : chunk.positions) {
+    isNew.push_back(equal(b, t, position));
+    isMine = isMine ? Value(arith::OrIOp::create(b, isMine, isNew.back()))
+                    : isNew.back();
   }
-  auto only = scf::IfOp::create(b, both(b, isMine, holds));
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(only.thenBlock());
-  Value zero = b.index(0);
-  for (auto [value, cache] :
-       {std::pair(newKey, op.getKeys()), {newValue, op.getValues()}})
-    vector::StoreOp::create(b, value, cache, ValueRange{zero, position, at},
-                            /*nontemporal=*/false, alignmentOf(cache, width));
+  SmallVector<Value> old(chunk.keys);
+  llvm::append_range(old, chunk.values);
+  // One warp of one part has the position: the others choose nothing.
+  auto only = scf::IfOp::create(b, ValueRange(old).getTypes(), isMine,
+                                /*withElseRegion=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    SmallVector<Value> chosen;
+    for (auto [i, value] : llvm::enumerate(old))
+      chosen.push_back(
+          select(b, isNew[i % kLoads], i < kLoads ? newKey : newValue, value));
+    auto stores = scf::IfOp::create(b, holds);
+    scf::YieldOp::create(b, chosen);
+    b.setInsertionPointToStart(stores.thenBlock());
+    Value zero = b.index(0);
+    for (auto [value, cache] :
+         {std::pair(newKey, op.getKeys()), {newValue, op.getValues()}})
+      vector::StoreOp::create(b, value, cache, ValueRange{zero, position, at},
+                              /*nontemporal=*/false, alignmentOf(cache, width));
+    b.setInsertionPointToStart(only.elseBlock());
+    scf::YieldOp::create(b, old);
+  }
+  auto results = only.getResults();
+  chunk.keys.assign(results.begin(), results.begin() + kLoads);
+  chunk.values.assign(results.begin() + kLoads, results.end());
 }
 
-SmallVector<RowAttention::State> RowAttention::attend(Chunk chunk,
-                                                      ArrayRef<State> states) {
+/// Of `values`, equally long halves of which the threads whose number has and
+/// has not the bit `mask` are to keep: the sums over both, of the kept half.
+SmallVector<Value> RowAttention::addHalves(ArrayRef<Value> values,
+                                           int64_t mask) {
+  Value hasBit = hasLaneBit(mask);
+  SmallVector<Value> kept;
+  const size_t half = values.size() / 2;
+  for (size_t i = 0; i < half; ++i) {
+    Value low = values[i], high = values[half + i];
+    Value own = select(b, hasBit, high, low);
+    Value other = select(b, hasBit, low, high);
+    kept.push_back(arith::AddFOp::create(b, own, b.shuffle(other, mask)));
+  }
+  return kept;
+}
+
+/// `value` of the thread of the same line that has score (i, h), or what
+/// belongs to query h where no i is given.
+Value RowAttention::fromOwner(ArrayRef<Value> values, int64_t i, int64_t h) {
+  const int64_t heads = queries / headGroups, loads = kLoads / loadGroups;
+  const int64_t number = (i / loads) * (share / loadGroups) +
+                         (h / heads) * (share / loadGroups / headGroups);
+  Value value =
+      values[int64_t(values.size()) == heads ? h % heads
+                                             : (i % loads) * heads + h % heads];
+  if (share == 1)
+    return value;
+  Value from = arith::OrIOp::create(
+      b, firstOfLine,
+      arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(number))));
+  Value all = arith::ConstantOp::create(b, b.getI32IntegerAttr(kLanes));
+  return gpu::ShuffleOp::create(b, value, from, all, gpu::ShuffleMode::IDX)
+      .getShuffleResult();
+}
+
+/// Reduces `value` over the threads that hold other scores of the same query.
+Value RowAttention::overPositions(Value value,
+                                  function_ref<Value(Value, Value)> reduce) {
+  for (int64_t mask = kLanes / 2; mask >= share; mask /= 2)
+    value = reduce(value, b.shuffle(value, mask));
+  for (int64_t groups = 2; groups <= loadGroups; groups *= 2)
+    value = reduce(value, b.shuffle(value, share / groups));
+  return value;
+}
+
+/// Adds `chunk` to `state`, or starts with it where there is none.
+RowAttention::State RowAttention::attend(Chunk chunk, const State *state) {
   if (rotates())
     append(chunk);
-  SmallVector<Value> k, v, counts;
+  // The scores of position i are in front of those of i + 1.
+  SmallVector<Value> scores;
   for (int64_t i = 0; i < kLoads; ++i) {
-    k.push_back(b.toF32(chunk.keys[i]));
-    v.push_back(b.toF32(chunk.values[i]));
-    counts.push_back(less(b, chunk.positions[i], end));
-  }
-  SmallVector<State> result;
-  for (auto [h, state] : llvm::enumerate(states)) {
-    SmallVector<Value> scores;
-    for (int64_t i = 0; i < kLoads; ++i) {
-      Value sum = arith::MulFOp::create(b, element(q[h], 0), element(k[i], 0));
+    Value k = b.toF32(chunk.keys[i]);
+    for (int64_t h = 0; h < queries; ++h) {
+      Value sum = arith::MulFOp::create(b, element(q[h], 0), element(k, 0));
       for (int64_t e = 1; e < width; ++e)
-        sum = math::FmaOp::create(b, element(q[h], e), element(k[i], e), sum);
+        sum = math::FmaOp::create(b, element(q[h], e), element(k, e), sum);
       scores.push_back(sum);
     }
-    for (int64_t mask = share / 2; mask > 0; mask /= 2)
-      for (Value &score : scores)
-        score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
-    Value highest = state.highest;
-    for (auto [score, counted] : llvm::zip(scores, counts)) {
-      score = select(b, counted, cappedScore(op, b, score), lowestScore(b));
-      highest = arith::MaximumFOp::create(b, highest, score);
-    }
-    for (int64_t mask = kLanes / 2; mask >= share; mask /= 2)
-      highest = arith::MaximumFOp::create(b, highest, b.shuffle(highest, mask));
-    Value base = finite(b, highest);
-    Value keep = weightOf(b, state.highest, base);
-    Value total = arith::MulFOp::create(b, state.total, keep);
-    Value sum = arith::MulFOp::create(b, state.sum, b.splat(keep, width));
-    for (int64_t i = 0; i < kLoads; ++i) {
-      Value weight = weightOf(b, scores[i], base);
-      total = arith::AddFOp::create(b, total, weight);
-      sum = vector::FMAOp::create(b, b.splat(weight, width), v[i], sum);
-    }
-    result.push_back({highest, total, sum});
   }
-  return result;
+  // Each step of the sum leaves a thread half of the scores while they halve,
+  // first by position, then by query.
+  for (int64_t mask = share / 2, groups = 2; mask > 0; mask /= 2, groups *= 2) {
+    if (groups <= loadGroups * headGroups) {
+      scores = addHalves(scores, mask);
+      continue;
+    }
+    for (Value &score : scores)
+      score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
+  }
+  SmallVector<Value> counts;
+  for (Value t : chunk.positions)
+    counts.push_back(less(b, t, end));
+  for (int64_t groups = 2; groups <= loadGroups; groups *= 2) {
+    Value hasBit = hasLaneBit(share / groups);
+    const size_t half = counts.size() / 2;
+    for (size_t i = 0; i < half; ++i)
+      counts[i] = select(b, hasBit, counts[half + i], counts[i]);
+    counts.resize(half);
+  }
+  // Scores are in units of ln 2 from here on.
+  const double scale = op.getScale().convertToDouble();
+  const bool isCapped = op.getSoftcap().convertToDouble() != 0;
+  auto times = [&](Value value, double factor) -> Value {
+    return arith::MulFOp::create(b, value, b.f32(factor));
+  };
+  const int64_t heads = queries / headGroups;
+  auto larger = [&](Value x, Value y) -> Value {
+    return arith::MaximumFOp::create(b, x, y);
+  };
+  State next;
+  SmallVector<Value> weights(scores.size()), keeps;
+  for (int64_t h = 0; h < heads; ++h) {
+    Value highest;
+    for (auto [i, counted] : llvm::enumerate(counts)) {
+      Value &score = scores[i * heads + h];
+      if (isCapped)
+        score = times(cappedScore(op, b, times(score, scale)),
+                      llvm::numbers::log2e);
+      else
+        score = times(score, scale * llvm::numbers::log2e);
+      score = select(b, counted, score, lowestScore(b));
+      highest = highest ? larger(highest, score) : score;
+    }
+    highest = overPositions(highest, larger);
+    if (state)
+      highest = larger(highest, state->highest[h]);
+    Value base = finite(b, highest), total;
+    if (state) {
+      keeps.push_back(weight2Of(b, state->highest[h], base));
+      total = arith::MulFOp::create(b, state->totals[h], keeps.back());
+    }
+    for (size_t i = 0; i < counts.size(); ++i) {
+      Value weight = weight2Of(b, scores[i * heads + h], base);
+      weights[i * heads + h] = weight;
+      total = total ? Value(arith::AddFOp::create(b, total, weight)) : weight;
+    }
+    next.highest.push_back(highest);
+    next.totals.push_back(total);
+  }
+  if (state)
+    for (int64_t h = 0; h < queries; ++h)
+      next.sums.push_back(arith::MulFOp::create(
+          b, state->sums[h], b.splat(fromOwner(keeps, 0, h), width)));
+  for (int64_t i = 0; i < kLoads; ++i) {
+    Value v = b.toF32(chunk.values[i]);
+    for (int64_t h = 0; h < queries; ++h) {
+      Value weight = b.splat(fromOwner(weights, i, h), width);
+      if (int64_t(next.sums.size()) == h)
+        next.sums.push_back(arith::MulFOp::create(b, weight, v));
+      else
+        next.sums[h] = vector::FMAOp::create(b, weight, v, next.sums[h]);
+    }
+  }
+  return next;
 }
 
 /// Joins the warps, and writes what this part has found.
-void RowAttention::write(ArrayRef<State> states) {
+void RowAttention::write(const State &state) {
   const bool inParts = bool(op.getPart());
-  Value highest = b.workgroupBuffer({warps, queries});
-  Value totals = b.workgroupBuffer({warps, queries});
+  Value highest = b.workgroupBuffer({queries, warps});
+  Value totals = b.workgroupBuffer({queries, warps});
   Value sums = b.workgroupBuffer({warps, queries, d});
-  for (auto [h, state] : llvm::enumerate(states)) {
-    Value head = b.index(h), total = state.total, sum = state.sum;
-    // The lines of a warp; they are relative to the same score.
-    for (int64_t mask = kLanes / 2; mask >= share; mask /= 2) {
-      total = arith::AddFOp::create(b, total, b.shuffle(total, mask));
-      SmallVector<Value> parts;
-      for (int64_t e = 0; e < width; ++e) {
-        Value own = element(sum, e);
-        parts.push_back(arith::AddFOp::create(b, own, b.shuffle(own, mask)));
+  auto plus = [&](Value x, Value y) -> Value {
+    return arith::AddFOp::create(b, x, y);
+  };
+  // The lines of a warp are relative to the same score. Each step of their sum
+  // leaves a thread half of the elements while they halve.
+  Value from = at, writes = holds;
+  int64_t run = width;
+  SmallVector<SmallVector<Value>> parts(queries);
+  for (auto [h, sum] : llvm::enumerate(state.sums))
+    for (int64_t e = 0; e < width; ++e)
+      parts[h].push_back(element(sum, e));
+  for (int64_t mask = kLanes / 2; mask >= share; mask /= 2) {
+    const bool halves = run % 2 == 0;
+    for (SmallVector<Value> &elements : parts) {
+      if (halves) {
+        elements = addHalves(elements, mask);
+        continue;
       }
-      sum = vector::FromElementsOp::create(b, b.vectorType(width), parts);
+      for (Value &own : elements)
+        own = plus(own, b.shuffle(own, mask));
     }
-    Value isFirst = equal(b, line, b.index(0));
-    auto only = scf::IfOp::create(b, both(b, isFirst, holds));
+    Value hasBit = hasLaneBit(mask);
+    if (halves) {
+      run /= 2;
+      from = select(b, hasBit, b.add(from, run), from);
+    } else {
+      writes = select(b, hasBit, b.zeros(b.getI1Type()), writes);
+    }
+  }
+  {
+    auto only = scf::IfOp::create(b, writes);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(only.thenBlock());
-    storeRun(b, sum, sums, {warp, head, at});
-    auto one = scf::IfOp::create(b, equal(b, at, b.index(0)));
-    b.setInsertionPointToStart(one.thenBlock());
-    memref::StoreOp::create(b, state.highest, highest, ValueRange{warp, head});
-    memref::StoreOp::create(b, total, totals, ValueRange{warp, head});
+    for (int64_t h = 0; h < queries; ++h)
+      storeRun(b,
+               vector::FromElementsOp::create(b, b.vectorType(run), parts[h]),
+               sums, {warp, b.index(h), from});
+  }
+  SmallVector<Value> own;
+  for (Value total : state.totals)
+    own.push_back(overPositions(total, plus));
+  {
+    // One thread for each group of queries.
+    const int64_t threads = share / loadGroups / headGroups;
+    Value lane = remainder(b, b.thread, kLanes);
+    Value group = divide(b, lane, threads);
+    Value isFirst = both(b, equal(b, remainder(b, lane, threads), b.index(0)),
+                         less(b, group, b.index(headGroups)));
+    auto only = scf::IfOp::create(b, isFirst);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(only.thenBlock());
+    for (auto [h, total] : llvm::enumerate(own)) {
+      Value head = b.add(b.mul(group, queries / headGroups), h);
+      memref::StoreOp::create(b, state.highest[h], highest,
+                              ValueRange{head, warp});
+      memref::StoreOp::create(b, total, totals, ValueRange{head, warp});
+    }
   }
   gpu::BarrierOp::create(b);
+  // A thread has the statistics of a query to itself: several elements share
+  // what they cost.
+  int64_t count = 4;
+  while (d % count != 0 || (count > 1 && count * b.threads > queries * d))
+    count /= 2;
   Value zero = b.index(0);
-  b.forEachElement(queries * d, [&](Value e) {
-    Value head = divide(b, e, d), i = remainder(b, e, d);
-    Value most = lowestScore(b);
-    SmallVector<Value> own;
-    for (int64_t w = 0; w < warps; ++w) {
-      own.push_back(
-          memref::LoadOp::create(b, highest, ValueRange{b.index(w), head}));
-      most = arith::MaximumFOp::create(b, most, own.back());
+  auto allWarps = [&](Value buffer, Value head) {
+    const int64_t step = std::min<int64_t>(4, warps & -warps);
+    SmallVector<Value> values;
+    for (int64_t w = 0; w < warps; w += step) {
+      Value some = loadRun(b, buffer, {head, b.index(w)}, step);
+      for (int64_t i = 0; i < step; ++i)
+        values.push_back(element(some, i));
     }
-    Value base = finite(b, most);
-    Value total = b.f32(0.0), value = b.f32(0.0);
-    for (int64_t w = 0; w < warps; ++w) {
-      Value weight = weightOf(b, own[w], base);
-      total = math::FmaOp::create(
-          b, weight,
-          memref::LoadOp::create(b, totals, ValueRange{b.index(w), head}),
-          total);
-      value = math::FmaOp::create(
-          b, weight,
-          memref::LoadOp::create(b, sums, ValueRange{b.index(w), head, i}),
-          value);
+    return values;
+  };
+  b.forEachElement(queries * d / count, [&](Value number) {
+    Value e = b.mul(number, count);
+    Value head = divide(b, e, d), i = remainder(b, e, d);
+    SmallVector<Value> weights = allWarps(highest, head);
+    Value most = weights[0];
+    for (Value other : ArrayRef(weights).drop_front())
+      most = arith::MaximumFOp::create(b, most, other);
+    Value base = finite(b, most), total, value;
+    for (auto [w, part] : llvm::enumerate(allWarps(totals, head))) {
+      Value weight = weight2Of(b, weights[w], base);
+      Value sum = loadRun(b, sums, {b.index(int64_t(w)), head, i}, count);
+      Value all = b.splat(weight, count);
+      total = w ? Value(math::FmaOp::create(b, weight, part, total))
+                : Value(arith::MulFOp::create(b, weight, part));
+      value = w ? Value(vector::FMAOp::create(b, all, sum, value))
+                : Value(arith::MulFOp::create(b, all, sum));
     }
     if (!inParts)
-      value = arith::DivFOp::create(b, value, total);
-    b.store(b.splat(value, 1), op.getInits()[0], {zero, e});
+      value = arith::DivFOp::create(b, value, b.splat(total, count));
+    storeRun(b, value, op.getInits()[0], {zero, e});
     if (!inParts)
       return;
     auto one = scf::IfOp::create(b, equal(b, i, zero));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(one.thenBlock());
-    Value stats = op.getInits()[1], place = b.mul(head, 2);
-    b.store(b.splat(most, 1), stats, {zero, place});
-    b.store(b.splat(total, 1), stats, {zero, b.add(place, 1)});
+    Value natural = arith::MulFOp::create(b, most, b.f32(llvm::numbers::ln2));
+    storeRun(b,
+             vector::FromElementsOp::create(b, b.vectorType(2),
+                                            ValueRange{natural, total}),
+             op.getInits()[1], {zero, b.mul(head, 2)});
   });
 }
 
@@ -369,10 +549,14 @@ LogicalResult RowAttention::run() {
            << kLanes << " threads share evenly, but found " << d << " elements";
   share = llvm::PowerOf2Ceil(d / width);
   lines = kLanes / share;
+  loadGroups = std::min(share, kLoads);
+  headGroups = std::min(share / loadGroups, queries & -queries);
 
   Value lane = remainder(b, b.thread, kLanes);
   warp = divide(b, b.thread, kLanes);
   line = divide(b, lane, share);
+  firstOfLine =
+      arith::IndexCastOp::create(b, b.getI32Type(), b.mul(line, share));
   Value own = b.mul(remainder(b, lane, share), width);
   holds = less(b, own, b.index(d));
   // Threads without elements read the last, which then count nothing.
@@ -415,7 +599,6 @@ void RowAttention::attendToPart(Value part, Value chunks) {
   // front.
   Chunk first = load(part, /*settled=*/rotates());
   Value zero = b.index(0);
-  Value scale = b.f32(op.getScale().convertToDouble());
   if (rotates()) {
     const int64_t half = d / 2;
     Value isLow = less(b, at, b.index(half));
@@ -426,16 +609,12 @@ void RowAttention::attendToPart(Value part, Value chunks) {
     sine = loadSettled(op.getTable(), {position, b.add(low, half)});
     sine = select(b, isLow, arith::NegFOp::create(b, sine), sine);
   }
-  SmallVector<State> states;
   for (int64_t h = 0; h < queries; ++h) {
     Value v =
         rotates()
             ? rotate(op.getQ(), b.index(h), op.getQNorm())
             : b.toF32(loadRun(b, op.getQ(), {zero, b.add(at, h * d)}, width));
-    v = arith::MulFOp::create(b, v, b.splat(scale, width));
     q.push_back(select(b, holds, v, b.zeros(b.vectorType(width))));
-    states.push_back(
-        {lowestScore(b), b.f32(0.0), b.zeros(b.vectorType(width))});
   }
   if (rotates()) {
     newKey = rotate(op.getK(), zero, op.getKNorm());
@@ -445,29 +624,32 @@ void RowAttention::attendToPart(Value part, Value chunks) {
         *v = arith::TruncFOp::create(b, VectorType::get({width}, cacheType()),
                                      *v);
   }
-  states = attend(first, states);
+  State state = attend(first, nullptr);
 
-  SmallVector<Value> carried;
-  for (State &state : states)
-    carried.append({state.highest, state.total, state.sum});
-  auto loop = scf::ForOp::create(b, b.add(part, op.getParts()), chunks,
-                                 b.index(op.getParts()), carried);
-  auto statesOf = [&](ValueRange values) {
-    SmallVector<State> result;
-    for (int64_t h = 0; h < queries; ++h)
-      result.push_back({values[3 * h], values[3 * h + 1], values[3 * h + 2]});
-    return result;
+  auto pack = [](const State &from) {
+    SmallVector<Value> values(from.highest);
+    llvm::append_range(values, from.totals);
+    llvm::append_range(values, from.sums);
+    return values;
   };
+  auto unpack = [&](ValueRange values) {
+    const int64_t heads = queries / headGroups;
+    State to;
+    to.highest.assign(values.begin(), values.begin() + heads);
+    to.totals.assign(values.begin() + heads, values.begin() + 2 * heads);
+    to.sums.assign(values.begin() + 2 * heads, values.end());
+    return to;
+  };
+  auto loop = scf::ForOp::create(b, b.add(part, op.getParts()), chunks,
+                                 b.index(op.getParts()), pack(state));
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    SmallVector<Value> next;
-    for (State &state : attend(load(loop.getInductionVar(), /*settled=*/false),
-                               statesOf(loop.getRegionIterArgs())))
-      next.append({state.highest, state.total, state.sum});
-    scf::YieldOp::create(b, next);
+    State before = unpack(loop.getRegionIterArgs());
+    Chunk chunk = load(loop.getInductionVar(), /*settled=*/false);
+    scf::YieldOp::create(b, pack(attend(chunk, &before)));
   }
-  write(statesOf(loop.getResults()));
+  write(unpack(loop.getResults()));
 }
 
 LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
@@ -480,23 +662,56 @@ LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
   Value zero = b.index(0);
   b.forEachElement(op.getHeads() * d, [&](Value e) {
     Value place = b.mul(divide(b, e, d), 2);
-    SmallVector<Value> highest, totals, sums;
-    for (int64_t i = 0; i < parts; ++i) {
-      highest.push_back(b.loadScalar(op.getStats(), {b.index(i), place}));
-      totals.push_back(
-          b.loadScalar(op.getStats(), {b.index(i), b.add(place, 1)}));
+    // All loads are on their way before the first is needed.
+    SmallVector<Value> sums, weights, ends;
+    for (int64_t i = 0; i < parts; ++i)
       sums.push_back(b.loadScalar(op.getSums(), {b.index(i), e}));
+    // A warp has elements of one head where heads are whole warps: a thread
+    // computes the weights of every kLanes-th part for all of it.
+    const bool shares = d % kLanes == 0;
+    Value lane = remainder(b, b.thread, kLanes), most;
+    for (int64_t i = 0; i < parts; i += shares ? kLanes : 1) {
+      Value number = b.index(i), exists;
+      if (shares) {
+        number = b.add(lane, i);
+        if (i + kLanes > parts) {
+          exists = less(b, number, b.index(parts));
+          number = arith::MinSIOp::create(b, number, b.index(parts - 1));
+        }
+      }
+      Value pair = loadRun(b, op.getStats(), {number, place}, 2);
+      Value highest = vector::ExtractOp::create(b, pair, 0);
+      if (exists)
+        highest = select(b, exists, highest, lowestScore(b));
+      weights.push_back(highest);
+      ends.push_back(vector::ExtractOp::create(b, pair, 1));
+      most =
+          most ? Value(arith::MaximumFOp::create(b, most, highest)) : highest;
     }
-    Value most = highest[0];
-    for (Value own : ArrayRef(highest).drop_front())
-      most = arith::MaximumFOp::create(b, most, own);
+    if (shares)
+      for (int64_t mask = kLanes / 2; mask > 0; mask /= 2)
+        most = arith::MaximumFOp::create(b, most, b.shuffle(most, mask));
     Value total = b.f32(0.0), value = b.f32(0.0);
+    for (auto [weight, part] : llvm::zip(weights, ends)) {
+      weight = weightOf(b, weight, most);
+      total = math::FmaOp::create(b, weight, part, total);
+    }
+    if (shares)
+      for (int64_t mask = kLanes / 2; mask > 0; mask /= 2)
+        total = arith::AddFOp::create(b, total, b.shuffle(total, mask));
+    auto constant = [&](int64_t number) -> Value {
+      return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(number)));
+    };
     for (int64_t i = 0; i < parts; ++i) {
-      Value weight = weightOf(b, highest[i], most);
-      total = math::FmaOp::create(b, weight, totals[i], total);
-      // A part without positions has written no sums.
-      Value isNone = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ,
-                                           highest[i], lowestScore(b));
+      Value weight = weights[shares ? i / kLanes : i];
+      if (shares)
+        weight = gpu::ShuffleOp::create(b, weight, constant(i % kLanes),
+                                        constant(kLanes), gpu::ShuffleMode::IDX)
+                     .getShuffleResult();
+      // A part without positions has written no sums: what lies there may be
+      // anything.
+      Value isNone = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, weight,
+                                           b.f32(0.0));
       value = math::FmaOp::create(
           b, weight, select(b, isNone, b.f32(0.0), sums[i]), value);
     }

@@ -238,6 +238,23 @@ struct LowerPointer final : ConvertOpToLLVMPattern<PointerOp> {
   }
 };
 
+/// 2^x of an f32 is one instruction, if what is below the smallest normal
+/// number may be 0; LLVM's own scales such numbers up and the result down.
+struct LowerExp2 final : ConvertOpToLLVMPattern<math::Exp2Op> {
+  LowerExp2(const LLVMTypeConverter &converter)
+      : ConvertOpToLLVMPattern(converter, /*benefit=*/3) {}
+  LogicalResult matchAndRewrite(math::Exp2Op op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &b) const override {
+    if (!op.getType().isF32())
+      return failure();
+    auto result = LLVM::CallIntrinsicOp::create(
+        b, op.getLoc(), op.getType(),
+        b.getStringAttr("llvm.nvvm.ex2.approx.ftz.f32"), adaptor.getOperand());
+    b.replaceOp(op, result->getResults());
+    return success();
+  }
+};
+
 /// The operands of the instruction: sums, the four registers, the descriptor,
 /// whether sums are added to, then twice "not negated" and "not transposed".
 struct LowerWarpgroupMma final : ConvertOpToLLVMPattern<WarpgroupMmaOp> {
@@ -464,7 +481,7 @@ struct NVVMLowerToLLVMPass final
     populateVectorToLLVMConversionPatterns(converter, patterns);
     populateGpuToNVVMConversionPatterns(converter, patterns);
     patterns.add<LowerPlacedLoad>(converter, streamBytes.getValue());
-    patterns.add<LowerPointer, LowerWarpgroupMma>(converter);
+    patterns.add<LowerPointer, LowerWarpgroupMma, LowerExp2>(converter);
     ub::populateUBToLLVMConversionPatterns(converter, patterns);
     LLVMConversionTarget target(getContext());
     target.addLegalOp<ModuleOp>();

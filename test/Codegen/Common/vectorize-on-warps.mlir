@@ -114,10 +114,19 @@ func.func @rotary(%q: memref<1x64xf32>, %k: memref<1x32xf32>, %t: memref<16x16xf
 // All of the context, 4 x 4 x 8 positions at once; what the warps found is joined at the end.
 // CHECK-LABEL: func @attention
 // CHECK-COUNT-8: vector.load {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
-//       CHECK:   gpu.shuffle xor
-//       CHECK:   math.exp
+// Two steps leave each of the four threads of a position one of four scores, of which it has the exponential; nothing came before.
+// CHECK-COUNT-3: gpu.shuffle xor
+//       CHECK:   arith.select {{.*}} : f32
+// CHECK-COUNT-5: gpu.shuffle xor
+//   CHECK-NOT:   gpu.shuffle
+//       CHECK:   math.exp2
+//   CHECK-NOT:   math.exp2
+// CHECK-COUNT-4: gpu.shuffle idx
 //       CHECK:   scf.for {{.*}} step %c1
 // CHECK-COUNT-8:   vector.load
+// CHECK-COUNT-2:   math.exp2
+//   CHECK-NOT:     math.exp2
+// CHECK-COUNT-5:   gpu.shuffle idx
 //       CHECK:     scf.yield
 //       CHECK:   gpu.barrier
 //       CHECK:   arith.divf
@@ -135,11 +144,12 @@ func.func @attention(%q: memref<1x32xf32>, %p: index, %c: memref<1x64x32xf16>, %
 //       CHECK:   scf.if %[[HAS]] {
 // CHECK-COUNT-8: vector.load {{.*}} {alignment = 16 : i64, gptq.prefetched, gptq.settled} : memref<1x64x32xf16>, vector<8xf16>
 //       CHECK:   vector.load {{.*}} {alignment = 16 : i64, gptq.settled} : memref<64x32xf32>, vector<8xf32>
-//       CHECK:   arith.select {{.*}} : vector<8xf16>
-//       CHECK:   scf.if
+//       CHECK:   scf.if {{.*}} -> (vector<8xf16>,
+// CHECK-COUNT-8:   arith.select {{.*}} : vector<8xf16>
 //       CHECK:     vector.store {{.*}} {alignment = 16 : i64} : memref<1x64x32xf16>, vector<8xf16>
+//       CHECK:   } else {
 //       CHECK:   gpu.shuffle xor
-//       CHECK:   math.exp
+//       CHECK:   math.exp2
 //       CHECK:   scf.for {{.*}} step %c5
 //   CHECK-NOT:     gptq.settled
 //       CHECK:   gpu.barrier
@@ -156,15 +166,31 @@ func.func @part(%q: memref<1x64xf32>, %k: memref<1x32xf32>, %t: memref<64x32xf32
 
 // Parts are joined in their order; of those without a position nothing was written but that.
 // CHECK-LABEL: func @join
-// CHECK-COUNT-6: memref.load
-//       CHECK:   arith.maximumf
-//       CHECK:   math.fma
+// Loads depend on nothing that another finds. A warp has elements of one head: each of its threads has the weight of one part.
+// CHECK-COUNT-2: memref.load {{.*}} : memref<2x32xf32>
+//       CHECK:   vector.load {{.*}} : memref<2x2xf32>, vector<2xf32>
+// CHECK-COUNT-5: gpu.shuffle xor
+//       CHECK:   math.exp
+//   CHECK-NOT:   math.exp
+//       CHECK:   gpu.shuffle idx
 //       CHECK:   arith.cmpf oeq
 //       CHECK:   arith.select
-// CHECK-COUNT-3: math.fma
+//       CHECK:   math.fma
+//       CHECK:   gpu.shuffle idx
 //       CHECK:   arith.divf
 func.func @join(%s: memref<2x32xf32>, %u: memref<2x2xf32>, %e: memref<1x32xf16>) {
   gptq.join_attention ins(%s, %u : memref<2x32xf32>, memref<2x2xf32>) outs(%e : memref<1x32xf16>) {heads = 1, head_dim = 32, gptq.plan = #rows}
+  return
+}
+
+// Where warps cross heads each thread has all weights.
+// CHECK-LABEL: func @join_across_heads
+// CHECK-COUNT-2: vector.load {{.*}} : memref<2x4xf32>, vector<2xf32>
+//   CHECK-NOT:   gpu.shuffle
+// CHECK-COUNT-2: math.exp
+//       CHECK:   arith.divf
+func.func @join_across_heads(%s: memref<2x32xf32>, %u: memref<2x4xf32>, %e: memref<1x32xf16>) {
+  gptq.join_attention ins(%s, %u : memref<2x32xf32>, memref<2x4xf32>) outs(%e : memref<1x32xf16>) {heads = 2, head_dim = 16, gptq.plan = #rows}
   return
 }
 

@@ -105,3 +105,15 @@ func.func @together(%y: memref<?x4xf32>, %m: index, %p: index, %group: index, %s
     attributes {gptq.kernel, gptq.cluster = 2 : i64, gptq.threads = 64 : i64, gptq.occupancy = 1 : i64, gptq.grid = [array<i64: 0, 0, 2, 1>], gptq.scratch_bytes = 64 : i64} {
   return
 }
+
+// A power of two is one instruction.
+// CHECK-LABEL: llvm.func @power
+//   CHECK-NOT:   llvm.intr.exp2
+//       CHECK:   llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f32"(%{{.+}}) : (f32) -> f32
+func.func @power(%a: memref<4xf32>) attributes {gptq.kernel, gptq.threads = 32 : i64} {
+  %c0 = arith.constant 0 : index
+  %v = memref.load %a[%c0] : memref<4xf32>
+  %e = math.exp2 %v : f32
+  memref.store %e, %a[%c0] : memref<4xf32>
+  return
+}
