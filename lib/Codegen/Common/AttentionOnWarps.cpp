@@ -626,6 +626,20 @@ void RowAttention::attendToPart(Value part, Value chunks) {
   }
   State state = attend(first, nullptr);
 
+  // The key and the value that every thread keeps for the chunk of this row,
+  // should it come later: loads of chunks need the registers.
+  SmallVector<Value> keeps;
+  if (rotates())
+    keeps = {newKey, newValue};
+  SmallVector<Value> rooms;
+  for (Value value : keeps) {
+    auto type = cast<VectorType>(value.getType());
+    rooms.push_back(
+        b.workgroupBuffer({b.threads, width}, type.getElementType()));
+    vector::StoreOp::create(b, value, rooms.back(), ValueRange{b.thread, zero},
+                            /*nontemporal=*/false,
+                            alignmentOf(rooms.back(), width));
+  }
   auto pack = [](const State &from) {
     SmallVector<Value> values(from.highest);
     llvm::append_range(values, from.totals);
@@ -646,6 +660,12 @@ void RowAttention::attendToPart(Value part, Value chunks) {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     State before = unpack(loop.getRegionIterArgs());
+    if (rotates()) {
+      // Without it LLVM would know what is loaded, and keep that in registers.
+      gpu::BarrierOp::create(b);
+      newKey = loadRun(b, rooms[0], {b.thread, zero}, width);
+      newValue = loadRun(b, rooms[1], {b.thread, zero}, width);
+    }
     Chunk chunk = load(loop.getInductionVar(), /*settled=*/false);
     scf::YieldOp::create(b, pack(attend(chunk, &before)));
   }
