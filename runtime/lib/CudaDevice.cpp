@@ -91,7 +91,8 @@ private:
   Status reserve(int64_t inputBytes, int64_t outputBytes);
   Status setUp(const ManifestEntry &entry, int64_t rows);
   Status sendCall(int64_t rows, int64_t position);
-  Status replay(const ManifestEntry &entry, int64_t position);
+  Status replay(const ManifestEntry &entry, int64_t position,
+                std::optional<int> slot = std::nullopt);
   Status replayForToken(const ManifestEntry &entry, int64_t position, int slot);
   Expected<int32_t> nextLocked(const ManifestEntry &entry, int32_t token,
                                const SamplingWords &how, int64_t position,
@@ -111,6 +112,7 @@ private:
   struct Recorded {
     const ManifestEntry *entry;
     int64_t position;
+    std::optional<int> slot;
     CudaGraph graph;
   };
   std::vector<Recorded> graphs;
@@ -119,6 +121,9 @@ private:
   /// there.
   CudaHostBuffer chosen;
   CudaEvent chosenEvents[2];
+  const uint8_t *slotOf(int slot) const {
+    return chosen.data() + slot * GPTQ_DEVICE_ALIGNMENT;
+  }
   /// A replay that was not asked for yet.
   struct Ahead {
     const ManifestEntry *entry;
@@ -234,7 +239,8 @@ Status CudaSession::allocate() {
     pointers.states.push_back(states.get() + cuda::Pointer(offset));
   pointers.weights = device.weights;
   pointers.arena = device.arena;
-  GPTQ_ASSIGN(chosen, CudaHostBuffer::allocate(context, 2 * sizeof(int32_t)));
+  GPTQ_ASSIGN(chosen,
+              CudaHostBuffer::allocate(context, 2 * GPTQ_DEVICE_ALIGNMENT));
   for (CudaEvent &event : chosenEvents) {
     GPTQ_ASSIGN(event, CudaEvent::create(context, cuda::EventWithoutTiming));
   }
@@ -308,18 +314,25 @@ Status CudaSession::sendCall(int64_t rows, int64_t position) {
       "cannot copy the inputs of a call");
 }
 
-/// Runs `entry` for one row by its graph.
-Status CudaSession::replay(const ManifestEntry &entry, int64_t position) {
+/// Runs `entry` for one row by its graph. With a slot the token that it chooses
+/// is written there, in memory of the host: a copy between two graphs would
+/// keep the device from its next token for microseconds.
+Status CudaSession::replay(const ManifestEntry &entry, int64_t position,
+                           std::optional<int> slot) {
   position =
       recordedPosition(entry, 1, position, device.manifest().model->maxContext);
   auto it = std::find_if(graphs.begin(), graphs.end(), [&](const Recorded &r) {
-    return r.entry == &entry && r.position == position;
+    return r.entry == &entry && r.position == position && r.slot == slot;
   });
   if (it == graphs.end()) {
     GPTQ_ASSIGN(CudaGraph graph, recordGraph(context, [&] {
-                  return device.kernels.launch(entry, 1, position, pointers);
+                  CudaPointers where = pointers;
+                  if (slot)
+                    where.outputs[0] = cuda::Pointer(uintptr_t(slotOf(*slot)));
+                  return device.kernels.launch(entry, 1, position, where);
                 }));
-    it = graphs.insert(graphs.end(), {&entry, position, std::move(graph)});
+    it =
+        graphs.insert(graphs.end(), {&entry, position, slot, std::move(graph)});
   }
   return driver.check(driver.graphLaunch(it->graph.get(), context.stream()),
                       "cannot launch a graph");
@@ -351,11 +364,7 @@ Status CudaSession::run(const ManifestEntry &entry, int64_t rows,
 /// Runs `entry` for the token the device holds; its choice arrives in `slot`.
 Status CudaSession::replayForToken(const ManifestEntry &entry, int64_t position,
                                    int slot) {
-  GPTQ_TRY(replay(entry, position));
-  GPTQ_TRY(driver.check(
-      driver.copyToHost(chosen.data() + slot * sizeof(int32_t),
-                        pointers.outputs[0], sizeof(int32_t), context.stream()),
-      "cannot copy a token"));
+  GPTQ_TRY(replay(entry, position, slot));
   return driver.check(
       driver.eventRecord(chosenEvents[slot].get(), context.stream()),
       "cannot record an event");
@@ -389,7 +398,7 @@ Expected<int32_t> CudaSession::nextLocked(const ManifestEntry &entry,
   GPTQ_TRY(driver.check(driver.eventSynchronize(chosenEvents[slot].get()),
                         "the device failed"));
   int32_t result;
-  std::memcpy(&result, chosen.data() + slot * sizeof(result), sizeof(result));
+  std::memcpy(&result, slotOf(slot), sizeof(result));
   if (goOn)
     ahead = {&entry, result, how, position + 1, 1 - slot};
   return result;

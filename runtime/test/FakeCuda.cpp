@@ -136,6 +136,8 @@ struct Driver {
   std::vector<Operation> *recording = nullptr;
   /// Start and size of device memory.
   std::map<uint64_t, size_t> memory;
+  /// Of the host, which the device can use.
+  std::map<uint64_t, size_t> hostMemory;
   /// A device that failed stays so.
   int broken = 0;
   std::recursive_mutex mutex;
@@ -174,13 +176,19 @@ int enqueue(Operation operation) {
   return driver.broken;
 }
 
-/// Whether [at, at + bytes) is memory of the device.
-bool isDeviceMemory(uint64_t at, size_t bytes) {
-  auto it = driver.memory.upper_bound(at);
-  if (it == driver.memory.begin())
+/// Whether [at, at + bytes) lies in one of `ranges`.
+bool liesIn(const std::map<uint64_t, size_t> &ranges, uint64_t at,
+            size_t bytes) {
+  auto it = ranges.upper_bound(at);
+  if (it == ranges.begin())
     return false;
   --it;
   return at + bytes <= it->first + it->second;
+}
+
+/// Whether [at, at + bytes) is memory of the device.
+bool isDeviceMemory(uint64_t at, size_t bytes) {
+  return liesIn(driver.memory, at, bytes);
 }
 
 template <typename T> T *made(T *object) {
@@ -291,12 +299,14 @@ EXPORT int cuMemHostAlloc(void **pointer, size_t bytes, unsigned) {
   ENTER("cuMemHostAlloc");
   *pointer = std::malloc(bytes);
   driver.shown.alive.insert(*pointer);
+  driver.hostMemory[reinterpret_cast<uint64_t>(*pointer)] = bytes;
   return 0;
 }
 EXPORT int cuMemFreeHost(void *pointer) {
   std::lock_guard<std::recursive_mutex> lock(driver.mutex);
   if (!driver.shown.alive.erase(pointer))
     return 1;
+  driver.hostMemory.erase(reinterpret_cast<uint64_t>(pointer));
   std::free(pointer);
   return 0;
 }
@@ -452,8 +462,10 @@ EXPORT int cuLaunchKernelEx(const cuda::LaunchConfig *config, void *handle,
       return driver.shown.kernelResult;
     std::vector<void *> args;
     for (uint64_t value : values) {
-      // The kernel that reads takes a number among its pointers.
-      if (function.kernel != gptq_read && !isDeviceMemory(value, 0))
+      // The kernel that reads takes a number among its pointers. Memory of the
+      // host that the driver gave is as good as the device's own.
+      if (function.kernel != gptq_read && !isDeviceMemory(value, 0) &&
+          !liesIn(driver.hostMemory, value, 0))
         return illegalAddress;
       args.push_back(reinterpret_cast<void *>(value));
     }
