@@ -61,7 +61,7 @@ def edited(text, first, **fields):
 
 def fields_of(text):
     """The fields of every plan in `text` that are not what they are by themselves."""
-    usual = {("occupancy", "1"), ("cluster", "1"), ("firstBytes", "0"), ("stages", "1"), ("loadBits", "128")}
+    usual = {("occupancy", "1"), ("cluster", "1"), ("firstBytes", "0"), ("aheadBytes", "0"), ("stages", "1"), ("loadBits", "128")}
     return [set(re.findall(r"(\w+) = ([^,>]+)", plan)) - usual for plan in re.findall(r"#gptq\.plan<([^>]*)>", text)]
 
 
@@ -152,7 +152,7 @@ def test_plans_that_cannot_be_honoured(layer, written, tmp_path, target, fields,
 #: A ring of two tiles for each of four workgroups, and what of it can be changed. 512 rows are four groups of 128; a place of 64 rows of
 #: activations takes 16 KB, of weights 2176 bytes.
 RING = {"unit": "wgmma_m64k16", "path": "ring", "tileM": 64, "rows": 64, "tileN": 32, "columns": 16, "threads": 256, "stepK": 128, "stages": 4,
-        "scale": "weight", "zero": "weight", "partials": "shared", "occupancy": 1, "cluster": 1, "firstBytes": 0}
+        "scale": "weight", "zero": "weight", "partials": "shared", "occupancy": 1, "cluster": 1, "firstBytes": 0, "aheadBytes": 0}
 
 
 @pytest.fixture(scope="module")

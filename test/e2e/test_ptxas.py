@@ -173,6 +173,18 @@ def test_no_shipped_plan_spills(target, source, sources):
 
 
 @with_ptxas
+@pytest.mark.parametrize("shape", ("11008,4096", "12288,4096", "8192,8192", "28672,8192"))
+def test_no_plan_of_8_bits_spills(shape, tmp_path):
+    """A thread's share of a part of K is twice that of 4 bits."""
+    source = tmp_path / "layer.mlir"
+    harness.succeed("gptq-translate", "--emit-kernel", f"{shape},8,128", "-o", source)
+    said = harness.succeed("gptq-compile", source, "--target=nvvm:sm_90a", "--explain", f"--ptxas={PTXAS}", "-o", tmp_path / "m.gptqm")
+    kernels = assemble.kernels_of(said)
+    assert len(kernels) >= 2
+    assert not {name: use for name, use in kernels.items() if use[1] or use[2]}
+
+
+@with_ptxas
 @pytest.mark.parametrize("unit", ("fma_f16x2", "fma_f32"))
 @pytest.mark.parametrize("target", assemble.TARGETS)
 def test_no_plan_for_vector_units_spills(target, unit, sources):

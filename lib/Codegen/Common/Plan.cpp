@@ -28,6 +28,16 @@ PlanAttr mlir::gptq::getPlan(Operation *op) {
   return op->getAttrOfType<PlanAttr>(kPlanAttr);
 }
 
+bool mlir::gptq::followsWeights(Operation *op) {
+  Value from;
+  if (auto matmul = dyn_cast<DequantMatmulOp>(op))
+    from = matmul.getSource() ? matmul.getSource() : matmul.getLhs();
+  else if (auto matmul = dyn_cast<MatmulOp>(op))
+    from = matmul.getSource() ? matmul.getSource() : matmul.getLhs();
+  return from && isa_and_nonnull<DequantMatmulOp, MatmulOp, EmbeddingOp>(
+                     from.getDefiningOp());
+}
+
 PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {
   PlanAttr::Fields fields = plan.getFields();
   fields.mMin = mMin;

@@ -78,12 +78,14 @@ static NamedAttrList describe(Operation *op) {
     whether("normalized", matmul.getSource());
     whether("runs", matmul.getRuns());
     whether("act_order", matmul.getPerm());
+    facts.set("follows_weights", b.getBoolAttr(followsWeights(op)));
     facts.set("epilogue",
               b.getStringAttr(stringifyEpilogue(matmul.getEpilogue())));
   } else if (auto matmul = dyn_cast<MatmulOp>(op)) {
     elementType("weight", matmul.getWeight());
     whether("normalized", matmul.getSource());
     whether("runs", matmul.getRuns());
+    facts.set("follows_weights", b.getBoolAttr(followsWeights(op)));
     facts.set("epilogue",
               b.getStringAttr(stringifyEpilogue(matmul.getEpilogue())));
   }

@@ -92,7 +92,7 @@ struct MatmulShape {
   /// activations come in runs for several weights.
   bool isNormalized, hasOffsets, hasRuns;
   /// They are made by a kernel that reads weights up to its end.
-  bool followsMatmul = false;
+  bool followsWeights = false;
 };
 
 /// How the work on a matmul is divided.
@@ -369,7 +369,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// and one tile if more comes later anyway (measured on sm_90a).
   static int64_t aheadBytes(const MatmulShape &shape, const MatmulTiles &tiles,
                             int64_t firstBytes, int64_t mMax) {
-    if (mMax > 1 || !shape.followsMatmul)
+    if (mMax > 1 || !shape.followsWeights)
       return firstBytes;
     const int64_t one =
         tileBytes(shape, tiles.stepK) +
@@ -640,11 +640,6 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           auto bitsOf = [](Value value) -> int64_t {
             return getElementTypeOrSelf(value).getIntOrFloatBitWidth();
           };
-          auto followsMatmul = [](Value lhs, Value source) {
-            Operation *front = (source ? source : lhs).getDefiningOp();
-            return isa_and_nonnull<DequantMatmulOp, MatmulOp, EmbeddingOp>(
-                front);
-          };
           if (auto matmul = dyn_cast<DequantMatmulOp>(op))
             return planOn(
                 *target, unit,
@@ -653,8 +648,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                  bool(matmul.getZeros()), /*isQuantized=*/true,
                  getElementTypeOrSelf(matmul.getLhs()).isF16(),
                  bool(matmul.getSource()), bool(matmul.getOffsets()),
-                 bool(matmul.getRuns()),
-                 followsMatmul(matmul.getLhs(), matmul.getSource())},
+                 bool(matmul.getRuns()), followsWeights(op)},
                 mMin, mMax);
           if (auto matmul = dyn_cast<MatmulOp>(op))
             return planOn(*target, unit,
@@ -663,7 +657,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
                            /*hasZeros=*/false, /*isQuantized=*/false,
                            /*isF16=*/false, bool(matmul.getSource()),
                            /*hasOffsets=*/false, bool(matmul.getRuns()),
-                           followsMatmul(matmul.getLhs(), matmul.getSource())},
+                           followsWeights(op)},
                           mMin, mMax);
           if (auto attention = dyn_cast<AttentionOp>(op))
             return planAttention(*target, unit, attention, mMin, mMax);

@@ -19,6 +19,9 @@ namespace mlir::gptq {
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
 
+/// Whether a matmul's activations are made by an op that reads weights.
+bool followsWeights(Operation *op);
+
 /// `plan` for another range of M.
 PlanAttr withRows(PlanAttr plan, int64_t mMin, int64_t mMax);
 
