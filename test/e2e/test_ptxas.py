@@ -173,7 +173,7 @@ def test_no_shipped_plan_spills(target, source, sources):
 
 
 @with_ptxas
-@pytest.mark.parametrize("shape", ("11008,4096", "12288,4096", "8192,8192", "28672,8192"))
+@pytest.mark.parametrize("shape", ("11008,4096", "12288,4096", "8192,8192", "28672,8192", "8192,28672"))
 def test_no_plan_of_8_bits_spills(shape, tmp_path):
     """A thread's share of a part of K is twice that of 4 bits."""
     source = tmp_path / "layer.mlir"

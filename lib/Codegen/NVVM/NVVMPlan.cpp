@@ -276,18 +276,21 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const int64_t rounds = roundsFor(mostWarps);
     const int64_t panels = llvm::divideCeil(all, places * rounds);
     const int64_t warps = llvm::alignTo(panels, unit->warps);
-    const int64_t turns = mostWarps / warps;
-    if (parts < kLeastRounds * turns)
-      return refuse(llvm::formatv("{0} parts of {1} rows of K are not {2} for "
-                                  "each of {3} turns of {4} workgroups",
-                                  allParts, stepK, kLeastRounds, turns,
-                                  cluster));
     // More rows leave no registers for a second set of sums.
     const bool hoists =
         hoistScales &&
         (hasFewWarps ||
          rows <= (shape.isF16 ? kMaxHoistedRows / 2 : kMaxHoistedRows));
-
+    // Wide codes of a part, and two sets of sums, take the registers of half as
+    // many warps.
+    const bool isWide =
+        shape.bits > kLeastBits && hoists && rows <= kMaxHoistedRows / 2;
+    const int64_t turns = isWide ? 1 : mostWarps / warps;
+    if (parts < kLeastRounds * turns)
+      return refuse(llvm::formatv("{0} parts of {1} rows of K are not {2} for "
+                                  "each of {3} turns of {4} workgroups",
+                                  allParts, stepK, kLeastRounds, turns,
+                                  cluster));
     const int64_t threads = turns * warps * kWarpThreads;
     auto planOf = [&](int64_t stages) {
       PlanAttr::Fields f;

@@ -75,6 +75,14 @@ func.func @behind(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<3
   return %2 : tensor<?x28672xf16>
 }
 
+// Of 8 bits a part's codes and two sets of sums leave registers to eight warps only: they take no turns.
+// CHECK-LABEL: func @ring_of_8_bits
+//       CHECK:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} rows = 16, {{.*}} scale = "accumulator", {{.*}} threads = 256, stepK = 128, stages = 4, cluster = 2>
+func.func @ring_of_8_bits(%x: tensor<?x28672xf16>, %q: tensor<28672x8192xi8>, %s: tensor<224x8192xf16>, %e: tensor<?x8192xf32>) -> tensor<?x8192xf32> attributes {gptq.max_m = 16 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x28672xf16>, tensor<28672x8192xi8>, tensor<224x8192xf16>) outs(%e : tensor<?x8192xf32>) {bits = 8, group_size = 128, zero_point = 128} -> tensor<?x8192xf32>
+  return %0 : tensor<?x8192xf32>
+}
+
 // 1792 tiles are 14 for each multiprocessor: with many rows they go through a ring, 64 rows at a time, in 16 warps of which 14
 // have a tile. Scales are applied to codes, in f16, and to sums with few rows; bf16 would round too much, and keeps to 32 rows
 // and two sets of sums, in rounds of two parts; 64 rows of two sets are for eight warps, where they are enough.
