@@ -195,8 +195,9 @@ LogicalResult MatrixLowering::dot(GroupDotOp op, const Activations &x) {
   // of rows, where nothing else hides that. With several rows and many tiles of
   // columns registers are short.
   const PlanAttr plan = op.getPlan();
-  const bool isApart = plan.getMMax() == 1 ||
-                       (rowTiles == 1 && plan.getColumns() <= kFewColumns);
+  const bool isApart =
+      plan.getMMax() == 1 || (plan.getFirstBytes() > 0 && rowTiles == 1 &&
+                              plan.getColumns() <= kFewColumns);
   SmallVector<SmallVector<Value>> sums(rowTiles, SmallVector<Value>(4));
   SmallVector<SmallVector<Value>> others(rowTiles, SmallVector<Value>(4));
   for (int64_t tile = 0; tile < rowTiles; ++tile)

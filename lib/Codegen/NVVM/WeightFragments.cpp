@@ -135,8 +135,12 @@ WeightFragments::unpack(int64_t index, ArrayRef<Value> words) {
   // One instruction instead of two keeps a constant in a register, which the
   // sums and operands of several rows do not leave beside many tiles.
   const PlanAttr plan = op.getPlan();
-  const bool hasRoom = op->hasAttr(kImageAttr) || plan.getMMax() == 1 ||
-                       plan.getColumns() < kManyTiles * Fragments::tileColumns;
+  // Without loads ahead of all else registers are planned more tightly.
+  const bool hasRoom =
+      op->hasAttr(kImageAttr) ||
+      (plan.getFirstBytes() > 0 &&
+       (plan.getMMax() == 1 ||
+        plan.getColumns() < kManyTiles * Fragments::tileColumns));
   SmallVector<Step> steps;
   const int64_t end =
       std::min<int64_t>(layout.blockK(), llvm::alignTo(needed, 8));
