@@ -111,9 +111,11 @@ private:
   struct State {
     SmallVector<Value> highest, totals, sums;
   };
-  /// Keys and values on their way, and their positions.
+  /// Keys and values on their way, and how far the row's own position is behind
+  /// that of the first of them, as i32: one register holds where all are.
   struct Chunk {
-    SmallVector<Value> positions, keys, values;
+    Value distance;
+    SmallVector<Value> keys, values;
   };
 
   bool rotates() { return bool(op.getK()); }
@@ -128,6 +130,11 @@ private:
     return vector::ExtractOp::create(b, vector, i);
   }
 
+  /// From the position of one load of a chunk to that of the next.
+  int64_t stride() { return warps * lines; }
+  Value i32(int64_t value) {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value)));
+  }
   Chunk load(Value chunk, bool settled);
   void append(Chunk &chunk);
   SmallVector<Value> addHalves(ArrayRef<Value> values, int64_t mask);
@@ -154,8 +161,8 @@ private:
   /// The warp, the thread's line of positions, where its elements start, and
   /// whether it has any.
   Value warp, line, at, holds;
-  /// Positions this row attends to, and its own.
-  Value start, end, position;
+  /// The first position this row attends to, and its own, the last.
+  Value start, position;
   /// The number of the first thread of this line, in its warp.
   Value firstOfLine;
   /// The queries; key and value of this row, as the caches hold them.
@@ -224,7 +231,10 @@ Value RowAttention::rotate(Value in, Value head, Value norm) {
 /// Starts the loads of chunk number `chunk`.
 RowAttention::Chunk RowAttention::load(Value chunk, bool settled) {
   Chunk result;
-  Value first = b.add(start, b.mul(chunk, warps * lines * kLoads));
+  Value first = b.add(start, b.mul(chunk, stride() * kLoads));
+  first = b.add(first, b.add(b.mul(warp, lines), line));
+  result.distance = arith::IndexCastOp::create(
+      b, b.getI32Type(), arith::SubIOp::create(b, position, first));
   // Past the end the last position is read again, and counts nothing. That of
   // this row may not be there yet.
   Value last =
@@ -234,10 +244,7 @@ RowAttention::Chunk RowAttention::load(Value chunk, bool settled) {
           : position;
   Value zero = b.index(0);
   for (int64_t i = 0; i < kLoads; ++i) {
-    Value t = b.add(b.mul(b.add(warp, i * warps), lines), line);
-    t = b.add(first, t);
-    result.positions.push_back(t);
-    Value there = arith::MinSIOp::create(b, t, last);
+    Value there = arith::MinSIOp::create(b, b.add(first, i * stride()), last);
     result.keys.push_back(loadRaw(op.getKeys(), {zero, there, at}, settled));
     result.values.push_back(
         loadRaw(op.getValues(), {zero, there, at}, settled));
@@ -249,8 +256,8 @@ RowAttention::Chunk RowAttention::load(Value chunk, bool settled) {
 void RowAttention::append(Chunk &chunk) {
   SmallVector<Value> isNew;
   Value isMine;
-  for (Value t : chunk.positions) {
-    isNew.push_back(equal(b, t, position));
+  for (int64_t i = 0; i < kLoads; ++i) {
+    isNew.push_back(equal(b, chunk.distance, i32(i * stride())));
     isMine = isMine ? Value(arith::OrIOp::create(b, isMine, isNew.back()))
                     : isNew.back();
   }
@@ -309,11 +316,9 @@ Value RowAttention::fromOwner(ArrayRef<Value> values, int64_t i, int64_t h) {
                                              : (i % loads) * heads + h % heads];
   if (share == 1)
     return value;
-  Value from = arith::OrIOp::create(
-      b, firstOfLine,
-      arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(number))));
-  Value all = arith::ConstantOp::create(b, b.getI32IntegerAttr(kLanes));
-  return gpu::ShuffleOp::create(b, value, from, all, gpu::ShuffleMode::IDX)
+  Value from = arith::OrIOp::create(b, firstOfLine, i32(number));
+  return gpu::ShuffleOp::create(b, value, from, i32(kLanes),
+                                gpu::ShuffleMode::IDX)
       .getShuffleResult();
 }
 
@@ -353,8 +358,9 @@ RowAttention::State RowAttention::attend(Chunk chunk, const State *state) {
       score = arith::AddFOp::create(b, score, b.shuffle(score, mask));
   }
   SmallVector<Value> counts;
-  for (Value t : chunk.positions)
-    counts.push_back(less(b, t, end));
+  for (int64_t i = 0; i < kLoads; ++i)
+    counts.push_back(arith::CmpIOp::create(b, arith::CmpIPredicate::sge,
+                                           chunk.distance, i32(i * stride())));
   for (int64_t groups = 2; groups <= loadGroups; groups *= 2) {
     Value hasBit = hasLaneBit(share / groups);
     const size_t half = counts.size() / 2;
@@ -562,12 +568,12 @@ LogicalResult RowAttention::run() {
   // Threads without elements read the last, which then count nothing.
   at = arith::MinSIOp::create(b, own, b.index(d - width));
   position = op.getPosition();
-  end = b.add(position, 1);
+  Value end = b.add(position, 1);
   start = firstPosition(op, b, end);
 
   Value count = arith::SubIOp::create(b, end, start);
   Value chunks =
-      arith::CeilDivUIOp::create(b, count, b.index(warps * lines * kLoads));
+      arith::CeilDivUIOp::create(b, count, b.index(stride() * kLoads));
   if (!op.getPart()) {
     attendToPart(b.index(0), chunks);
     return success();
