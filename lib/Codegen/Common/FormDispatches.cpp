@@ -345,7 +345,7 @@ LogicalResult DispatchFormer::form(Operation *op) {
           !llvm::is_contained(copyInits, operand))
         inputs.insert(argumentOf(operand));
   }
-  auto forget = llvm::make_scope_exit([&] {
+  llvm::scope_exit forget([&] {
     for (Operation *copy : planned)
       copy->erase();
   });
