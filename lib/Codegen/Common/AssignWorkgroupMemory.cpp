@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "gptq/Codegen/Common/Passes.h"
+#include "gptq/Codegen/Common/Plan.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -45,7 +46,8 @@ struct AssignWorkgroupMemoryPass final
       return signalPassFailure();
     Value bytes = kernel.getBody().front().getArguments().back();
 
-    int64_t used = 0;
+    // Those that come after the others start where these do.
+    int64_t usedBefore = 0, usedAfter = 0;
     WalkResult result = kernel.walk([&](memref::AllocOp alloc) {
       MemRefType type = alloc.getType();
       if (type.getMemorySpace() != space) {
@@ -57,6 +59,7 @@ struct AssignWorkgroupMemoryPass final
             << type;
         return WalkResult::interrupt();
       }
+      int64_t &used = alloc->hasAttr(kAfterOthersAttr) ? usedAfter : usedBefore;
       used = llvm::alignTo(
           used,
           std::max<int64_t>(kAlignment, alloc.getAlignment().value_or(1)));
@@ -70,7 +73,8 @@ struct AssignWorkgroupMemoryPass final
     });
     if (result.wasInterrupted())
       return signalPassFailure();
-    kernel->setAttr(kScratchAttr, b.getI64IntegerAttr(used));
+    kernel->setAttr(kScratchAttr,
+                    b.getI64IntegerAttr(std::max(usedBefore, usedAfter)));
   }
 };
 } // namespace

@@ -63,10 +63,10 @@ RingBytes mlir::gptq::ringBytes(PlanAttr plan, int64_t bits, int64_t scaleBits,
   // Several turns, or workgroups, add up what their threads hold in f32.
   const int64_t threads = llvm::alignTo(panels, unit.warps) * unit.lanes;
   const bool meet = plan.getThreads() > threads || plan.getCluster() > 1;
+  bytes.sums = meet ? plan.getThreads() * rows / unit.tileRows() *
+                          unit.rowsPerThread() * unit.columnsPerThread() * 4
+                    : 0;
   bytes.others = kReservedBytes;
-  if (meet)
-    bytes.others += plan.getThreads() * rows / unit.tileRows() *
-                    unit.rowsPerThread() * unit.columnsPerThread() * 4;
   return bytes;
 }
 

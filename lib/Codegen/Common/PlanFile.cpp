@@ -418,8 +418,7 @@ private:
         plan, matmul.getBits(),
         getElementTypeOrSelf(matmul.getScales()).getIntOrFloatBitWidth(),
         bool(matmul.getZeros()));
-    const int64_t most =
-        (target.workgroupMemory - bytes.others) / bytes.place / turns * turns;
+    const int64_t most = bytes.places(target.workgroupMemory) / turns * turns;
     between("stages", plan.getStages(), turns, most, turns);
   }
 

@@ -31,17 +31,27 @@ static constexpr auto kGlobalSpace =
     static_cast<unsigned>(NVVM::NVVMMemorySpace::Global);
 static constexpr auto kSharedSpace =
     static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
-/// Warps that copy: one weights, the others activations. Registers are handed
-/// out to four warps at a time.
-static constexpr int64_t kCopyWarps = 4, kActivationWarps = kCopyWarps - 1;
 static constexpr int64_t kWarpThreads = VectorBuilder::kWarpThreads;
+/// Warps that feed the ring: one copies weights, one activations, and the
+/// others put these in the order of the unit. Registers are handed out to four
+/// warps at a time.
+static constexpr int64_t kFeedWarps = 4, kOrderWarps = kFeedWarps - 2;
+/// Threads whose arrival makes a place full: those of the warp that copies
+/// weights and of those that order activations.
+static constexpr int64_t kFillThreads = (1 + kOrderWarps) * kWarpThreads;
 /// What an image is aligned to: eight lines, whose pieces are exchanged by the
 /// line's number.
 static constexpr int64_t kImageAlignment = 1024;
 /// A copy of `cp.async`, at most; what lines of an image are exchanged in.
 static constexpr int64_t kPieceBytes = 16;
-/// A copy of `cp.async`: two activations that one thread multiplies together.
+/// Two activations that one thread multiplies together.
 static constexpr int64_t kWordBytes = 4;
+/// Pieces that four threads exchange words of; the rows of one `stmatrix` that
+/// do so, and its matrices.
+static constexpr int64_t kSquare = kPieceBytes / kWordBytes,
+                         kSquareRows = kWarpThreads / kSquare;
+/// Loads of a thread that orders activations, before it stores.
+static constexpr int64_t kOrderLoads = 8;
 /// How long a thread sleeps before it looks again whether a barrier is
 /// through, in nanoseconds.
 static constexpr int64_t kSleep = 10'000'000;
@@ -79,6 +89,9 @@ public:
   void form();
 
 private:
+  /// Of the phases of a barrier.
+  enum Parity { kFirst = 0, kOver = 1 };
+
   Stream *streamOf(Value buffer);
   void makeRing();
   void multiplyAll();
@@ -86,8 +99,12 @@ private:
   SmallVector<Value> multiplyPart(Value slot, Value parity, Value part,
                                   ValueRange sums);
   void copyWeights(Value lane);
-  void copyActivations(Value warp, Value lane);
-  void forParts(function_ref<void(Value part, Value slot)> body);
+  void copyActivations(Value lane);
+  void orderActivations(Value warp, Value lane);
+  void shareMemory(Block *consumer);
+  void waitForConsumers();
+  void forParts(Value barriers, Parity first,
+                function_ref<void(Value part, Value slot)> body);
 
   Value pointer(Value buffer, ValueRange indices) {
     auto type = cast<MemRefType>(buffer.getType());
@@ -100,6 +117,12 @@ private:
   }
   Value i32(int64_t value) {
     return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
+  }
+  Value quotient(Value x, int64_t y) {
+    return arith::DivUIOp::create(b, x, b.index(y));
+  }
+  Value remainder(Value x, int64_t y) {
+    return arith::RemUIOp::create(b, x, b.index(y));
   }
   Value isLess(Value x, Value y) {
     return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, x, y);
@@ -122,6 +145,37 @@ private:
         b, MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space),
         b.getI64IntegerAttr(alignment));
   }
+  /// As many bytes behind `pointer`.
+  Value behind(Value pointer, LLVM::GEPArg bytes) {
+    return LLVM::GEPOp::create(b, pointer.getType(), b.getI8Type(), pointer,
+                               ArrayRef<LLVM::GEPArg>{bytes});
+  }
+  Value toI64(Value offset) {
+    return arith::ExtUIOp::create(
+        b, b.getI64Type(),
+        arith::IndexCastUIOp::create(b, b.getI32Type(), offset));
+  }
+  /// Where `piece` (a number) of `row` is in the first line of an image.
+  Value placeOfPiece(Value row, Value piece) {
+    Value exchanged =
+        arith::XOrIOp::create(b, piece, remainder(row, plane().blockN()));
+    return b.add(b.mul(row, lineBytes()), b.mul(exchanged, kPieceBytes));
+  }
+  Plane plane() {
+    const Layout layout(
+        toAttr(b.getContext(), unit->activationLayout(), 8 * elementBytes()));
+    return layout.getParts().front().plane;
+  }
+  int64_t elementBytes() {
+    return cast<MemRefType>(x.getType()).getElementTypeBitWidth() / 8;
+  }
+  /// Bytes from one row of activations to the next.
+  int64_t rowBytes() {
+    const int64_t stride =
+        cast<MemRefType>(x.getType()).getStridesAndOffset().first[0];
+    return stride * elementBytes();
+  }
+  int64_t lineBytes() { return plane().blockK() * elementBytes(); }
   /// Place `slot` of a ring.
   Value place(Value ring, Value slot);
   /// What `value`, computed in the loop from its counter, is for `part`.
@@ -138,7 +192,7 @@ private:
   /// Parts of K; the warps that take them in turn; threads that multiply.
   int64_t parts = 0, turns = 0, consumers = 0;
   int64_t rows = 0, depth = 0, panels = 0;
-  Value x, images, full, empty, thread;
+  Value x, images, landed, full, empty, thread;
 };
 
 } // namespace
@@ -219,6 +273,10 @@ bool RingFormer::match(std::string &why) {
   if (depth % blockK != 0 || rows % Fragments::tileRows != 0)
     return refuse("expects parts of whole blocks of " + Twine(blockK) +
                   " rows of K, but found " + Twine(depth));
+  if (rowBytes() % kPieceBytes != 0)
+    return refuse("expects rows of activations at multiples of 16 bytes, but "
+                  "found " +
+                  Twine(rowBytes()) + " from one to the next");
   if (!dependsOnCounterOnly(dots[0].getK0(), loop))
     return refuse("expects parts that follow from the loop's counter");
   panels = llvm::divideCeil(plan.getTileN(), dots[0].getLayout().getBlockN());
@@ -242,20 +300,23 @@ void RingFormer::makeRing() {
     stream.ring =
         allocate({stages, panels, stream.rows, stream.type().getDimSize(2)},
                  stream.type().getElementType(), kPieceBytes);
+  landed = allocate({stages}, b.getI64Type(), /*alignment=*/8);
   full = allocate({stages}, b.getI64Type(), /*alignment=*/8);
   empty = allocate({stages}, b.getI64Type(), /*alignment=*/8);
-  // A place is full when what every copying thread asked for is there, and
-  // empty when every thread of one turn has multiplied: the arrival of one for
-  // its warp would not order what the others have read.
+  // Activations have landed when what every copying thread asked for is there.
+  // A place is full when weights are there, too, and activations are in order,
+  // and empty when every thread of one turn has multiplied: the arrival of one
+  // for its warp would not order what the others have read.
   thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
   Value isFirst =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, thread, b.index(0));
   ifTrue(isFirst, [&] {
     for (int64_t slot = 0; slot < stages; ++slot) {
-      NVVM::MBarrierInitOp::create(b, pointer(full, b.index(slot)),
-                                   i32(kCopyWarps * kWarpThreads), Value());
-      NVVM::MBarrierInitOp::create(b, pointer(empty, b.index(slot)),
-                                   i32(consumers / turns), Value());
+      for (auto [barriers, count] : {std::pair(landed, kWarpThreads),
+                                     {full, kFillThreads},
+                                     {empty, consumers / turns}})
+        NVVM::MBarrierInitOp::create(b, pointer(barriers, b.index(slot)),
+                                     i32(count), Value());
     }
     NVVM::FenceMbarrierInitOp::create(b);
   });
@@ -295,11 +356,6 @@ Value RingFormer::valueFor(Value value, Value part) {
 SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
                                             Value part, ValueRange sums) {
   wait(full, slot, parity);
-  // Threads have written the image; the unit reads it another way.
-  NVVM::FenceProxyOp::create(
-      b, NVVM::ProxyKind::async_shared,
-      NVVM::SharedSpaceAttr::get(b.getContext(),
-                                 NVVM::SharedSpace::shared_cta));
   IRMapping map;
   map.map(loop.getInductionVar(), part);
   map.map(loop.getRegionIterArgs(), sums);
@@ -411,15 +467,17 @@ std::pair<Value, Value> RingFormer::nextPlace(Value slot, Value parity,
               b, parity, arith::ExtUIOp::create(b, b.getI32Type(), wraps))};
 }
 
-/// Runs `body` for every part, once its place is empty.
-void RingFormer::forParts(function_ref<void(Value, Value)> body) {
-  // The phase before the first counts as over.
+/// Runs `body` for every part, once the barrier of its place is through a
+/// phase: for the first parts the first, or the one before, which counts as
+/// over.
+void RingFormer::forParts(Value barriers, Parity first,
+                          function_ref<void(Value, Value)> body) {
   auto all = scf::ForOp::create(b, b.index(0), b.index(parts), b.index(1),
-                                ValueRange{b.index(0), i32(1)});
+                                ValueRange{b.index(0), i32(first)});
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(all.getBody());
   Value slot = all.getRegionIterArg(0), parity = all.getRegionIterArg(1);
-  wait(empty, slot, parity);
+  wait(barriers, slot, parity);
   body(all.getInductionVar(), slot);
   auto [next, nextParity] = nextPlace(slot, parity, 1);
   scf::YieldOp::create(b, ValueRange{next, nextParity});
@@ -430,7 +488,7 @@ void RingFormer::copyWeights(Value lane) {
   // be one instruction after another: a warp starts one at a time.
   Value there = memref::DimOp::create(b, streams[0].buffer, 0);
   Value zero = b.index(0);
-  forParts([&](Value part, Value slot) {
+  forParts(empty, kOver, [&](Value part, Value slot) {
     for (Stream &stream : streams) {
       const int64_t pieces = stream.bytes() / kPieceBytes;
       const int64_t perPiece =
@@ -438,9 +496,8 @@ void RingFormer::copyWeights(Value lane) {
       Value row = valueFor(stream.row, part);
       for (int64_t first = 0; first < panels * pieces; first += kWarpThreads) {
         Value own = b.add(lane, first);
-        Value panel = arith::DivUIOp::create(b, own, b.index(pieces));
-        Value at =
-            b.mul(arith::RemUIOp::create(b, own, b.index(pieces)), perPiece);
+        Value panel = quotient(own, pieces);
+        Value at = b.mul(remainder(own, pieces), perPiece);
         ifTrue(isLess(panel, there), [&] {
           NVVM::CpAsyncOp::create(
               b, pointer(stream.ring, {slot, panel, zero, at}),
@@ -454,79 +511,129 @@ void RingFormer::copyWeights(Value lane) {
   });
 }
 
-void RingFormer::copyActivations(Value warp, Value lane) {
-  auto type = cast<MemRefType>(x.getType());
-  const int64_t elementBytes = type.getElementTypeBitWidth() / 8;
-  const int64_t perWord = kWordBytes / elementBytes;
-  const Layout layout(
-      toAttr(b.getContext(), unit->activationLayout(), 8 * elementBytes));
-  const Plane &plane = layout.getParts().front().plane;
-  const int64_t line = plane.blockK(), group = plane.blockN();
-  const int64_t lineBytes = line * elementBytes;
+/// Copies rows as they lie, 16 bytes a thread, each piece to where its words
+/// are exchanged.
+void RingFormer::copyActivations(Value lane) {
   Value there = memref::DimOp::create(b, x, 0);
-  const int64_t rowBytes = type.getStridesAndOffset().first[0] * elementBytes;
-  // Where this thread's word of a line goes in the first line.
-  Value own = b.index(0);
-  for (unsigned bit = 0; (int64_t(1) << bit) < line / perWord; ++bit) {
-    const int64_t to = plane.address(0, perWord << bit, 0) / 8;
-    Value is = arith::AndIOp::create(
-        b, arith::ShRUIOp::create(b, lane, b.index(bit)), b.index(1));
-    own = arith::OrIOp::create(
-        b, own, arith::ShLIOp::create(b, is, b.index(llvm::Log2_64(to))));
-  }
-  // A warp takes every third row. Where its words come from is the same for
-  // every part but for a number, in a register each; where they go to is so
-  // after `group` rows again. Of rows that do not exist the last is copied:
-  // their sums are not stored.
-  auto toI64 = [&](Value offset) -> Value {
-    return arith::ExtUIOp::create(
-        b, b.getI64Type(),
-        arith::IndexCastUIOp::create(b, b.getI32Type(), offset));
-  };
-  auto at = [&](Value pointer, LLVM::GEPArg offset) -> Value {
-    return LLVM::GEPOp::create(b, pointer.getType(), b.getI8Type(), pointer,
-                               ArrayRef<LLVM::GEPArg>{offset});
-  };
+  const int64_t perLine = lineBytes() / kPieceBytes,
+                perCopy = kWarpThreads / perLine, group = plane().blockN();
+  // Where a piece comes from is the same for every part but for a number, in a
+  // register for each row of a thread; where it goes to is so after `group`
+  // rows again. Of rows that do not exist the last is copied: their sums are
+  // not stored.
   Value last = arith::SubIOp::create(b, there, b.index(1));
-  const int64_t turns = llvm::divideCeil(rows, kActivationWarps);
+  Value piece = remainder(lane, perLine);
   SmallVector<Value> sources, targets;
-  for (int64_t turn = 0; turn < turns; ++turn) {
-    Value row = b.add(warp, turn * kActivationWarps);
+  for (int64_t first = 0; first < rows; first += perCopy) {
+    Value row = b.add(quotient(lane, perLine), first);
     Value exists = arith::MinUIOp::create(b, row, last);
     sources.push_back(
-        b.add(b.mul(exists, rowBytes), b.mul(lane, perWord * elementBytes)));
-    if (turn >= group)
-      continue;
-    Value piece =
-        b.mul(arith::RemUIOp::create(b, row, b.index(group)), kPieceBytes);
-    targets.push_back(
-        b.add(b.mul(row, lineBytes), arith::XOrIOp::create(b, own, piece)));
+        toI64(b.add(b.mul(exists, rowBytes()), b.mul(piece, kPieceBytes))));
+    if (first < group)
+      targets.push_back(toI64(placeOfPiece(row, piece)));
   }
-  const int64_t lines = depth / line;
-  forParts([&](Value part, Value slot) {
+  const int64_t lines = depth / plane().blockK();
+  forParts(empty, kOver, [&](Value part, Value slot) {
     Value to = pointer(images, {slot, b.index(0), b.index(0)});
     Value from = pointer(x, {b.index(0), valueFor(dots[0].getK0(), part)});
-    for (int64_t turn = 0; turn < turns; ++turn) {
-      auto copyRow = [&] {
-        Value source = at(from, toI64(sources[turn]));
-        Value target = at(to, toI64(targets[turn % group]));
-        const int64_t first =
-            turn / group * group * kActivationWarps * lineBytes;
-        // Lines of all rows, then the next.
-        for (int64_t i = 0; i < lines; ++i)
-          NVVM::CpAsyncOp::create(
-              b, at(target, int32_t(first + i * rows * lineBytes)),
-              at(source, int32_t(i * lineBytes)), kWordBytes,
-              NVVM::LoadCacheModifierKind::CA, /*cpSize=*/Value());
-      };
-      if ((turn + 1) * kActivationWarps <= rows)
-        copyRow();
-      else
-        ifTrue(isLess(warp, b.index(rows - turn * kActivationWarps)), copyRow);
+    for (auto [i, offset] : llvm::enumerate(sources)) {
+      Value source = behind(from, offset);
+      Value target = behind(to, targets[i % targets.size()]);
+      const int64_t first = i / targets.size() * group;
+      // Lines of all rows, then the next.
+      for (int64_t line = 0; line < lines; ++line)
+        NVVM::CpAsyncOp::create(
+            b, behind(target, int32_t((line * rows + first) * lineBytes())),
+            behind(source, int32_t(line * lineBytes())), kPieceBytes,
+            NVVM::LoadCacheModifierKind::CG, /*cpSize=*/Value());
     }
-    NVVM::CpAsyncMBarrierArriveOp::create(b, pointer(full, slot),
+    NVVM::CpAsyncMBarrierArriveOp::create(b, pointer(landed, slot),
                                           /*noinc=*/true);
   });
+}
+
+/// Puts copied activations in the order of the unit, in place: of four pieces
+/// that follow each other in a row, each has the words that one thread of four
+/// multiplies, and the unit wants the first words of all, the second, and so
+/// on. `stmatrix` stores word i of four threads as 16 bytes. Warp i has the
+/// i-th four pieces of every line.
+void RingFormer::orderActivations(Value warp, Value lane) {
+  const Plane order = plane();
+  const int64_t group = order.blockN(), line = order.blockK();
+  const int64_t perWord = kWordBytes / elementBytes(),
+                perPiece = kPieceBytes / elementBytes();
+  auto byteOf = [&](int64_t k) { return order.address(0, k, 0) / 8; };
+  auto pieceOf = [&](int64_t k) { return byteOf(k) / kPieceBytes; };
+  assert(group == kSquareRows && byteOf(perPiece) == kWordBytes &&
+         byteOf(2 * perPiece) == 2 * kWordBytes &&
+         lineBytes() == kOrderWarps * kSquare * kPieceBytes &&
+         "a thread's words are not as stmatrix stores them");
+  // Which row a thread's number stands for: those that are read or written at
+  // once have no bank in common.
+  auto rowOf = [&](Value number) -> Value {
+    return b.add(b.mul(remainder(number, 2), group / 2), quotient(number, 2));
+  };
+  Value own = b.add(b.mul(warp, kSquare), remainder(lane, kSquare));
+  Value from = toI64(placeOfPiece(rowOf(quotient(lane, kSquare)), own));
+  Value word = quotient(lane, kSquareRows);
+  Value piece = b.add(b.mul(remainder(word, 2), pieceOf(perWord)),
+                      b.mul(quotient(word, 2), pieceOf(2 * perWord)));
+  piece = b.add(piece, b.mul(warp, pieceOf(kSquare * perPiece)));
+  Value to = toI64(placeOfPiece(rowOf(remainder(lane, kSquareRows)), piece));
+
+  SmallVector<int32_t> squares;
+  for (int64_t first = 0; first < depth / line * rows; first += group)
+    squares.push_back(int32_t(first * lineBytes()));
+  auto words = VectorType::get({kSquare}, b.getI32Type());
+  forParts(landed, kFirst, [&](Value, Value slot) {
+    Value image = pointer(images, {slot, b.index(0), b.index(0)});
+    Value source = behind(image, from), target = behind(image, to);
+    for (ArrayRef<int32_t> rest = squares; !rest.empty();) {
+      auto some = rest.take_front(kOrderLoads);
+      rest = rest.drop_front(some.size());
+      SmallVector<Value> loaded;
+      for (int32_t bytes : some)
+        loaded.push_back(
+            LLVM::LoadOp::create(b, words, behind(source, bytes), kPieceBytes));
+      NVVM::SyncWarpOp::create(b, i32(-1));
+      for (auto [value, bytes] : llvm::zip(loaded, some)) {
+        SmallVector<Value> parts;
+        for (int64_t i = 0; i < kSquare; ++i)
+          parts.push_back(LLVM::ExtractElementOp::create(b, value, i32(i)));
+        NVVM::StMatrixOp::create(b, behind(target, bytes), parts,
+                                 NVVM::MMALayout::row,
+                                 NVVM::LdStMatrixShapeAttr::get(
+                                     b.getContext(), kSquareRows, kSquareRows),
+                                 NVVM::LdStMatrixEltType::B16);
+      }
+    }
+    // The unit reads another way than threads write.
+    NVVM::FenceProxyOp::create(
+        b, NVVM::ProxyKind::async_shared,
+        NVVM::SharedSpaceAttr::get(b.getContext(),
+                                   NVVM::SharedSpace::shared_cta));
+    NVVM::MBarrierArriveOp::create(b, /*res=*/b.getI64Type(),
+                                   pointer(full, slot), /*count=*/Value());
+  });
+}
+
+/// Lets the buffers of `consumer` lie where the ring was: when all threads that
+/// multiply are through, nobody uses it any more.
+void RingFormer::shareMemory(Block *consumer) {
+  SmallVector<memref::AllocOp> buffers;
+  consumer->walk([&](memref::AllocOp op) { buffers.push_back(op); });
+  if (buffers.empty())
+    return;
+  for (memref::AllocOp buffer : buffers)
+    buffer->setAttr(kAfterOthersAttr, b.getUnitAttr());
+  b.setInsertionPoint(buffers.front());
+  waitForConsumers();
+}
+
+/// A barrier of the threads that multiply.
+void RingFormer::waitForConsumers() {
+  NVVM::BarrierOp::create(b, TypeRange(), i32(kConsumerBarrier), i32(consumers),
+                          NVVM::BarrierReductionAttr(), Value());
 }
 
 void RingFormer::form() {
@@ -544,16 +651,14 @@ void RingFormer::form() {
   consumer->walk([&](gpu::BarrierOp op) { barriers.push_back(op); });
   for (gpu::BarrierOp op : barriers) {
     b.setInsertionPoint(op);
-    NVVM::BarrierOp::create(b, TypeRange(), i32(kConsumerBarrier),
-                            i32(consumers), NVVM::BarrierReductionAttr(),
-                            Value());
+    waitForConsumers();
     op.erase();
   }
 
   b.setInsertionPointToStart(split.elseBlock());
   Value own = arith::SubIOp::create(b, thread, b.index(consumers));
-  Value warp = arith::DivUIOp::create(b, own, b.index(kWarpThreads));
-  Value lane = arith::RemUIOp::create(b, own, b.index(kWarpThreads));
+  Value warp = quotient(own, kWarpThreads);
+  Value lane = remainder(own, kWarpThreads);
   Value isFirst =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(0));
   auto copies = scf::IfOp::create(b, isFirst, /*withElseRegion=*/true);
@@ -561,11 +666,20 @@ void RingFormer::form() {
   b.setInsertionPointToStart(copies.thenBlock());
   copyWeights(lane);
   b.setInsertionPointToStart(copies.elseBlock());
-  copyActivations(arith::SubIOp::create(b, warp, b.index(1)), lane);
+  Value isSecond =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(1));
+  auto others = scf::IfOp::create(b, isSecond, /*withElseRegion=*/true);
+  others->setAttr(kRolesAttr, b.getUnitAttr());
+  b.setInsertionPointToStart(others.thenBlock());
+  copyActivations(lane);
+  b.setInsertionPointToStart(others.elseBlock());
+  orderActivations(
+      arith::SubIOp::create(b, warp, b.index(kFeedWarps - kOrderWarps)), lane);
 
   multiplyAll();
+  shareMemory(consumer);
   kernel->setAttr(kThreadsAttr,
-                  b.getI64IntegerAttr(consumers + kCopyWarps * kWarpThreads));
+                  b.getI64IntegerAttr(consumers + kFeedWarps * kWarpThreads));
 }
 
 namespace {

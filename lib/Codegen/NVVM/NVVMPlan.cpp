@@ -59,8 +59,8 @@ static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
 static constexpr int64_t kHoistedWarps = 8;
 /// Up to so many rows, the least number of weights of one multiprocessor that
 /// pass through a ring.
-static constexpr std::pair<int64_t, int64_t> kRingWeights[] = {{16, 1 << 20},
-                                                               {32, 1 << 18}};
+static constexpr std::pair<int64_t, int64_t> kRingWeights[] = {{16, 3 << 17},
+                                                               {32, 1 << 17}};
 /// Places of a ring for each turn, at most: the loop over them may be unrolled.
 static constexpr int64_t kMaxPlaces = 8;
 /// Parts of K that each turn has at least: fewer end before any of them hides
@@ -164,7 +164,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
           t.panelsPerWarp = share;
           break;
         }
-      while (llvm::divideCeil(t.panels, t.panelsPerWarp) > mostWarps)
+      while (t.panelsPerWarp * mostWarps < t.panels)
         ++t.panelsPerWarp;
       const int64_t across = llvm::divideCeil(t.panels, t.panelsPerWarp);
       t.warps = mostWarps / across * across;
@@ -313,7 +313,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     };
     const RingBytes bytes =
         ringBytes(planOf(1), shape.bits, shape.scaleBits, shape.hasZeros);
-    int64_t stages = (target.workgroupMemory - bytes.others) / bytes.place;
+    int64_t stages = bytes.places(target.workgroupMemory);
     // Without turns, all warps unroll the loop over all places. Of many rows
     // half of them are better, too: what is on its way passes the first-level
     // cache, which has the memory that a ring leaves.
@@ -325,9 +325,21 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     stages = std::min<int64_t>(
         {stages, most * turns, int64_t(llvm::alignTo(parts, turns))});
     stages = stages / turns * turns;
-    if (const int64_t odd = stages % (2 * turns);
-        hoists && rows > kMaxHoistedRows / 2 && stages > odd)
-      stages -= odd;
+    if (hoists && rows > kMaxHoistedRows / 2) {
+      // A round is two places for each turn.
+      if (const int64_t odd = stages % (2 * turns); stages > odd)
+        stages -= odd;
+    } else {
+      // A round is all places. Parts behind the last are code of their own,
+      // which is fetched for one time: rather a few places less than many of
+      // those.
+      for (int64_t fewer = stages - turns; fewer >= stages * 3 / 4 && fewer > 1;
+           fewer -= turns)
+        if (parts % fewer < parts % stages) {
+          stages = fewer;
+          break;
+        }
+    }
     if (stages < std::min<int64_t>(parts, 2))
       return refuse(llvm::formatv(
           "{0} bytes a place leave no room for two in shared memory",

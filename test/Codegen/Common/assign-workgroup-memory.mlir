@@ -24,6 +24,21 @@ func.func @aligned() attributes {gptq.kernel} {
   return
 }
 
+// Those that are used when the others are not any more lie where these are.
+// CHECK-LABEL: func @after_others
+//  CHECK-SAME:   gptq.scratch_bytes = 192 : i64
+//   CHECK-DAG:   memref.view %{{.+}}[%c0{{.*}}][] : {{.*}} to memref<5x5xf32
+//   CHECK-DAG:   memref.view %{{.+}}[%c0{{.*}}][] : {{.*}} to memref<2xf32
+//   CHECK-DAG:   memref.view %{{.+}}[%c128{{.*}}][] : {{.*}} to memref<3xf32
+//   CHECK-DAG:   memref.view %{{.+}}[%c64{{.*}}][] : {{.*}} to memref<4xf32
+func.func @after_others() attributes {gptq.kernel} {
+  %0 = memref.alloc() : memref<5x5xf32, #gpu.address_space<workgroup>>
+  %1 = memref.alloc() {gptq.after_others} : memref<2xf32, #gpu.address_space<workgroup>>
+  %2 = memref.alloc() : memref<3xf32, #gpu.address_space<workgroup>>
+  %3 = memref.alloc() {gptq.after_others} : memref<4xf32, #gpu.address_space<workgroup>>
+  return
+}
+
 // -----
 func.func @only_workgroup_memory() attributes {gptq.kernel} {
   // expected-error @+1 {{expects kernels to allocate in workgroup memory only}}

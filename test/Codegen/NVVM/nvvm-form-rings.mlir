@@ -5,19 +5,24 @@
 #layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
 
 // Two groups of four warps take parts of 64 rows in turn. Four places for them: 16 rows of activations, a block of codes
-// and a row of scales for each of four panels; a barrier for each that counts the threads that copy, and one
-// that counts the four warps of a turn.
+// and a row of scales for each of four panels; a barrier for each that counts the threads that copy activations, one that
+// counts those that copy weights and those that order activations, and one that counts the four warps of a turn.
 // CHECK-LABEL: func @turns
 //  CHECK-SAME:   gptq.threads = 384
 //   CHECK-DAG:   %[[X:.+]] = memref.alloc() {alignment = 1024 : i64} : memref<4x16x64xf16, #gpu.address_space<workgroup>>
 //   CHECK-DAG:   %[[W:.+]] = memref.alloc() {alignment = 16 : i64} : memref<4x4x1x128xi32, #gpu.address_space<workgroup>>
 //   CHECK-DAG:   %[[S:.+]] = memref.alloc() {alignment = 16 : i64} : memref<4x4x1x16xf16, #gpu.address_space<workgroup>>
+//       CHECK:   %[[LANDED:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
 //       CHECK:   %[[FULL:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
 //       CHECK:   %[[EMPTY:.+]] = memref.alloc() {alignment = 8 : i64} : memref<4xi64
 //       CHECK:   scf.if
+//       CHECK:     gptq_nvvm.pointer %[[LANDED]]
+//       CHECK:     %[[C32:.+]] = arith.constant 32 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C32]]
 //       CHECK:     gptq_nvvm.pointer %[[FULL]]
-//       CHECK:     %[[C128:.+]] = arith.constant 128 : i32
-//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C128]]
+//       CHECK:     %[[C96:.+]] = arith.constant 96 : i32
+//       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[C96]]
+//       CHECK:     gptq_nvvm.pointer %[[EMPTY]]
 //       CHECK:     %[[ALL:.+]] = arith.constant 128 : i32
 //       CHECK:     nvvm.mbarrier.init %{{.+}}, %[[ALL]]
 //       CHECK:     nvvm.fence.mbarrier.init
@@ -30,7 +35,6 @@
 // CHECK-COUNT-2:     nvvm.mbarrier.try_wait.parity
 //       CHECK:     scf.if
 //       CHECK:       nvvm.mbarrier.try_wait.parity
-//       CHECK:       nvvm.fence.proxy
 //       CHECK:       %[[IMAGE:.+]] = memref.subview %[[X]]
 //       CHECK:       %[[SCALES:.+]] = memref.subview %[[S]]
 //       CHECK:       %[[CODES:.+]] = memref.subview %[[W]]
@@ -54,16 +58,32 @@
 //   CHECK-NOT:         nvvm.cp.async.shared.global
 //       CHECK:         nvvm.cp.async.mbarrier.arrive %{{.+}} {noinc = true}
 
-// The others copy words of activations, every third row each: where from and where to is known before the loop. Of 16 rows
-// one has a sixth.
+// The next copies activations as they lie, 16 bytes a thread, four rows of one line at once: where from and where to is known
+// before the loop.
 //       CHECK:     } else {
-//       CHECK:       arith.minui
-//       CHECK:       arith.xori
-//       CHECK:       scf.for %{{.+}} = %c0{{.*}} to %c9
-// CHECK-COUNT-5:         nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 4, cache = ca
-//       CHECK:         scf.if
-//       CHECK:           nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 4, cache = ca
-//       CHECK:         nvvm.cp.async.mbarrier.arrive %{{.+}} {noinc = true}
+//       CHECK:       scf.if
+//       CHECK:         arith.minui
+//       CHECK:         arith.xori
+//       CHECK:         scf.for %{{.+}} = %c0{{.*}} to %c9
+//       CHECK:           gptq_nvvm.pointer %[[EMPTY]]
+// CHECK-COUNT-4:           nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 16, cache = cg
+//   CHECK-NOT:           nvvm.cp.async.shared.global
+//       CHECK:           gptq_nvvm.pointer %[[LANDED]]
+//       CHECK:           nvvm.cp.async.mbarrier.arrive %{{.+}} {noinc = true}
+
+// The last two order them where they are, for the first phase of a place on: each has half of a line, of eight rows at once.
+// What a warp reads all of its threads have read before any of them writes; the unit reads another way than threads write.
+//       CHECK:       } else {
+//       CHECK:         %[[FIRST:.+]] = arith.constant 0 : i32
+//       CHECK:         scf.for %{{.+}} = %c0{{.*}} to %c9{{.*}} iter_args(%{{.+}} = %{{.+}}, %{{.+}} = %[[FIRST]])
+//       CHECK:           gptq_nvvm.pointer %[[LANDED]]
+//       CHECK:           nvvm.mbarrier.try_wait.parity
+// CHECK-COUNT-2:           llvm.load %{{.+}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
+//       CHECK:           nvvm.bar.warp.sync
+// CHECK-COUNT-2:           nvvm.stmatrix %{{.+}}, %{{.+}}, %{{.+}}, %{{.+}}, %{{.+}} {eltType = #nvvm.ld_st_matrix_elt_type<b16>, layout = #nvvm.mma_layout<row>, shape = #nvvm.ld_st_matrix_shape<m = 8, n = 8>}
+//       CHECK:           nvvm.fence.proxy {kind = #nvvm.proxy_kind<async.shared>
+//       CHECK:           gptq_nvvm.pointer %[[FULL]]
+//       CHECK:           nvvm.mbarrier.arrive
 func.func @turns(%x: memref<?x576xf16>, %w: memref<4x9x128xi32> {gptq.weight}, %s: memref<4x9x16xf16> {gptq.weight}, %y: memref<2x2xf32>, %turn: index, %panel: index) attributes {gptq.kernel, gptq.threads = 256 : i64} {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
@@ -105,6 +125,59 @@ func.func @computed_scales(%x: memref<?x512xf16>, %w: memref<4x8x128xi32> {gptq.
     %scale = vector.load %s[%panel, %i, %c0] : memref<4x8x16xf16>, vector<2xf16>
     %wide = arith.extf %scale : vector<2xf16> to vector<2xf32>
     %next = gptq.group_dot %x[%c0, %k], %w[%panel, %i] acc %acc scale %wide {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<?x512xf16>, memref<4x8x128xi32>, vector<4x2xf32> scale vector<2xf32>
+    scf.yield %next : vector<4x2xf32>
+  } {gptq.stages = 4 : i64}
+  return %sums : vector<4x2xf32>
+}
+
+// -----
+
+// What the threads that multiply keep in workgroup memory when they are through lies where the ring was.
+#plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 128, stepK = 64, stages = 4>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// CHECK-LABEL: func @sums
+//       CHECK:   scf.for
+//       CHECK:   nvvm.barrier id = %{{.+}} number_of_threads
+//  CHECK-NEXT:   memref.alloc() {gptq.after_others} : memref<128x4x2xf32
+//       CHECK:   vector.store
+//       CHECK:   nvvm.barrier
+func.func @sums(%x: memref<?x512xf16>, %w: memref<4x8x128xi32> {gptq.weight}, %y: memref<4x2xf32>, %panel: index, %thread: index, %other: index) attributes {gptq.kernel, gptq.threads = 128 : i64} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c8 = arith.constant 8 : index
+  %c64 = arith.constant 64 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %sums = scf.for %i = %c0 to %c8 step %c1 iter_args(%acc = %zero) -> (vector<4x2xf32>) {
+    %k = arith.muli %i, %c64 : index
+    %next = gptq.group_dot %x[%c0, %k], %w[%panel, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<?x512xf16>, memref<4x8x128xi32>, vector<4x2xf32>
+    scf.yield %next : vector<4x2xf32>
+  } {gptq.stages = 4 : i64}
+  %all = memref.alloc() : memref<128x4x2xf32, #gpu.address_space<workgroup>>
+  vector.store %sums, %all[%thread, %c0, %c0] : memref<128x4x2xf32, #gpu.address_space<workgroup>>, vector<4x2xf32>
+  gpu.barrier
+  %sum = vector.load %all[%other, %c0, %c0] : memref<128x4x2xf32, #gpu.address_space<workgroup>>, vector<4x2xf32>
+  vector.store %sum, %y[%c0, %c0] : memref<4x2xf32>, vector<4x2xf32>
+  return
+}
+
+// -----
+
+// Rows that do not all start at multiples of 16 bytes cannot be copied so.
+#plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 128, stepK = 64, stages = 4>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// CHECK-LABEL: func @odd_rows
+//   CHECK-NOT:   nvvm
+//       CHECK:   gptq.stages = 4
+// REMARK: FormRings {{.*}}no ring: expects rows of activations at multiples of 16 bytes, but found 1032 from one to the next
+func.func @odd_rows(%x: memref<?x516xf16>, %w: memref<4x8x128xi32> {gptq.weight}, %panel: index) -> vector<4x2xf32> attributes {gptq.kernel, gptq.threads = 128 : i64} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c8 = arith.constant 8 : index
+  %c64 = arith.constant 64 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %sums = scf.for %i = %c0 to %c8 step %c1 iter_args(%acc = %zero) -> (vector<4x2xf32>) {
+    %k = arith.muli %i, %c64 : index
+    %next = gptq.group_dot %x[%c0, %k], %w[%panel, %i] acc %acc {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, plan = #plan} : memref<?x516xf16>, memref<4x8x128xi32>, vector<4x2xf32>
     scf.yield %next : vector<4x2xf32>
   } {gptq.stages = 4 : i64}
   return %sums : vector<4x2xf32>

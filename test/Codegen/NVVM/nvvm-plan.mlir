@@ -8,19 +8,21 @@
 // RUN: gptq-opt %s -split-input-file -gptq-nvvm-plan=unit=fma_f32 2>/dev/null | FileCheck %s --check-prefix=SCALAR
 
 // 8192 columns are 512 tiles of 16: four for each of 132 multiprocessors, their sums in 16 registers, and room for two
-// parts of K. More rows leave no room for a sum of activations of their own: zero points are subtracted from codes; and there
-// are fewer warps, for each has more registers. From
-// 17 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
+// parts of K. More rows leave no room for a sum of activations of their own: zero points are subtracted from codes. From
+// 9 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
+// Of the 32 parts of K that each workgroup has 16 are on their way with 16 rows, and 10 with 32, of which two are left when
+// all others have been in rounds; room there would be for 12, which leave eight.
 // With 64 rows eight warps have all, and registers for two sets of sums.
 // CHECK-LABEL: func @matmul
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
-//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2, firstBytes = 288, aheadBytes = 288>,
+//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 16, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>]
 // NOCLUSTER-LABEL: func @matmul
 //       NOCLUSTER:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", {{.*}} threads = 512,
 // NORING-LABEL: func @matmul
+//       NORING:   #gptq.plan<mMin = 9, mMax = 16, {{.*}} rows = 16, columns = 32, {{.*}} threads = 512, stepK = 64, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //       NORING:   #gptq.plan<mMin = 17, mMax = 512, unit = "mma_m16n8k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, columns = 32, {{.*}} zero = "weight", threads = 384, stepK = 64, firstBytes = 288, aheadBytes = 288>]
 // OFF-LABEL: func @matmul
 //       OFF:   partials = "global", scale = "weight", zero = "weight", threads = 512, stepK = 128, loadBits = 32>
@@ -29,7 +31,6 @@
 //   SM89-NOT:   firstBytes
 // WHY-LABEL: func @matmul
 //       WHY:   gptq.reasons = [{{.*}}path = "no ring: up to 8 rows are multiplied where they lie"
-//  WHY-SAME:     path = "no ring: up to 16 rows and fewer than 1048576 weights of a multiprocessor are multiplied faster where they lie"
 //  WHY-SAME:     tileN = "4 of 512 tiles of 16 columns: 128 workgroups for 132 places"
 //  WHY-SAME:     cluster = "2 workgroups share K, and with it the activations that each reads; they read each other's sums"
 //  WHY-SAME:     threads = "8 warps, four together, for 8 tiles, 1 times along K; more have no registers for a second set of sums"
@@ -100,6 +101,7 @@ func.func @ring_of_8_bits(%x: tensor<?x28672xf16>, %q: tensor<28672x8192xi8>, %s
 // WHY-LABEL: func @ring_ragged
 //       WHY:   path = "no ring: groups of 32 of 8192 rows of K are no whole parts of 64"
 // WHY-LABEL: func @ring_short
+//       WHY:   path = "no ring: up to 16 rows and fewer than 393216 weights of a multiprocessor are multiplied faster where they lie"
 //       WHY:   path = "no ring: 2 parts of 128 rows of K are not 2 for each of 2 turns of 2 workgroups"
 func.func @ring(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>

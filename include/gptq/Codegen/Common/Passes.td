@@ -159,7 +159,8 @@ def AssignWorkgroupMemoryPass : InterfacePass<"gptq-assign-workgroup-memory", ":
   let summary = "Places workgroup buffers in one block of memory";
   let description = [{
     Before: `memref.alloc`s of static size, or of a size bounded by constants, in the workgroup address space. After: views into a
-    byte buffer, the kernel's new last argument; `gptq.scratch_bytes` says how large it must be.
+    byte buffer, the kernel's new last argument; `gptq.scratch_bytes` says how large it must be. Buffers that are first used when no thread
+    uses the others any more (`gptq.after_others`) lie where these are.
   }];
   let dependentDialects = ["memref::MemRefDialect", "gpu::GPUDialect"];
 }

@@ -60,12 +60,21 @@ inline constexpr llvm::StringLiteral kInPlaceAttr = "gptq.in_place";
 /// barrier: it is for the threads of all of them.
 inline constexpr llvm::StringLiteral kClusterAttr = "gptq.cluster";
 
+/// On a buffer in workgroup memory that is first used when no thread uses those
+/// without this attribute any more: it may lie where they are.
+inline constexpr llvm::StringLiteral kAfterOthersAttr = "gptq.after_others";
+
 /// The workgroup memory that a ring takes, in bytes: one of its places, which
 /// holds a part of activations and of weights with their scales and zero
-/// points; and what is there beside the places: sums of warps and workgroups
-/// that meet, barriers, what alignment costs, and what the driver keeps.
+/// points; sums of warps and workgroups that meet, which lie where places were;
+/// and beside them barriers, what alignment costs, and what the driver keeps.
 struct RingBytes {
-  int64_t place, others;
+  int64_t place, sums, others;
+
+  /// Places that fit `memory`; none if the sums do not.
+  int64_t places(int64_t memory) const {
+    return memory - others < sums ? 0 : (memory - others) / place;
+  }
 };
 RingBytes ringBytes(PlanAttr plan, int64_t bits, int64_t scaleBits,
                     bool hasZeros);

@@ -47,10 +47,13 @@ def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionO
   let summary = "Passes operands through a ring in shared memory, fed by warps of its own";
   let description = [{
     Before: a kernel whose plan says `path = ring` has a loop over parts of K around `gptq.group_dot`, and loads what that multiplies where it
-    lies. After: four more warps copy the operands of each part into one of `stages` places of workgroup memory (`cp.async`), one of them weights, scales
-    and zero points as they lie, the others activations as the image that the unit reads (`gptq.image` on the `gptq.group_dot`);
-    two barriers for each place (`mbarrier`) say that it is full, or that everyone has multiplied what was there. The loop is unrolled over all
-    places, so that the address of a place is a constant; over two, where scales are applied to the sums of more than 16 rows. All that follows the loop is left to the threads that multiply. A loop whose operands do not
+    lies. After: four more warps fill `stages` places of workgroup memory, one for each part on its way. One copies weights, scales and zero
+    points as they lie (`cp.async`, 16 bytes a thread), one the activations, and two put these, in place, in the order of the image that the unit
+    reads (`gptq.image` on the `gptq.group_dot`): there two activations of each of four threads follow each other, in memory eight of one, and
+    `stmatrix` exchanges them. Three barriers for each place (`mbarrier`) say that activations have landed, that all is there and in order, and that
+    everyone has multiplied what was there. The loop is unrolled over all
+    places, so that the address of a place is a constant; over two, where scales are applied to the sums of more than 16 rows. All that follows the loop is left to the threads that multiply; what they allocate there
+    may lie where the ring was (`gptq.after_others`), behind a barrier of theirs. A loop whose operands do not
     go through a ring is left alone and reported as a missed remark.
   }];
   let dependentDialects = ["GPTQDialect", "GPTQNVVMDialect", "scf::SCFDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",
