@@ -57,17 +57,18 @@ static constexpr int64_t kMaxRingRows = 64, kMaxHoistedRows = 32;
 /// Warps of a workgroup that have two sets of sums of kMaxRingRows: a thread
 /// has 168 registers then.
 static constexpr int64_t kHoistedWarps = 8;
-/// Up to so many rows, the least number of weights of one multiprocessor that
-/// pass through a ring.
-static constexpr std::pair<int64_t, int64_t> kRingWeights[] = {{16, 3 << 17},
-                                                               {32, 1 << 17}};
+/// Bits of a zero point, and of codes whose registers count for narrower ones.
+static constexpr int64_t kZeroBits = 8, kLeastBits = 4;
+/// Up to so many rows, the least number of tiles of one multiprocessor that
+/// pass through a ring, and of weights: of up to kLeastBits, and of more.
+static constexpr struct {
+  int64_t rows, tiles, narrow, wide;
+} kLeastOfRing[] = {{16, 4, 3 << 17, 1 << 20}, {32, 1, 1 << 17, 1 << 18}};
 /// Places of a ring for each turn, at most: the loop over them may be unrolled.
 static constexpr int64_t kMaxPlaces = 8;
 /// Parts of K that each turn has at least: fewer end before any of them hides
 /// another.
 static constexpr int64_t kLeastRounds = 2;
-/// Bits of a zero point, and of codes whose registers count for narrower ones.
-static constexpr int64_t kZeroBits = 8, kLeastBits = 4;
 /// Workgroups of a cluster. Four would read less, but the multiprocessors that
 /// a cluster may take come in groups that four do not fill.
 static constexpr int64_t kCluster = 2;
@@ -221,14 +222,15 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     // Measured: a ring has to be filled before anything is multiplied, and the
     // fewer the rows the less it saves.
     const int64_t all = llvm::divideCeil(shape.n, kTileColumns);
-    const int64_t weights =
-        llvm::divideCeil(all, target.multiprocessors) * kTileColumns * shape.k;
-    for (auto [few, enough] : kRingWeights)
-      if (mMax <= few && weights < enough)
-        return refuse(llvm::formatv("up to {0} rows and fewer than {1} weights "
-                                    "of a multiprocessor are multiplied faster "
-                                    "where they lie",
-                                    few, enough));
+    const int64_t each = llvm::divideCeil(all, target.multiprocessors);
+    for (auto [few, tiles, narrow, wide] : kLeastOfRing)
+      if (const int64_t enough = shape.bits > kLeastBits ? wide : narrow;
+          mMax <= few &&
+          (each < tiles || each * kTileColumns * shape.k < enough))
+        return refuse(llvm::formatv(
+            "up to {0} rows of fewer than {1} tiles or {2} weights of a "
+            "multiprocessor are multiplied faster where they lie",
+            few, tiles, enough));
 
     // Parts of K are whole lines of an image, whole blocks, and have one scale.
     const bool isWhole = shape.groupSize >= shape.k;
@@ -314,14 +316,14 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     const RingBytes bytes =
         ringBytes(planOf(1), shape.bits, shape.scaleBits, shape.hasZeros);
     int64_t stages = bytes.places(target.workgroupMemory);
-    // Without turns, all warps unroll the loop over all places. Of many rows
-    // half of them are better, too: what is on its way passes the first-level
-    // cache, which has the memory that a ring leaves.
-    const int64_t most =
-        turns == 1 && ((hoists && rows <= kMaxHoistedRows / 2) ||
-                       rows > kMaxHoistedRows)
-            ? kMaxPlaces / 2
-            : kMaxPlaces;
+    // The loop over the places of a turn is unrolled: beside two sets of sums
+    // there are few registers for that, and without turns half of the places
+    // are enough for them and for many rows.
+    const bool unrollsSets = hoists && rows <= kMaxHoistedRows / 2;
+    const int64_t most = turns == 1 && (unrollsSets || rows > kMaxHoistedRows)
+                             ? kMaxPlaces / 2
+                         : unrollsSets ? kMaxPlaces * 3 / 4
+                                       : kMaxPlaces;
     stages = std::min<int64_t>(
         {stages, most * turns, int64_t(llvm::alignTo(parts, turns))});
     stages = stages / turns * turns;

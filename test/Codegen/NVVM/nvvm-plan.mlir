@@ -10,13 +10,13 @@
 // 8192 columns are 512 tiles of 16: four for each of 132 multiprocessors, their sums in 16 registers, and room for two
 // parts of K. More rows leave no room for a sum of activations of their own: zero points are subtracted from codes. From
 // 9 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
-// Of the 32 parts of K that each workgroup has 16 are on their way with 16 rows, and 10 with 32, of which two are left when
-// all others have been in rounds; room there would be for 12, which leave eight.
+// Of the 32 parts of K that each workgroup has ten are on their way, of which two are left when all others have been in
+// rounds; twelve would leave eight.
 // With 64 rows eight warps have all, and registers for two sets of sums.
 // CHECK-LABEL: func @matmul
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
-//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 16, cluster = 2>,
+//  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>]
 // NOCLUSTER-LABEL: func @matmul
@@ -76,6 +76,14 @@ func.func @behind(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<3
   return %2 : tensor<?x28672xf16>
 }
 
+// Of 8 bits as many weights are multiplied where they lie up to 16 rows.
+// CHECK-LABEL: func @few_of_8_bits
+//       CHECK:   #gptq.plan<mMin = 9, mMax = 16, unit = "mma_m16n8k16", {{.*}} path = "direct"
+func.func @few_of_8_bits(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi8>, %s: tensor<64x8192xf16>, %e: tensor<?x8192xf32>) -> tensor<?x8192xf32> attributes {gptq.max_m = 16 : i64} {
+  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x8192xi8>, tensor<64x8192xf16>) outs(%e : tensor<?x8192xf32>) {bits = 8, group_size = 128, zero_point = 128} -> tensor<?x8192xf32>
+  return %0 : tensor<?x8192xf32>
+}
+
 // Of 8 bits a part's codes and two sets of sums leave registers to eight warps only: they take no turns.
 // CHECK-LABEL: func @ring_of_8_bits
 //       CHECK:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} rows = 16, {{.*}} scale = "accumulator", {{.*}} threads = 256, stepK = 128, stages = 4, cluster = 2>
@@ -101,7 +109,7 @@ func.func @ring_of_8_bits(%x: tensor<?x28672xf16>, %q: tensor<28672x8192xi8>, %s
 // WHY-LABEL: func @ring_ragged
 //       WHY:   path = "no ring: groups of 32 of 8192 rows of K are no whole parts of 64"
 // WHY-LABEL: func @ring_short
-//       WHY:   path = "no ring: up to 16 rows and fewer than 393216 weights of a multiprocessor are multiplied faster where they lie"
+//       WHY:   path = "no ring: up to 16 rows of fewer than 4 tiles or 393216 weights of a multiprocessor are multiplied faster where they lie"
 //       WHY:   path = "no ring: 2 parts of 128 rows of K are not 2 for each of 2 turns of 2 workgroups"
 func.func @ring(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 512 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
