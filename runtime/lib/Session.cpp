@@ -104,12 +104,11 @@ Expected<int32_t> Session::sample(const Sampler &sampler, int32_t token) {
   if (sampler.isGreedy())
     return next(token);
   GPTQ_ASSIGN(const ManifestEntry *entry, entryFor("sample", &token, 1));
-  const int topK = sampler.settings().topK;
-  if (topK < 1 || topK > entry->maxTopK)
+  if (!model.chooses(sampler))
     return makeStatus(StatusCode::Unsupported,
                       "expected a top-k of 1 to %lld, which the model's device "
                       "samples with, found %d",
-                      (long long)entry->maxTopK, topK);
+                      (long long)entry->maxTopK, sampler.settings().topK);
   const SamplingWords how = sampler.words();
   return chooseWith("sample", token, &how);
 }

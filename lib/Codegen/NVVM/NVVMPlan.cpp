@@ -23,8 +23,6 @@ using namespace mlir;
 using namespace mlir::gptq;
 
 static constexpr int64_t kSumsPerTile = ::gptq::MatrixFragments::sumsPerTile;
-/// The same with the 168 registers that four tiles of rows want.
-static constexpr int64_t kFewWarps = 12;
 /// The largest number of rows that one workgroup multiplies at once; more rows
 /// are more workgroups.
 static constexpr int64_t kMaxRows = 32;
@@ -112,6 +110,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
       // has just read: the largest share that leaves no panel over.
       const int64_t most =
           std::clamp<int64_t>(kSharedSums / sumsPerPanel, 1, kSharedPanels);
+      // Four tiles of rows want more registers.
       const int64_t mostWarps = rowTiles > 2 ? kFewWarps : kMaxWarps;
       const int64_t rounds = llvm::divideCeil(each, most * mostWarps);
       t.panels = llvm::divideCeil(panels, target.multiprocessors *

@@ -20,7 +20,7 @@ static constexpr int64_t kMaxRows = 16;
 /// Rows of K that a warp multiplies between two applications of a scale: the
 /// usual group, or less where it would be more instructions than the cache for
 /// them holds.
-static constexpr int64_t kStepRows[] = {128, 64, 32};
+static constexpr int64_t kLanesStepRows[] = {128, 64, 32};
 static constexpr int64_t kStepProducts = 256;
 
 namespace {
@@ -69,7 +69,7 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
         std::clamp<int64_t>(unit.accumulators / registers.rows, 1, kMaxTiles);
     while (most < cap &&
            registers.sums(most + 1) +
-                   registers.codes(most + 1, std::rbegin(kStepRows)[0]) <=
+                   registers.codes(most + 1, std::rbegin(kLanesStepRows)[0]) <=
                room)
       ++most;
     return most > 0;
@@ -102,8 +102,8 @@ ReasonedPlan mlir::gptq::planOnLanes(MLIRContext *ctx,
   auto fits = [&](int64_t stepK, int64_t stages) {
     return stages * registers.codes(here, stepK) <= left;
   };
-  int64_t stepK = kStepRows[0], stages = 1;
-  for (int64_t step : kStepRows) {
+  int64_t stepK = kLanesStepRows[0], stages = 1;
+  for (int64_t step : kLanesStepRows) {
     stepK = step;
     if (rows * here * step > kStepProducts || !fits(step, 1))
       continue;

@@ -8,20 +8,9 @@
 #ifndef GPTQ_LIB_CODEGEN_NVVM_NVVMPLANLANES_H
 #define GPTQ_LIB_CODEGEN_NVVM_NVVMPLANLANES_H
 
-#include "gptq/Codegen/Common/Plan.h"
+#include "NVVMPlan.h"
 
 namespace mlir::gptq {
-
-/// How many warps fill a multiprocessor, and the registers each of their
-/// threads then has.
-inline constexpr std::pair<int64_t, int64_t> kWarps[] = {
-    {16, 128}, {12, 168}, {8, 255}};
-
-/// Of the registers `each` thread then has, those that sums and operands may
-/// take: what `unit` leaves of the fewest, and all that there are more.
-inline int64_t operandRegisters(const ::gptq::UnitInfo &unit, int64_t each) {
-  return unit.operandRegisters + each - kWarps[0].second;
-}
 
 /// What plans may use.
 struct LanesPlanOptions {

@@ -14,9 +14,9 @@ using namespace mlir::gptq;
 /// The largest number of rows of one workgroup. More than kMaxHoistedRows have
 /// as many sums as codes, and no registers for a second set of them.
 static constexpr int64_t kMaxRingRows = 64;
-/// Warps of a workgroup that have two sets of sums of kMaxRingRows: a thread
-/// has 168 registers then.
-static constexpr int64_t kHoistedWarps = 8;
+/// Warps of a workgroup that have two sets of sums of kMaxRingRows; four more
+/// fill the ring.
+static constexpr int64_t kHoistedWarps = kLeastWarps;
 /// Up to so many rows, the least number of tiles of one multiprocessor that
 /// pass through a ring, and of weights: of up to kLeastBits, and of more.
 static constexpr struct {
