@@ -276,6 +276,8 @@ class Warp:
             value = BINARY[base](self.get(operands[1], kind), self.get(operands[2], kind))
         elif base == "neg":
             value = -self.get(operands[1], kind)
+        elif base == "not":
+            value = ~self.get(operands[1], kind)
         elif base == "ex2":
             value = np.exp2(self.get(operands[1], kind).astype(np.float64)).astype(np.float32)
         elif base == "setp":
