@@ -118,7 +118,58 @@ struct Running {
   Value sums;
   Operation *end = nullptr;
 };
+
+/// The weights of a product: words of each block, and the blocks that are
+/// unpacked already.
+struct Weights {
+  SmallVector<SmallVector<Value>> words;
+  SmallVector<SmallVector<WeightFragments::Step>> unpacked;
+};
 } // namespace
+
+/// The next product of the block that is lowered here.
+static GroupDotOp following(GroupDotOp op) {
+  for (Operation *next = op->getNextNode(); next; next = next->getNextNode())
+    if (auto dot = dyn_cast<GroupDotOp>(next); dot && dot->hasAttr(kImageAttr))
+      return dot;
+  return GroupDotOp();
+}
+
+/// Moves in front of `front` what is between the two and the weights of `op`
+/// wait for or are found by. Whether that is all known without `front`.
+static bool moveInFront(GroupDotOp op, GroupDotOp front) {
+  llvm::SetVector<Operation *> needed;
+  std::function<bool(Value)> need = [&](Value value) {
+    Operation *def = value ? value.getDefiningOp() : nullptr;
+    if (!def || def->getBlock() != op->getBlock() ||
+        def->isBeforeInBlock(front))
+      return true;
+    // Scales and zero points are read behind the barrier like the weights.
+    if (def == front || !(isPure(def) || isa<vector::LoadOp>(def)) ||
+        !llvm::all_of(def->getOperands(), need))
+      return false;
+    needed.insert(def);
+    return true;
+  };
+  for (Operation *between = front->getNextNode(); between != op;
+       between = between->getNextNode())
+    if (isa<NVVM::MBarrierTryWaitParityOp>(between)) {
+      if (!llvm::all_of(between->getOperands(), need))
+        return false;
+      needed.insert(between);
+    }
+  for (Value value :
+       {Value(op.getW()), Value(op.getPanel()), Value(op.getBlock()),
+        Value(op.getScale()), Value(op.getZero())})
+    if (!need(value))
+      return false;
+  SmallVector<Operation *> inOrder = needed.takeVector();
+  llvm::sort(inOrder,
+             [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); });
+  for (Operation *op : inOrder)
+    op->moveBefore(front);
+  return true;
+}
 
 /// Moves behind `done` what gives places back between the product in front and
 /// `product`: only then has the unit read them.
@@ -135,8 +186,9 @@ static void giveBackLater(Operation *front, Operation *product,
   }
 }
 
-/// Lowers `op`; `running` is what is in flight before and after.
-static LogicalResult lower(GroupDotOp op, Running &running) {
+/// Lowers `op`; `running` is what is in flight before and after, `ahead` what
+/// is known of the weights.
+static LogicalResult lower(GroupDotOp op, Running &running, Weights &ahead) {
   VectorBuilder b(op, op.getPlan().getLanes());
   auto x = cast<MemRefType>(op.getX().getType());
   const int64_t rows = op.getPlan().getRows();
@@ -174,11 +226,13 @@ static LogicalResult lower(GroupDotOp op, Running &running) {
   bool isRunning = continues;
   Operation *firstWait = nullptr;
   // All words first: none waits for shared memory between two products.
-  SmallVector<SmallVector<Value>> words;
-  for (int64_t block = 0; block < weights->numBlocks(); ++block)
-    words.push_back(weights->load(block));
-  for (int64_t block = 0; block < weights->numBlocks(); ++block) {
-    auto steps = weights->unpack(block, words[block]);
+  Weights known = std::exchange(ahead, Weights());
+  if (known.words.empty())
+    known.words = weights->loadAll();
+  for (auto [block, words] : llvm::enumerate(known.words)) {
+    FailureOr<SmallVector<WeightFragments::Step>> steps =
+        block < known.unpacked.size() ? known.unpacked[block]
+                                      : weights->unpack(block, words);
     if (failed(steps))
       return failure();
     for (ArrayRef<WeightFragments::Step> rest = *steps; !rest.empty();) {
@@ -225,6 +279,21 @@ static LogicalResult lower(GroupDotOp op, Running &running) {
   }
   if (continues)
     giveBackLater(running.end, op, firstWait);
+  if (GroupDotOp next = following(op); next && next->hasAttr(kAheadAttr)) {
+    if (!isLast || !moveInFront(next, op))
+      return next.emitOpError("expects weights that are there before the "
+                              "product in front ends");
+    FailureOr<WeightFragments> others = WeightFragments::create(next, b);
+    if (failed(others))
+      return failure();
+    ahead.words = others->loadAll();
+    for (auto [block, words] : llvm::enumerate(ahead.words)) {
+      auto steps = others->unpack(block, words);
+      if (failed(steps))
+        return failure();
+      ahead.unpacked.push_back(*steps);
+    }
+  }
   if (isLast)
     sums = passThrough(b, "wgmma.wait_group.sync.aligned 0;", sums);
 
@@ -252,8 +321,9 @@ struct NVVMLowerWarpgroupDotPass final
         dots.push_back(op);
     });
     Running running;
+    Weights ahead;
     for (GroupDotOp op : dots)
-      if (failed(lower(op, running)))
+      if (failed(lower(op, running, ahead)))
         return signalPassFailure();
   }
 };

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "NVVMPlanRing.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;
@@ -72,18 +73,17 @@ static int64_t chooseStages(int64_t fit, int64_t parts, int64_t turns,
   // there are few registers for that, and without turns half of the places are
   // enough for them and for many rows.
   const bool unrollsSets = hoists && rows <= kMaxHoistedRows / 2;
-  const int64_t most = turns == 1 && (unrollsSets || rows > kMaxHoistedRows)
+  const bool unrollsMany = !hoists && rows > kMaxHoistedRows;
+  const int64_t most = turns == 1 && (unrollsSets || unrollsMany)
                            ? kMaxPlaces / 2
                        : unrollsSets ? kMaxPlaces * 3 / 4
                                      : kMaxPlaces;
   int64_t stages = std::min<int64_t>(
       {fit, most * turns, int64_t(llvm::alignTo(parts, turns))});
   stages = stages / turns * turns;
-  if (hoists && !unrollsSets) {
-    // A round is two places for each turn.
-    const int64_t odd = stages % (2 * turns);
-    return stages > odd ? stages - odd : stages;
-  }
+  if (const int64_t each = stages / turns, few = fewPlaces(rows, hoists);
+      few && each > few)
+    return each / few * few * turns;
   // A round is all places. Parts behind the last are code of their own, which
   // is fetched for one time: rather a few places less than many of those.
   for (int64_t fewer = stages - turns; fewer >= stages * 3 / 4 && fewer > 1;
@@ -160,9 +160,8 @@ ReasonedPlan mlir::gptq::planRing(MLIRContext *ctx,
   const int64_t panels = llvm::divideCeil(all, places * rounds);
   const int64_t warps = llvm::alignTo(panels, unit->warps);
   // More rows leave no registers for a second set of sums.
-  const bool hoists = options.hoistScales &&
-                      (hasFewWarps || rows <= (shape.isF16 ? kMaxHoistedRows / 2
-                                                           : kMaxHoistedRows));
+  const bool hoists =
+      options.hoistScales && (hasFewWarps || rows <= kMaxHoistedRows);
   // Wide codes of a part, and two sets of sums, take the registers of half as
   // many warps.
   const bool isWide =

@@ -121,6 +121,13 @@ SmallVector<Value> WeightFragments::load(int64_t index) {
   return words;
 }
 
+SmallVector<SmallVector<Value>> WeightFragments::loadAll() {
+  SmallVector<SmallVector<Value>> words;
+  for (int64_t block = 0; block < numBlocks(); ++block)
+    words.push_back(load(block));
+  return words;
+}
+
 FailureOr<SmallVector<WeightFragments::Step>>
 WeightFragments::unpack(int64_t index, ArrayRef<Value> words) {
   const Plane &layout = this->layout();

@@ -49,6 +49,8 @@ public:
   };
   /// The words of block `index` that this thread has codes in.
   SmallVector<Value> load(int64_t index);
+  /// Those of all blocks.
+  SmallVector<SmallVector<Value>> loadAll();
   /// The steps of block `index`, whose words are `words`.
   FailureOr<SmallVector<Step>> unpack(int64_t index, ArrayRef<Value> words);
 

@@ -80,6 +80,37 @@ func.func @continued(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: m
   return %1 : vector<4x2xf32>
 }
 
+// Weights that are ahead are waited for, loaded and unpacked while the unit multiplies what is in front, all of them; only then
+// the sums in front are waited for and used, and their place is given back.
+// CHECK-LABEL: func @ahead
+//  CHECK-SAME:   %[[FRONT:[^:]+]]: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %[[NEXT:[^:]+]]: memref
+// CHECK-COUNT-4: gptq_nvvm.warpgroup_mma
+//       CHECK:   nvvm.wgmma.commit.group.sync.aligned
+//   CHECK-NOT:   wait_group
+//       CHECK:   nvvm.mbarrier.try_wait.parity
+//       CHECK:   vector.load %[[NEXT]]
+// CHECK-COUNT-16: arith.subf
+//   CHECK-NOT:   gptq_nvvm.warpgroup_mma
+//       CHECK:   "wgmma.wait_group.sync.aligned 0;"
+//       CHECK:   arith.addf {{.*}} vector<4x2xf32>
+//       CHECK:   nvvm.mbarrier.arrive
+//   CHECK-NOT:   vector.load
+//       CHECK:   "wgmma.fence.sync.aligned;"
+// CHECK-COUNT-4: gptq_nvvm.warpgroup_mma
+//       CHECK:   "wgmma.wait_group.sync.aligned 0;"
+func.func @ahead(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %v: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %panel: index, %sums: vector<4x2xf32>, %empty: !llvm.ptr<3>, %full: !llvm.ptr<3>, %parity: i32) -> vector<4x2xf32> {
+  %i = arith.constant 0 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %zero {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32>
+  %1 = arith.addf %sums, %0 : vector<4x2xf32>
+  %token = nvvm.mbarrier.arrive %empty : !llvm.ptr<3> -> i64
+  %ticks = arith.constant 1 : i32
+  nvvm.mbarrier.try_wait.parity %full, %parity, %ticks : !llvm.ptr<3>, i32, i32
+  %2 = gptq.group_dot %x[%i, %i], %v[%panel, %i] acc %zero {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.ahead, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32>
+  %3 = arith.addf %1, %2 : vector<4x2xf32>
+  return %3 : vector<4x2xf32>
+}
+
 // What is no image is left to gptq-nvvm-lower-group-dot.
 // CHECK-LABEL: func @in_place
 //       CHECK:   gptq.group_dot
@@ -110,4 +141,17 @@ func.func @images_hold_the_plans_rows(%x: memref<8x64xf16, #gpu.address_space<wo
   // expected-error @+1 {{expects an image of 16 rows and 64 columns}}
   %0 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %acc zero %z {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<8x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32> zero vector<2xf32>
   return %0 : vector<4x2xf32>
+}
+
+// -----
+#plan = #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 64, tileK = 0, rows = 16, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 128, stepK = 128, stages = 4>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+func.func @zero_points_that_follow_from_the_front(%x: memref<16x64xf16, #gpu.address_space<workgroup>>, %w: memref<4x1x128xi32, #gpu.address_space<workgroup>>, %panel: index) -> vector<4x2xf32> {
+  %i = arith.constant 0 : index
+  %zero = arith.constant dense<0.0> : vector<4x2xf32>
+  %0 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %zero {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32>
+  %z = vector.extract %0[0] : vector<2xf32> from vector<4x2xf32>
+  // expected-error @+1 {{expects weights that are there before the product in front ends}}
+  %1 = gptq.group_dot %x[%i, %i], %w[%panel, %i] acc %zero zero %z {columns = array<i64: 0>, depth = 64 : i64, layout = #layout, gptq.ahead, gptq.image, plan = #plan} : memref<16x64xf16, #gpu.address_space<workgroup>>, memref<4x1x128xi32, #gpu.address_space<workgroup>>, vector<4x2xf32> zero vector<2xf32>
+  return %1 : vector<4x2xf32>
 }

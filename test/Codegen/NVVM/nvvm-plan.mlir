@@ -11,14 +11,14 @@
 // parts of K. More rows leave no room for a sum of activations of their own: zero points are subtracted from codes. From
 // 9 rows on pairs of workgroups share K, eight tiles each; two groups of four warps have two of them each, and take turns.
 // Of the 32 parts of K that each workgroup has ten are on their way, of which two are left when all others have been in
-// rounds; twelve would leave eight.
-// With 64 rows eight warps have all, and registers for two sets of sums.
+// rounds; twelve would leave eight. With 32 rows rounds are of two parts for each turn, and twelve are whole rounds.
+// With 64 rows eight warps have all, and registers for two sets of sums, in rounds of four.
 // CHECK-LABEL: func @matmul
 //       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
-//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
-//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>]
+//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 12, cluster = 2>,
+//  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 8, cluster = 2>]
 // NOCLUSTER-LABEL: func @matmul
 //       NOCLUSTER:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 64, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", {{.*}} threads = 512,
 // NORING-LABEL: func @matmul
@@ -93,17 +93,17 @@ func.func @ring_of_8_bits(%x: tensor<?x28672xf16>, %q: tensor<28672x8192xi8>, %s
 }
 
 // 1792 tiles are 14 for each multiprocessor: with many rows they go through a ring, 64 rows at a time, in 16 warps of which 14
-// have a tile. Scales are applied to codes, in f16, and to sums with few rows; bf16 would round too much, and keeps to 32 rows
-// and two sets of sums, in rounds of two parts; 64 rows of two sets are for eight warps, where they are enough.
+// have a tile. Scales are applied to codes, in f16, and to sums with up to 32 rows, in rounds of two parts; bf16 would round too
+// much, and keeps to 32 rows; 64 rows of two sets of sums are for eight warps, where they are enough.
 // CHECK-LABEL: func @ring
 //       CHECK:   #gptq.plan<mMin = 2, mMax = 8, unit = "mma_m16n8k16",
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", tileM = 16, tileN = 224, tileK = 0, rows = 16, {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 4>
-//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, {{.*}} scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 8>
+//  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 8>
 //  CHECK-SAME:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 224, tileK = 0, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "weight", zero = "weight", threads = 512, stepK = 128, stages = 4>
 // CHECK-LABEL: func @ring_bf16
 //       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 32, tileN = 224, tileK = 0, rows = 32, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512,
 // CHECK-LABEL: func @ring_bf16_of_eight_warps
-//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 4, cluster = 2>
+//       CHECK:   #gptq.plan<mMin = 33, mMax = 512, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, {{.*}} path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 8, cluster = 2>
 // WHY-LABEL: func @ring
 //       WHY:   path = "4 parts of 128 rows of K on their way"
 // WHY-LABEL: func @ring_ragged

@@ -27,15 +27,27 @@ namespace mlir::gptq {
 /// `k0` are then 0.
 inline constexpr llvm::StringLiteral kImageAttr = "gptq.image";
 
+/// On a `gptq.group_dot` with kImageAttr: its weights are there before the
+/// product in front ends, and are unpacked while the unit is busy with that.
+inline constexpr llvm::StringLiteral kAheadAttr = "gptq.ahead";
+
 /// On an `scf.if` that gives the threads of a workgroup different work: each of
 /// its branches is taken in every workgroup.
 inline constexpr llvm::StringLiteral kRolesAttr = "gptq.roles";
 
+/// How many places of a ring a round has, for each turn, where scales of many
+/// rows are applied to sums: those of each part are registers of their own.
+/// Four where weights of the next part are unpacked ahead, for those of a
+/// round's first part are not. 0: as many as there are.
+inline int64_t fewPlaces(int64_t rows, bool hoists) {
+  return !hoists || rows <= 16 ? 0 : rows <= 32 ? 2 : 4;
+}
+
 /// Of `places` of a ring that one turn has, those of one round: all, so that
-/// their addresses are constants; or two, where the scales of many rows are
-/// applied to sums, for those of each part are registers of their own.
+/// their addresses are constants, or a few.
 inline int64_t placesOfRound(int64_t places, int64_t rows, bool hoists) {
-  return hoists && rows > 16 && places % 2 == 0 ? 2 : places;
+  const int64_t few = fewPlaces(rows, hoists);
+  return few && places % few == 0 ? few : places;
 }
 
 } // namespace mlir::gptq
