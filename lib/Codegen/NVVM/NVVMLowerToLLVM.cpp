@@ -310,10 +310,11 @@ struct NVVMOverlapLaunchesPass final
         ->walk([&](Operation *inner) {
           if (inner->getNumRegions() > 0 || inner->hasAttr(kSettledAttr))
             return WalkResult::advance();
-          // Barriers in workgroup memory, for threads of different work.
+          // Barriers in workgroup memory and registers, for threads of
+          // different work.
           if (isa<NVVM::MBarrierInitOp, NVVM::MBarrierTryWaitParityOp,
                   NVVM::CpAsyncMBarrierArriveOp, NVVM::FenceMbarrierInitOp,
-                  gpu::BarrierOp>(inner))
+                  NVVM::SetMaxRegisterOp, gpu::BarrierOp>(inner))
             return WalkResult::advance();
           bool waits = !isMemoryEffectFree(inner);
           if (auto load = dyn_cast<vector::LoadOp>(inner))
