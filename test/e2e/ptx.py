@@ -425,7 +425,7 @@ class Warp:
     def _bar(self, _, parts, operands, lanes):
         """Barriers have been met, and lanes of a warp are not ordered."""
 
-    _griddepcontrol = _bar
+    _griddepcontrol = _setmaxnreg = _bar
 
 
 class Workgroup:

@@ -32,13 +32,17 @@ static constexpr auto kGlobalSpace =
 static constexpr auto kSharedSpace =
     static_cast<unsigned>(NVVM::NVVMMemorySpace::Shared);
 static constexpr int64_t kWarpThreads = VectorBuilder::kWarpThreads;
-/// Warps that feed the ring: one copies weights, one activations, and the
-/// others put these in the order of the unit. Registers are handed out to four
-/// warps at a time.
-static constexpr int64_t kFeedWarps = 4, kOrderWarps = kFeedWarps - 2;
-/// Threads whose arrival makes a place full: those of the warp that copies
-/// weights and of those that order activations.
-static constexpr int64_t kFillThreads = (1 + kOrderWarps) * kWarpThreads;
+/// Warps that share registers out among themselves.
+static constexpr int64_t kGroupWarps = 4;
+/// Rows that two warps put in order while eight multiply, at most.
+static constexpr int64_t kFewRows = 32;
+/// Registers of a multiprocessor; of one thread, at most; and in what numbers
+/// they are handed out.
+static constexpr int64_t kAllRegisters = 1 << 16, kMostRegisters = 240,
+                         kRegisterStep = 8;
+/// Registers of a thread that orders activations beside what it has loaded, and
+/// of one that copies them beside an address for each of its rows.
+static constexpr int64_t kOrderRegisters = 16, kCopyRegisters = 24;
 /// What an image is aligned to: eight lines, whose pieces are exchanged by the
 /// line's number.
 static constexpr int64_t kImageAlignment = 1024;
@@ -78,6 +82,19 @@ struct Stream {
   }
 };
 
+/// Warps that feed a ring: one copies weights, `copy` activations, and `order`
+/// put these in the order of the unit.
+struct Feeders {
+  int64_t copy, order;
+
+  int64_t firstThatOrders() const { return 1 + copy; }
+  /// With those that are there to fill a group, and do nothing.
+  int64_t warps() const {
+    return llvm::alignTo(firstThatOrders() + order, kGroupWarps);
+  }
+  int64_t threads() const { return warps() * kWarpThreads; }
+};
+
 /// One loop over parts of K whose operands can pass through a ring.
 class RingFormer {
 public:
@@ -97,11 +114,13 @@ private:
   void multiplyAll();
   std::pair<Value, Value> nextPlace(Value slot, Value parity, int64_t count);
   SmallVector<Value> multiplyPart(Value slot, Value parity, Value part,
-                                  ValueRange sums);
+                                  ValueRange sums, bool isAhead);
   void copyWeights(Value lane);
-  void copyActivations(Value lane);
+  void copyActivations(Value warp, Value lane);
   void orderActivations(Value warp, Value lane);
+  void feed();
   void shareMemory(Block *consumer);
+  void shareRegisters(Block *consumer, Block *feeder);
   void waitForConsumers();
   void forParts(Value barriers, Parity first,
                 function_ref<void(Value part, Value slot)> body);
@@ -175,7 +194,15 @@ private:
         cast<MemRefType>(x.getType()).getStridesAndOffset().first[0];
     return stride * elementBytes();
   }
+  /// Whether so many warps multiply that more to feed them, or a second set of
+  /// sums of many rows, would have too few registers.
+  bool hasManyWarps() { return consumers > 2 * kGroupWarps * kWarpThreads; }
   int64_t lineBytes() { return plane().blockK() * elementBytes(); }
+  /// Lines of an image that one warp orders some pieces of.
+  int64_t linesToOrder() {
+    const int64_t across = lineBytes() / (kSquare * kPieceBytes);
+    return rows * depth / plane().blockK() * across / feeders.order;
+  }
   /// Place `slot` of a ring.
   Value place(Value ring, Value slot);
   /// What `value`, computed in the loop from its counter, is for `part`.
@@ -192,6 +219,7 @@ private:
   /// Parts of K; the warps that take them in turn; threads that multiply.
   int64_t parts = 0, turns = 0, consumers = 0;
   int64_t rows = 0, depth = 0, panels = 0;
+  Feeders feeders{};
   Value x, images, landed, full, empty, thread;
 };
 
@@ -289,6 +317,7 @@ bool RingFormer::match(std::string &why) {
   }
   if (plan.getStages() % turns != 0)
     return refuse("expects as many places for each warp that takes turns");
+  feeders = rows > kFewRows && !hasManyWarps() ? Feeders{2, 4} : Feeders{1, 2};
   return true;
 }
 
@@ -312,9 +341,10 @@ void RingFormer::makeRing() {
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, thread, b.index(0));
   ifTrue(isFirst, [&] {
     for (int64_t slot = 0; slot < stages; ++slot) {
-      for (auto [barriers, count] : {std::pair(landed, kWarpThreads),
-                                     {full, kFillThreads},
-                                     {empty, consumers / turns}})
+      for (auto [barriers, count] :
+           {std::pair(landed, feeders.copy * kWarpThreads),
+            {full, (1 + feeders.order) * kWarpThreads},
+            {empty, consumers / turns}})
         NVVM::MBarrierInitOp::create(b, pointer(barriers, b.index(slot)),
                                      i32(count), Value());
     }
@@ -352,9 +382,12 @@ Value RingFormer::valueFor(Value value, Value part) {
   return clone(value);
 }
 
-/// The loop's body for part `part` of K, which lies in place `slot`.
+/// The loop's body for part `part` of K, which lies in place `slot`. If
+/// `isAhead`, the unit multiplies the part in front, which lies in another
+/// place, while weights are unpacked.
 SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
-                                            Value part, ValueRange sums) {
+                                            Value part, ValueRange sums,
+                                            bool isAhead) {
   wait(full, slot, parity);
   IRMapping map;
   map.map(loop.getInductionVar(), part);
@@ -372,6 +405,8 @@ SmallVector<Value> RingFormer::multiplyPart(Value slot, Value parity,
       dot.getWMutable().assign(places.lookup(dot.getW()));
       dot.getBlockMutable().assign(zero);
       dot->setAttr(kImageAttr, b.getUnitAttr());
+      if (std::exchange(isAhead, false))
+        dot->setAttr(kAheadAttr, b.getUnitAttr());
     } else if (auto load = dyn_cast<vector::LoadOp>(copy)) {
       load.getBaseMutable().assign(places.lookup(load.getBase()));
       load.getIndicesMutable()[1].assign(zero);
@@ -395,6 +430,11 @@ void RingFormer::multiplyAll() {
   const int64_t unrolled =
       turns *
       placesOfRound(stages / turns, rows, plan.getScale() == "accumulator");
+  // Unpacked weights of two parts and two sets of sums are more than the
+  // registers of a thread of sixteen warps.
+  auto isAhead = [&](int64_t first) {
+    return first > 0 && rows > kFewRows && plan.getScale() == "accumulator";
+  };
   const int64_t rounds = parts / unrolled, rest = parts % unrolled;
   Value base = b.index(0), parity = i32(rounds % 2);
   if (rounds) {
@@ -419,8 +459,8 @@ void RingFormer::multiplyAll() {
     for (int64_t first = 0; first < unrolled; first += turns) {
       Value own = b.add(turn, first);
       Value slot = moves ? b.add(slots, own) : own;
-      sums =
-          multiplyPart(slot, phase, b.add(b.mul(number, unrolled), own), sums);
+      sums = multiplyPart(slot, phase, b.add(b.mul(number, unrolled), own),
+                          sums, isAhead(first));
     }
     if (moves) {
       auto [next, nextPhase] = nextPlace(slots, phase, unrolled);
@@ -438,7 +478,7 @@ void RingFormer::multiplyAll() {
     Value slot = arith::AddIOp::create(b, base, own);
     Value part = b.add(own, rounds * unrolled);
     if (first + turns <= rest) {
-      sums = multiplyPart(slot, parity, part, sums);
+      sums = multiplyPart(slot, parity, part, sums, isAhead(first));
       continue;
     }
     // There is not a part for every turn.
@@ -449,7 +489,8 @@ void RingFormer::multiplyAll() {
     b.setInsertionPointToStart(last.elseBlock());
     scf::YieldOp::create(b, sums);
     b.setInsertionPointToStart(last.thenBlock());
-    scf::YieldOp::create(b, multiplyPart(slot, parity, part, sums));
+    scf::YieldOp::create(
+        b, multiplyPart(slot, parity, part, sums, /*isAhead=*/false));
     sums.assign(last.getResults().begin(), last.getResults().end());
   }
   loop.replaceAllUsesWith(sums);
@@ -512,20 +553,22 @@ void RingFormer::copyWeights(Value lane) {
 }
 
 /// Copies rows as they lie, 16 bytes a thread, each piece to where its words
-/// are exchanged.
-void RingFormer::copyActivations(Value lane) {
+/// are exchanged. Warp i has the i-th of equal shares of the rows.
+void RingFormer::copyActivations(Value warp, Value lane) {
   Value there = memref::DimOp::create(b, x, 0);
   const int64_t perLine = lineBytes() / kPieceBytes,
-                perCopy = kWarpThreads / perLine, group = plane().blockN();
+                perCopy = kWarpThreads / perLine, group = plane().blockN(),
+                share = rows / feeders.copy;
   // Where a piece comes from is the same for every part but for a number, in a
   // register for each row of a thread; where it goes to is so after `group`
   // rows again. Of rows that do not exist the last is copied: their sums are
   // not stored.
   Value last = arith::SubIOp::create(b, there, b.index(1));
   Value piece = remainder(lane, perLine);
+  Value own = b.add(quotient(lane, perLine), b.mul(warp, share));
   SmallVector<Value> sources, targets;
-  for (int64_t first = 0; first < rows; first += perCopy) {
-    Value row = b.add(quotient(lane, perLine), first);
+  for (int64_t first = 0; first < share; first += perCopy) {
+    Value row = b.add(own, first);
     Value exists = arith::MinUIOp::create(b, row, last);
     sources.push_back(
         toI64(b.add(b.mul(exists, rowBytes()), b.mul(piece, kPieceBytes))));
@@ -555,34 +598,40 @@ void RingFormer::copyActivations(Value lane) {
 /// Puts copied activations in the order of the unit, in place: of four pieces
 /// that follow each other in a row, each has the words that one thread of four
 /// multiplies, and the unit wants the first words of all, the second, and so
-/// on. `stmatrix` stores word i of four threads as 16 bytes. Warp i has the
-/// i-th four pieces of every line.
+/// on. `stmatrix` stores word i of four threads as 16 bytes. Warps take four
+/// pieces of a line in turn, and equal shares of the lines.
 void RingFormer::orderActivations(Value warp, Value lane) {
   const Plane order = plane();
-  const int64_t group = order.blockN(), line = order.blockK();
+  const int64_t group = order.blockN();
   const int64_t perWord = kWordBytes / elementBytes(),
                 perPiece = kPieceBytes / elementBytes();
   auto byteOf = [&](int64_t k) { return order.address(0, k, 0) / 8; };
   auto pieceOf = [&](int64_t k) { return byteOf(k) / kPieceBytes; };
   assert(group == kSquareRows && byteOf(perPiece) == kWordBytes &&
          byteOf(2 * perPiece) == 2 * kWordBytes &&
-         lineBytes() == kOrderWarps * kSquare * kPieceBytes &&
          "a thread's words are not as stmatrix stores them");
   // Which row a thread's number stands for: those that are read or written at
   // once have no bank in common.
   auto rowOf = [&](Value number) -> Value {
     return b.add(b.mul(remainder(number, 2), group / 2), quotient(number, 2));
   };
-  Value own = b.add(b.mul(warp, kSquare), remainder(lane, kSquare));
-  Value from = toI64(placeOfPiece(rowOf(quotient(lane, kSquare)), own));
+  const int64_t across = lineBytes() / (kSquare * kPieceBytes),
+                share = linesToOrder();
+  Value column = remainder(warp, across);
+  Value firstByte = b.mul(quotient(warp, across), share * lineBytes());
+  auto toOffset = [&](Value row, Value piece) {
+    return toI64(b.add(firstByte, placeOfPiece(row, piece)));
+  };
+  Value own = b.add(b.mul(column, kSquare), remainder(lane, kSquare));
+  Value from = toOffset(rowOf(quotient(lane, kSquare)), own);
   Value word = quotient(lane, kSquareRows);
   Value piece = b.add(b.mul(remainder(word, 2), pieceOf(perWord)),
                       b.mul(quotient(word, 2), pieceOf(2 * perWord)));
-  piece = b.add(piece, b.mul(warp, pieceOf(kSquare * perPiece)));
-  Value to = toI64(placeOfPiece(rowOf(remainder(lane, kSquareRows)), piece));
+  piece = b.add(piece, b.mul(column, pieceOf(kSquare * perPiece)));
+  Value to = toOffset(rowOf(remainder(lane, kSquareRows)), piece);
 
   SmallVector<int32_t> squares;
-  for (int64_t first = 0; first < depth / line * rows; first += group)
+  for (int64_t first = 0; first < share; first += group)
     squares.push_back(int32_t(first * lineBytes()));
   auto words = VectorType::get({kSquare}, b.getI32Type());
   forParts(landed, kFirst, [&](Value, Value slot) {
@@ -636,6 +685,62 @@ void RingFormer::waitForConsumers() {
                           NVVM::BarrierReductionAttr(), Value());
 }
 
+/// What each warp does that feeds the ring.
+void RingFormer::feed() {
+  Value own = arith::SubIOp::create(b, thread, b.index(consumers));
+  Value warp = quotient(own, kWarpThreads);
+  Value lane = remainder(own, kWarpThreads);
+  int64_t first = 0;
+  for (auto [count, work] :
+       {std::pair<int64_t, std::function<void(Value)>>(
+            1, [&](Value) { copyWeights(lane); }),
+        {feeders.copy, [&](Value number) { copyActivations(number, lane); }},
+        {feeders.order,
+         [&](Value number) { orderActivations(number, lane); }}}) {
+    Value number = arith::SubIOp::create(b, warp, b.index(first));
+    first += count;
+    const bool areLast = first == feeders.warps();
+    if (areLast) {
+      work(number);
+      return;
+    }
+    auto role = scf::IfOp::create(b, isLess(warp, b.index(first)),
+                                  /*withElseRegion=*/true);
+    role->setAttr(kRolesAttr, b.getUnitAttr());
+    b.setInsertionPointToStart(role.thenBlock());
+    work(number);
+    b.setInsertionPointToStart(role.elseBlock());
+  }
+}
+
+/// Gives those that multiply the registers that those that feed do not need.
+/// That these instructions are for whole warps also tells the assembler that
+/// what follows is uniform: descriptors are computed once for a warp.
+void RingFormer::shareRegisters(Block *consumer, Block *feeder) {
+  const int64_t threads = consumers + feeders.threads();
+  const int64_t each = kAllRegisters / threads / kRegisterStep * kRegisterStep;
+  const int64_t loads =
+      std::min(kOrderLoads, linesToOrder() / plane().blockN());
+  const int64_t rowsOfThread =
+      rows / feeders.copy * lineBytes() / kPieceBytes / kWarpThreads;
+  const int64_t least =
+      llvm::alignTo(std::max(kSquare * loads + kOrderRegisters,
+                             2 * rowsOfThread + kCopyRegisters),
+                    kRegisterStep);
+  const int64_t most =
+      std::min(kMostRegisters, (each * threads - least * feeders.threads()) /
+                                   consumers / kRegisterStep * kRegisterStep);
+  // Measured: without it sixteen warps multiply 64 rows 2 % faster.
+  if (least >= each || most <= each || (rows > kFewRows && hasManyWarps()))
+    return;
+  for (auto [block, count, action] :
+       {std::tuple(consumer, most, NVVM::SetMaxRegisterAction::increase),
+        {feeder, least, NVVM::SetMaxRegisterAction::decrease}}) {
+    b.setInsertionPointToStart(block);
+    NVVM::SetMaxRegisterOp::create(b, count, action);
+  }
+}
+
 void RingFormer::form() {
   makeRing();
   Value multiplies = isLess(thread, b.index(consumers));
@@ -656,30 +761,12 @@ void RingFormer::form() {
   }
 
   b.setInsertionPointToStart(split.elseBlock());
-  Value own = arith::SubIOp::create(b, thread, b.index(consumers));
-  Value warp = quotient(own, kWarpThreads);
-  Value lane = remainder(own, kWarpThreads);
-  Value isFirst =
-      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(0));
-  auto copies = scf::IfOp::create(b, isFirst, /*withElseRegion=*/true);
-  copies->setAttr(kRolesAttr, b.getUnitAttr());
-  b.setInsertionPointToStart(copies.thenBlock());
-  copyWeights(lane);
-  b.setInsertionPointToStart(copies.elseBlock());
-  Value isSecond =
-      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, warp, b.index(1));
-  auto others = scf::IfOp::create(b, isSecond, /*withElseRegion=*/true);
-  others->setAttr(kRolesAttr, b.getUnitAttr());
-  b.setInsertionPointToStart(others.thenBlock());
-  copyActivations(lane);
-  b.setInsertionPointToStart(others.elseBlock());
-  orderActivations(
-      arith::SubIOp::create(b, warp, b.index(kFeedWarps - kOrderWarps)), lane);
-
+  feed();
   multiplyAll();
   shareMemory(consumer);
+  shareRegisters(consumer, split.elseBlock());
   kernel->setAttr(kThreadsAttr,
-                  b.getI64IntegerAttr(consumers + kFeedWarps * kWarpThreads));
+                  b.getI64IntegerAttr(consumers + feeders.threads()));
 }
 
 namespace {

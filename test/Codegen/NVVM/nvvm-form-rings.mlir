@@ -28,7 +28,9 @@
 //       CHECK:     nvvm.fence.mbarrier.init
 //       CHECK:   gpu.barrier
 //       CHECK:   %[[MULTIPLIES:.+]] = arith.cmpi slt, %{{.+}}, %c256
+// Registers go from those that feed to those that multiply: of 168 for each of 384 threads the 128 that feed keep 32.
 //       CHECK:   scf.if %[[MULTIPLIES]] {
+//  CHECK-NEXT:     nvvm.setmaxregister increase 232
 
 // A round is two parts for each turn; nine parts are two rounds and one more, of the first turn.
 //       CHECK:     scf.for %{{.+}} = %c0{{.*}} to %c2{{.*}} step %c1
@@ -46,6 +48,7 @@
 //       CHECK:     nvvm.barrier id = %{{.+}} number_of_threads = %{{.+}}
 //       CHECK:     vector.store
 //       CHECK:   } else {
+//  CHECK-NEXT:     nvvm.setmaxregister decrease 32
 
 // One warp copies codes and scales, 16 bytes a thread: scales of four panels are 8 such pieces, codes 128.
 //       CHECK:     scf.if
@@ -181,4 +184,63 @@ func.func @odd_rows(%x: memref<?x516xf16>, %w: memref<4x8x128xi32> {gptq.weight}
     scf.yield %next : vector<4x2xf32>
   } {gptq.stages = 4 : i64}
   return %sums : vector<4x2xf32>
+}
+
+// -----
+
+// While eight warps multiply 64 rows, eight feed them: two copy activations, each half of the rows, and four order them, each half
+// of the pieces of half of the lines; two have nothing to do. Rounds are of four parts, and but for the first the weights of each
+// are unpacked while the part in front is multiplied: rows of a part are two lines long, 128 lines.
+#plan = #gptq.plan<mMin = 33, mMax = 64, unit = "wgmma_m64k16", tileM = 64, tileN = 128, tileK = 0, rows = 64, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 256, stepK = 128, stages = 8>
+#layout = #gptq.layout<bits = 4, blockN = 16, blockK = 64, order = "b0 b1 n3 k1 k0 k2 k5 k3 k4 n0 n1 n2">
+// CHECK-LABEL: func @many_rows
+//  CHECK-SAME:   gptq.threads = 512
+//       CHECK:   arith.constant 64 : i32
+//  CHECK-NEXT:   nvvm.mbarrier.init
+//       CHECK:   arith.constant 160 : i32
+//  CHECK-NEXT:   nvvm.mbarrier.init
+//       CHECK:   arith.constant 256 : i32
+//  CHECK-NEXT:   nvvm.mbarrier.init
+//       CHECK:   nvvm.setmaxregister increase 208
+//       CHECK:   scf.for %{{.+}} = %c0{{.*}} to %c2{{.*}} step %c1
+//       CHECK:     gptq.group_dot
+//   CHECK-NOT:     gptq.ahead
+// CHECK-COUNT-3:   gptq.group_dot {{.*}} gptq.ahead
+//   CHECK-NOT:     gptq.group_dot
+//       CHECK:   nvvm.setmaxregister decrease 48
+//       CHECK:   %[[C1:.+]] = arith.constant 1 : index
+//       CHECK:   scf.if
+//       CHECK:   } else {
+//       CHECK:     %[[C3:.+]] = arith.constant 3 : index
+//       CHECK:     arith.cmpi slt, %[[WARP:.+]], %[[C3]]
+//       CHECK:     scf.if
+//       CHECK:       scf.for
+// CHECK-COUNT-16:      nvvm.cp.async.shared.global %{{.+}}, %{{.+}}, 16, cache = cg
+//   CHECK-NOT:         nvvm.cp.async.shared.global
+//       CHECK:     } else {
+//       CHECK:       %[[C7:.+]] = arith.constant 7 : index
+//       CHECK:       arith.cmpi slt, %[[WARP]], %[[C7]]
+//       CHECK:       scf.if
+//       CHECK:         scf.for
+// CHECK-COUNT-8:         llvm.load
+//   CHECK-NOT:           llvm.load
+//       CHECK:           nvvm.bar.warp.sync
+// CHECK-COUNT-8:         nvvm.stmatrix
+//   CHECK-NOT:           nvvm.stmatrix
+func.func @many_rows(%x: memref<?x1024xf16>, %w: memref<8x16x128xi32> {gptq.weight}, %y: memref<16x2xf32>, %panel: index) attributes {gptq.kernel, gptq.threads = 256 : i64} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %c8 = arith.constant 8 : index
+  %c128 = arith.constant 128 : index
+  %zero = arith.constant dense<0.0> : vector<16x2xf32>
+  %sums = scf.for %i = %c0 to %c8 step %c1 iter_args(%acc = %zero) -> (vector<16x2xf32>) {
+    %k = arith.muli %i, %c128 : index
+    %b = arith.muli %i, %c2 : index
+    %own = gptq.group_dot %x[%c0, %k], %w[%panel, %b] acc %zero {columns = array<i64: 0>, depth = 128 : i64, layout = #layout, plan = #plan} : memref<?x1024xf16>, memref<8x16x128xi32>, vector<16x2xf32>
+    %next = arith.addf %acc, %own : vector<16x2xf32>
+    scf.yield %next : vector<16x2xf32>
+  } {gptq.stages = 8 : i64}
+  vector.store %sums, %y[%c0, %c0] : memref<16x2xf32>, vector<16x2xf32>
+  return
 }

@@ -50,9 +50,12 @@ def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionO
     lies. After: four more warps fill `stages` places of workgroup memory, one for each part on its way. One copies weights, scales and zero
     points as they lie (`cp.async`, 16 bytes a thread), one the activations, and two put these, in place, in the order of the image that the unit
     reads (`gptq.image` on the `gptq.group_dot`): there two activations of each of four threads follow each other, in memory eight of one, and
-    `stmatrix` exchanges them. Three barriers for each place (`mbarrier`) say that activations have landed, that all is there and in order, and that
-    everyone has multiplied what was there. The loop is unrolled over all
-    places, so that the address of a place is a constant; over two, where scales are applied to the sums of more than 16 rows. All that follows the loop is left to the threads that multiply; what they allocate there
+    `stmatrix` exchanges them. While eight warps or fewer multiply more than 32 rows, eight more feed them: two copy activations, four order them.
+    Three barriers for each place (`mbarrier`) say that activations have landed, that all is there and in order, and that
+    everyone has multiplied what was there. Registers that those who feed do not need go to those who multiply (`nvvm.setmaxregister`).
+    The loop is unrolled over all places, so that the address of a place is a constant; over two for each turn, where scales are applied to the
+    sums of more than 16 rows; over four with more than 32 rows, and the weights of all of these but the first are unpacked ahead (`gptq.ahead`).
+    All that follows the loop is left to the threads that multiply; what they allocate there
     may lie where the ring was (`gptq.after_others`), behind a barrier of theirs. A loop whose operands do not
     go through a ring is left alone and reported as a missed remark.
   }];
@@ -68,7 +71,8 @@ def NVVMLowerWarpgroupDotPass : InterfacePass<"gptq-nvvm-lower-warpgroup-dot", "
     two codes and their exponent are one instruction (`lop3`), and all words are loaded before the first is unpacked, for here unpacking is what
     others wait for. Where
     nothing but the next product of the block wants the sums, the unit goes on: it is waited for at the end of the last one only, and what gives a
-    place of a ring back is moved behind the next product's first steps. Other
+    place of a ring back is moved behind the next product's first steps. Weights that are ahead (`gptq.ahead`) are waited for, loaded and unpacked
+    before the sums of the product in front are. Other
     `gptq.group_dot`s are left alone: their fragments are those of `mma.sync`.
   }];
   let dependentDialects = ["GPTQNVVMDialect", "vector::VectorDialect", "arith::ArithDialect", "memref::MemRefDialect", "gpu::GPUDialect",
