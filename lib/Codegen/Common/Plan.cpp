@@ -34,8 +34,9 @@ bool mlir::gptq::followsWeights(Operation *op) {
     from = matmul.getSource() ? matmul.getSource() : matmul.getLhs();
   else if (auto matmul = dyn_cast<MatmulOp>(op))
     from = matmul.getSource() ? matmul.getSource() : matmul.getLhs();
-  return from && isa_and_nonnull<DequantMatmulOp, MatmulOp, EmbeddingOp>(
-                     from.getDefiningOp());
+  return from &&
+         (isa<BlockArgument>(from) ||
+          isa<DequantMatmulOp, MatmulOp, EmbeddingOp>(from.getDefiningOp()));
 }
 
 PlanAttr mlir::gptq::withRows(PlanAttr plan, int64_t mMin, int64_t mMax) {

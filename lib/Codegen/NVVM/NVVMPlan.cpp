@@ -146,21 +146,33 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     return t;
   }
 
-  /// Of `firstBytes` those that a matmul of one row asks for before the kernel
-  /// in front has ended. Behind one that does not read weights: all, memory has
-  /// nothing else to do. Otherwise most if registers hold all that there is,
-  /// and one tile if more comes later anyway (measured on sm_90a).
-  static int64_t aheadBytes(const MatmulShape &shape, const MatmulTiles &tiles,
-                            int64_t firstBytes, int64_t mMax) {
-    if (mMax > 1 || !shape.followsWeights)
-      return firstBytes;
+  /// Sets what a thread loads first, of `firstBytes`, and what of that it asks
+  /// for before the kernel in front has ended (measured on sm_90a). Behind one
+  /// that does not read weights: all, memory has nothing else to do. Otherwise
+  /// one part of K, or a third if that is less, and where registers would hold
+  /// all parts, the others stay behind the activations of the first. What a
+  /// workgroup normalizes itself comes later than activations: most of the
+  /// weights if registers hold all that there is, and one tile if more comes
+  /// later anyway.
+  static void setFirstBytes(PlanAttr::Fields &f, const MatmulShape &shape,
+                            const MatmulTiles &tiles, int64_t firstBytes) {
+    f.firstBytes = f.aheadBytes = firstBytes;
+    const bool normalizes = f.path.getValue() == "normalize";
+    if (!shape.followsWeights || f.rows > kTileRows ||
+        (shape.isNormalized && !normalizes))
+      return;
     const int64_t one =
         tileBytes(shape, tiles.stepK) +
         (shape.scaleBits + (shape.hasZeros ? kZeroBits : 0)) * 2 / 8;
     const int64_t parts =
         llvm::divideCeil(llvm::divideCeil(shape.k, tiles.stepK), tiles.warps);
-    const int64_t all = parts * tiles.panels * one;
-    return std::min(firstBytes, all <= firstBytes ? all * 2 / 3 : one);
+    const int64_t part = tiles.panels * one;
+    const bool fits = parts * part <= firstBytes;
+    f.aheadBytes = normalizes
+                       ? std::min(firstBytes, fits ? parts * part * 2 / 3 : one)
+                       : std::min(firstBytes / 3, part);
+    if (fits && !normalizes)
+      f.firstBytes = f.aheadBytes;
   }
 
   /// The plan of a matmul for calls of `mMin` to `mMax` rows.
@@ -261,9 +273,9 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     f.occupancy = tiles.occupancy;
     f.stages = tiles.stages;
     f.loadBits = loadBits;
-    f.firstBytes = prefetch ? target.firstBytes : 0;
-    f.aheadBytes = aheadBytes(shape, tiles, f.firstBytes, mMax);
-    if (f.aheadBytes < f.firstBytes)
+    const int64_t firstBytes = prefetch ? target.firstBytes : 0;
+    setFirstBytes(f, shape, tiles, firstBytes);
+    if (f.aheadBytes < firstBytes)
       because(
           "aheadBytes",
           llvm::formatv("the kernel in front reads weights up to its end: "

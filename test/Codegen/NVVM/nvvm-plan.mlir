@@ -14,7 +14,7 @@
 // rounds; twelve would leave eight. With 32 rows rounds are of two parts for each turn, and twelve are whole rounds.
 // With 64 rows eight warps have all, and registers for two sets of sums, in rounds of four.
 // CHECK-LABEL: func @matmul
-//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>,
+//       CHECK:   gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, unit = "mma_m16n8k16", tileM = 8, tileN = 64, tileK = 0, rows = 8, columns = 64, lanes = 32, path = "direct", partials = "shared", scale = "accumulator", zero = "accumulator", threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 96>,
 //  CHECK-SAME:   #gptq.plan<mMin = 2, mMax = 8,
 //  CHECK-SAME:   #gptq.plan<mMin = 9, mMax = 16, unit = "wgmma_m64k16", {{.*}} path = "ring", {{.*}} scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 10, cluster = 2>,
 //  CHECK-SAME:   #gptq.plan<mMin = 17, mMax = 32, unit = "wgmma_m64k16", tileM = 32, tileN = 128, tileK = 0, rows = 32, columns = 16, lanes = 32, path = "ring", partials = "shared", scale = "accumulator", zero = "weight", threads = 512, stepK = 128, stages = 12, cluster = 2>,
@@ -41,7 +41,7 @@ func.func @matmul(%x: tensor<?x8192xf16>, %q: tensor<8192x8192xi4>, %s: tensor<6
 
 // Many columns: two workgroups of half as many warps on each multiprocessor.
 // CHECK-LABEL: func @wide
-//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} columns = 112, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 96>
 func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 1 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi4>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
@@ -49,9 +49,9 @@ func.func @wide(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: tensor<64
 
 // More codes of a part than a thread loads first would not be on their way together: of 8 bits four tiles, of f16 two.
 // CHECK-LABEL: func @wide_8_bits
-//       CHECK:   mMax = 1, {{.*}} tileN = 64, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 64, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 96>
 // CHECK-LABEL: func @head
-//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 256, stepK = 128, occupancy = 2, firstBytes = 288, aheadBytes = 96>
 func.func @wide_8_bits(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi8>, %s: tensor<64x28672xf16>, %e: tensor<?x28672xf32>) -> tensor<?x28672xf32> attributes {gptq.max_m = 1 : i64} {
   %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x8192xf16>, tensor<8192x28672xi8>, tensor<64x28672xf16>) outs(%e : tensor<?x28672xf32>) {bits = 8, group_size = 128, zero_point = 128} -> tensor<?x28672xf32>
   return %0 : tensor<?x28672xf32>
@@ -61,16 +61,18 @@ func.func @head(%x: tensor<?x4096xf16>, %w: tensor<128256x4096xf16>, %e: tensor<
   return %0 : tensor<?x128256xf32>
 }
 
-// Behind a matmul, which reads weights up to its end, a matmul of one row asks for little before that: for two thirds where
-// registers hold all of its codes, 2 parts of 2 tiles here, and otherwise for one tile's, the scales of two columns included.
+// Behind a kernel that reads no weights all go ahead. Behind a matmul, which reads them up to its end, and in front of a lone one,
+// a matmul of few rows asks for a part of K before that, scales of two columns included, and for a third of what it loads first
+// at most; the second of 2 parts of 2 tiles stays in the loop, though registers would hold both.
 // CHECK-LABEL: func @behind
-//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} firstBytes = 288, aheadBytes = 288>
-//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, {{.*}} firstBytes = 288, aheadBytes = 96>
-//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} firstBytes = 288, aheadBytes = 36>
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>
+//       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, stages = 2, firstBytes = 72, aheadBytes = 72>
+//       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} firstBytes = 288, aheadBytes = 96>
 // WHY-LABEL: func @behind
-//       WHY:   aheadBytes = "the kernel in front reads weights up to its end: more than 96 bytes a thread would hold up what it writes, and what this kernel waits for"
+//       WHY:   aheadBytes = "the kernel in front reads weights up to its end: more than 72 bytes a thread would hold up what it writes, and what this kernel waits for"
 func.func @behind(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %r: tensor<4096x28672xi4>, %t: tensor<32x28672xf16>, %e: tensor<?x4096xf16>, %g: tensor<?x28672xf16>) -> tensor<?x28672xf16> attributes {gptq.max_m = 1 : i64} {
-  %0 = gptq.dequant_matmul ins(%x, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>
+  %y = arith.addf %x, %x : tensor<?x4096xf16>
+  %0 = gptq.dequant_matmul ins(%y, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>
   %1 = gptq.dequant_matmul ins(%0, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>
   %2 = gptq.dequant_matmul ins(%1, %r, %t : tensor<?x4096xf16>, tensor<4096x28672xi4>, tensor<32x28672xf16>) outs(%g : tensor<?x28672xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x28672xf16>
   return %2 : tensor<?x28672xf16>
@@ -146,11 +148,21 @@ func.func @ring_offsets(%x: tensor<?x8192xf16>, %q: tensor<8192x28672xi4>, %s: t
   return %0 : tensor<?x28672xf32>
 }
 
+// What every workgroup normalizes is there later than activations are: two thirds of the weights go ahead where registers hold
+// all, and otherwise one tile's.
+// CHECK-LABEL: func @normalized_wide
+//       CHECK:   tileN = 112, {{.*}} path = "normalize", {{.*}} firstBytes = 288, aheadBytes = 36>
+func.func @normalized_wide(%x: tensor<1x4096xf32>, %w: tensor<4096xf16>, %q: tensor<4096x28672xi4>, %s: tensor<32x28672xf16>, %e: tensor<1x4096xf16>, %f: tensor<1x28672xf16>) -> tensor<1x28672xf16> attributes {gptq.max_m = 1 : i64} {
+  %n = gptq.rms_norm ins(%x, %w : tensor<1x4096xf32>, tensor<4096xf16>) outs(%e : tensor<1x4096xf16>) {epsilon = 1.0e-5} -> tensor<1x4096xf16>
+  %0 = gptq.dequant_matmul ins(%n, %q, %s norm_of %x, %w : tensor<1x4096xf16>, tensor<4096x28672xi4>, tensor<32x28672xf16> norm_of tensor<1x4096xf32>, tensor<4096xf16>) outs(%f : tensor<1x28672xf16>) {bits = 4, group_size = 128, zero_point = 8, epsilon = 1.0e-5} -> tensor<1x28672xf16>
+  return %0 : tensor<1x28672xf16>
+}
+
 // A single row is normalized by every workgroup; the norm is planned for more rows only, and not at all where there are none.
 // CHECK-LABEL: func @normalized
 //       CHECK:   gptq.rms_norm {{.*}} gptq.plans = [#gptq.plan<mMin = 2, mMax = 64,
 //   CHECK-NOT:   mMin = 1,
-//       CHECK:   gptq.matmul {{.*}} gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, {{.*}} path = "normalize", {{.*}} #gptq.plan<mMin = 2, {{.*}} path = "direct",
+//       CHECK:   gptq.matmul {{.*}} gptq.plans = [#gptq.plan<mMin = 1, mMax = 1, {{.*}} path = "normalize", {{.*}} firstBytes = 288, aheadBytes = 85>, #gptq.plan<mMin = 2, {{.*}} path = "direct", {{.*}} firstBytes = 288, aheadBytes = 288>
 //       CHECK:   gptq.rms_norm {{.*}} gptq.plans = []
 // WHY-LABEL: func @normalized
 //       WHY:   path = "every workgroup normalizes the row itself"

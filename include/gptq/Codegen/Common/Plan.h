@@ -19,7 +19,8 @@ namespace mlir::gptq {
 SmallVector<PlanAttr> getPlans(Operation *op);
 PlanAttr getPlan(Operation *op);
 
-/// Whether a matmul's activations are made by an op that reads weights.
+/// Whether a matmul's activations are made by an op that reads weights. What
+/// makes those of a lone matmul is not known: as likely another of them.
 bool followsWeights(Operation *op);
 
 /// `plan` for another range of M.
