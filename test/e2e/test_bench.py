@@ -135,6 +135,7 @@ MISTAKES = {
     "bits-unknown": (["matmul", "--bits", "9"], "--bits"),
     "threads-zero": (["matmul", "--threads", "0"], "--threads"),
     "samples-too-few": (["matmul", "--samples", "3"], "--samples"),
+    "rest-negative": (["matmul", "--rest", "-1"], "--rest"),
     "target-unknown": (["matmul", "--shape", "64x64", "--group", "64", "--target", "cpu:z80"], "gptq-compile failed"),
     "group-zero": (["matmul", "--shape", "64x64", "--group", "0"], "gptq-translate failed"),
     "model-absent": (["model", "absent.gptqm"], "absent.gptqm"),

@@ -41,9 +41,11 @@ struct MatmulOptions {
   /// Folder to compile into, without measuring; folder to measure, without
   /// compiling. Empty: both, in passing.
   std::string writeTo, readFrom;
-  /// On a GPU: which, and the largest error relative to the largest result.
+  /// On a GPU: which, the largest error relative to the largest result, and
+  /// milliseconds of rest before each measurement.
   int device = 0;
   double tolerance = 4e-4;
+  double rest = 0;
 };
 
 struct ModelOptions {

@@ -23,10 +23,12 @@
 #include "runtime/lib/Half.h"
 #include "runtime/lib/ThreadPool.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <set>
+#include <thread>
 
 using namespace gptq::abi;
 using namespace gptq::bench;
@@ -305,6 +307,11 @@ double GpuMatmul::errorOf(const std::vector<uint8_t> &bytes,
 }
 
 void GpuMatmul::measure() {
+  auto replay = [&](const CudaGraph &graph) {
+    std::this_thread::sleep_for(
+        std::chrono::duration<double, std::milli>(options.rest));
+    return gpu.replay(graph);
+  };
   gptq::run::Stopwatch watch;
   size_t wanted = std::max(fewestSamples, size_t(options.samples));
   // Taking turns, so that a clock that falls falls for all.
@@ -313,11 +320,11 @@ void GpuMatmul::measure() {
     if (round >= fewestSamples && watch.seconds() > options.seconds)
       break;
     for (Calls &c : calls) {
-      c.seconds.push_back(gpu.replay(c.graph) / double(c.count));
+      c.seconds.push_back(replay(c.graph) / double(c.count));
       for (size_t i = 0; i < c.parts.size(); ++i)
-        c.partSeconds[i].push_back(gpu.replay(c.parts[i]) / double(c.count));
+        c.partSeconds[i].push_back(replay(c.parts[i]) / double(c.count));
     }
-    floorSeconds.push_back(gpu.replay(floor) /
+    floorSeconds.push_back(replay(floor) /
                            double(callsOf(1, int64_t(copies.size()))));
   }
 }

@@ -136,6 +136,12 @@ int main(int argc, char **argv) {
                    "largest result")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  matmulCommand
+      ->add_option("--rest", matmul.rest,
+                   "On a GPU: milliseconds of rest before each measurement, so "
+                   "that a card does not lower its clocks for its power limit")
+      ->check(CLI::Range(0.0, 10000.0))
+      ->capture_default_str();
   addShared(matmulCommand);
 
   ModelOptions model;
