@@ -84,7 +84,7 @@ LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
   const int64_t parts = type.getDimSize(0);
   Value zero = b.index(0);
   b.forEachElement(op.getHeads() * d, [&](Value e) {
-    Value place = b.mul(divide(b, e, d), 2);
+    Value place = b.mul(b.divide(e, d), 2);
     // All loads are on their way before the first is needed.
     SmallVector<Value> sums, weights, ends;
     for (int64_t i = 0; i < parts; ++i)
@@ -92,7 +92,7 @@ LogicalResult mlir::gptq::vectorizeOnWarps(JoinAttentionOp op,
     // A warp has elements of one head where heads are whole warps: a thread
     // computes the weights of every kLanes-th part for all of it.
     const bool shares = d % kLanes == 0;
-    Value lane = remainder(b, b.thread, kLanes), most;
+    Value lane = b.remainder(b.thread, kLanes), most;
     for (int64_t i = 0; i < parts; i += shares ? kLanes : 1) {
       Value number = b.index(i), exists;
       if (shares) {

@@ -67,7 +67,7 @@ private:
   void append(Chunk &chunk);
   SmallVector<Value> addHalves(ArrayRef<Value> values, int64_t mask);
   Value hasLaneBit(int64_t mask) {
-    Value bit = remainder(b, divide(b, b.thread, mask), 2);
+    Value bit = b.remainder(b.divide(b.thread, mask), 2);
     return equal(b, bit, b.index(1));
   }
   Value fromOwner(ArrayRef<Value> values, int64_t i, int64_t h);
@@ -403,9 +403,9 @@ void RowAttention::write(const State &state) {
   {
     // One thread for each group of queries.
     const int64_t threads = share / loadGroups / headGroups;
-    Value lane = remainder(b, b.thread, kLanes);
-    Value group = divide(b, lane, threads);
-    Value isFirst = both(b, equal(b, remainder(b, lane, threads), b.index(0)),
+    Value lane = b.remainder(b.thread, kLanes);
+    Value group = b.divide(lane, threads);
+    Value isFirst = both(b, equal(b, b.remainder(lane, threads), b.index(0)),
                          less(b, group, b.index(headGroups)));
     auto only = scf::IfOp::create(b, isFirst);
     OpBuilder::InsertionGuard guard(b);
@@ -436,7 +436,7 @@ void RowAttention::write(const State &state) {
   };
   b.forEachElement(queries * d / count, [&](Value number) {
     Value e = b.mul(number, count);
-    Value head = divide(b, e, d), i = remainder(b, e, d);
+    Value head = b.divide(e, d), i = b.remainder(e, d);
     SmallVector<Value> weights = allWarps(highest, head);
     Value most = weights[0];
     for (Value other : ArrayRef(weights).drop_front())
@@ -486,12 +486,12 @@ LogicalResult RowAttention::run() {
   loadGroups = std::min(share, kLoads);
   headGroups = std::min(share / loadGroups, queries & -queries);
 
-  Value lane = remainder(b, b.thread, kLanes);
-  warp = divide(b, b.thread, kLanes);
-  line = divide(b, lane, share);
+  Value lane = b.remainder(b.thread, kLanes);
+  warp = b.divide(b.thread, kLanes);
+  line = b.divide(lane, share);
   firstOfLine =
       arith::IndexCastOp::create(b, b.getI32Type(), b.mul(line, share));
-  Value own = b.mul(remainder(b, lane, share), width);
+  Value own = b.mul(b.remainder(lane, share), width);
   holds = less(b, own, b.index(d));
   // Threads without elements read the last, which then count nothing.
   at = arith::MinSIOp::create(b, own, b.index(d - width));

@@ -255,10 +255,10 @@ LogicalResult TileAttention::run() {
   if (d % kColumns != 0)
     return op.emitOpError("expects heads of a multiple of ")
            << kColumns << " elements, but found " << d;
-  Value lane = remainder(b, b.thread, kLanes);
-  Value warp = divide(b, b.thread, kLanes);
-  g = divide(b, lane, 4);
-  t = remainder(b, lane, 4);
+  Value lane = b.remainder(b.thread, kLanes);
+  Value warp = b.divide(b.thread, kLanes);
+  g = b.divide(lane, 4);
+  t = b.remainder(lane, 4);
   rows = rowsOf(b, op.getQ());
   const int64_t warps = b.threads / kLanes;
   // Query heads first, then tiles of rows: those a workgroup has may be more
@@ -266,8 +266,8 @@ LogicalResult TileAttention::run() {
   Value tiles = arith::CeilDivUIOp::create(b, rows, b.index(kRows));
   Value units = arith::MulIOp::create(b, tiles, b.index(queries));
   b.forRange(warp, units, warps, [&](Value unit) {
-    head = b.mul(remainder(b, unit, queries), d);
-    Value firstRow = b.mul(divide(b, unit, queries), kRows);
+    head = b.mul(b.remainder(unit, queries), d);
+    Value firstRow = b.mul(b.divide(unit, queries), kRows);
     for (int64_t i = 0; i < 2; ++i) {
       row[i] = b.add(b.add(firstRow, g), i * kColumns);
       position[i] = b.add(op.getPosition(), row[i]);

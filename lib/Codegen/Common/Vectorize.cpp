@@ -1231,7 +1231,7 @@ static Largest largestOf(VectorBuilder &b, Value begin, Value end,
   Value indices = memref::AllocOp::create(
       b, MemRefType::get({warps}, i32, MemRefLayoutAttrInterface(),
                          cast<MemRefType>(values.getType()).getMemorySpace()));
-  Value lane = remainder(b, b.thread, lanes), warp = divide(b, b.thread, lanes);
+  Value lane = b.remainder(b.thread, lanes), warp = b.divide(b.thread, lanes);
   auto store = scf::IfOp::create(b, equal(b, lane, b.index(0)));
   {
     OpBuilder::InsertionGuard guard(b);

@@ -72,12 +72,6 @@ inline Value equal(VectorBuilder &b, Value x, Value y) {
 inline Value both(VectorBuilder &b, Value x, Value y) {
   return arith::AndIOp::create(b, x, y);
 }
-inline Value divide(VectorBuilder &b, Value x, int64_t y) {
-  return y == 1 ? x : Value(arith::DivUIOp::create(b, x, b.index(y)));
-}
-inline Value remainder(VectorBuilder &b, Value x, int64_t y) {
-  return arith::RemUIOp::create(b, x, b.index(y));
-}
 inline Value select(VectorBuilder &b, Value condition, Value x, Value y) {
   return arith::SelectOp::create(b, condition, x, y);
 }

@@ -95,7 +95,7 @@ private:
 Value WarpMatmul::perColumn(Value buffer, Value panel, Value g) {
   auto type = cast<MemRefType>(buffer.getType());
   const int64_t columns = unit.columnsPerThread();
-  Value at = b.mul(divide(b, lane, unit.threadsPerColumn()), columns);
+  Value at = b.mul(b.divide(lane, unit.threadsPerColumn()), columns);
   const int64_t bytes = columns * type.getElementTypeBitWidth() / 8;
   Value run = vector::LoadOp::create(
       b, VectorType::get({columns}, type.getElementType()), buffer,
@@ -109,7 +109,7 @@ Value WarpMatmul::perColumn(Value buffer, Value panel, Value g) {
 /// all panels.
 SmallVector<Value> WarpMatmul::step(Value chunk, int64_t depth,
                                     ValueRange sums) {
-  Value g = divide(b, chunk, chunksPerGroup);
+  Value g = b.divide(chunk, chunksPerGroup);
   Value k0 = b.mul(chunk, chunkRows);
   Value block = b.mul(chunk, blocksPerChunk);
   SmallVector<Value> result;
@@ -249,12 +249,12 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   };
   if (firstOnly && unit.threadsPerColumn() > 1) {
     Value isFirst = arith::CmpIOp::create(
-        b, arith::CmpIPredicate::eq,
-        remainder(b, lane, unit.threadsPerColumn()), b.index(0));
+        b, arith::CmpIPredicate::eq, b.remainder(lane, unit.threadsPerColumn()),
+        b.index(0));
     auto only = scf::IfOp::create(b, isFirst);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(only.thenBlock());
-    setDown(divide(b, lane, unit.threadsPerColumn()));
+    setDown(b.divide(lane, unit.threadsPerColumn()));
   } else {
     setDown(lane);
   }
@@ -271,19 +271,17 @@ void WarpMatmul::reduceInWorkgroup(ValueRange sums) {
   const int64_t width = op.panelColumns();
   const int64_t columns = shares * maxPanels * width;
   b.forEachElement(columns * maxRows, [&](Value e) {
-    Value column = remainder(b, e, columns), row = divide(b, e, columns);
-    Value panel = divide(b, column, width),
-          inPanel = remainder(b, column, width);
+    Value column = b.remainder(e, columns), row = b.divide(e, columns);
+    Value panel = b.divide(column, width), inPanel = b.remainder(column, width);
     const int64_t tileRows = unit.tileRows(), own = unit.rowsPerThread();
-    Value t = divide(b, remainder(b, row, tileRows), own);
+    Value t = b.divide(b.remainder(row, tileRows), own);
     // Row of the thread, which has as many of every tile.
-    Value i =
-        b.add(b.mul(divide(b, row, tileRows), own), remainder(b, row, own));
+    Value i = b.add(b.mul(b.divide(row, tileRows), own), b.remainder(row, own));
     Value first = b.add(b.mul(panel, perPanel), b.mul(i, perThread));
     auto sumOf = [&](Value inPanel) {
       Value holder = b.add(
-          b.mul(remainder(b, inPanel, columnStride()), threadsOfColumn), t);
-      Value at = b.add(first, divide(b, inPanel, columnStride()));
+          b.mul(b.remainder(inPanel, columnStride()), threadsOfColumn), t);
+      Value at = b.add(first, b.divide(inPanel, columnStride()));
       Value sum;
       for (int64_t w = 0; w < cluster * warps; ++w) {
         Value part = memref::LoadOp::create(
@@ -314,15 +312,14 @@ void WarpMatmul::storeOwn(ValueRange sums) {
   for (int64_t p = 0; p < maxPanels; ++p)
     for (int64_t i = 0; i < threadRows() && leastRow(i) < maxRows; ++i) {
       Value panel = b.add(firstPanel, p);
-      Value row =
-          b.add(b.mul(remainder(b, lane, threads), unit.rowsPerThread()),
-                leastRow(i));
+      Value row = b.add(b.mul(b.remainder(lane, threads), unit.rowsPerThread()),
+                        leastRow(i));
       SmallVector<Value> own;
       for (int64_t h = 0; h < unit.columnsPerThread(); ++h)
         own.push_back(
             vector::ExtractOp::create(b, sums[p], ArrayRef<int64_t>{i, h}));
       for (int64_t h = 0; h < (gated ? 1 : unit.columnsPerThread()); ++h) {
-        Value inPanel = b.add(divide(b, lane, threads), columnStride() * h);
+        Value inPanel = b.add(b.divide(lane, threads), columnStride() * h);
         ArrayRef<Value> whole = own;
         store(finish(gated ? whole : whole.slice(h, 1), panel, inPanel), row,
               b.add(b.mul(panel, width), inPanel));
@@ -356,9 +353,9 @@ void WarpMatmul::addToResult(ValueRange sums) {
         for (int64_t h = 0; h < unit.columnsPerThread(); ++h) {
           const int64_t threads = unit.threadsPerColumn(),
                         own = unit.rowsPerThread();
-          Value inPanel = b.add(divide(b, lane, threads), columnStride() * h);
+          Value inPanel = b.add(b.divide(lane, threads), columnStride() * h);
           Value column = b.add(b.mul(b.add(firstPanel, p), width), inPanel);
-          Value row = b.add(b.mul(remainder(b, lane, threads), own),
+          Value row = b.add(b.mul(b.remainder(lane, threads), own),
                             i / own * unit.tileRows() + i % own);
           Value size = columnsOf(op.out) == ShapedType::kDynamic
                            ? Value(memref::DimOp::create(b, op.out, 1))
@@ -383,7 +380,7 @@ void WarpMatmul::addToResult(ValueRange sums) {
       if (op.bias)
         sum = arith::AddFOp::create(
             b, sum,
-            biasOf(divide(b, column, width), 0, remainder(b, column, width)));
+            biasOf(b.divide(column, width), 0, b.remainder(column, width)));
       if (op.accumulate)
         sum =
             arith::AddFOp::create(b, sum, b.loadScalar(op.out, {row, column}));
@@ -425,9 +422,9 @@ LogicalResult WarpMatmul::run() {
       isWhole ? llvm::divideCeil(op.k, chunkRows) : op.groupSize / chunkRows;
   blocksPerChunk = llvm::divideCeil(chunkRows, blockK);
 
-  lane = remainder(b, b.thread, b.lanes);
+  lane = b.remainder(b.thread, b.lanes);
   // Neighbouring warps read the same activations.
-  Value anyWarp = divide(b, b.thread, b.lanes);
+  Value anyWarp = b.divide(b.thread, b.lanes);
   // Where warps multiply together, what they share is the same number in all of
   // a warp's threads, and the compiler has to know: the first one's.
   Value part = anyWarp;
@@ -446,9 +443,9 @@ LogicalResult WarpMatmul::run() {
              << " workgroups share evenly, but found " << op.k << " rows";
     member = gpu::ClusterBlockIdOp::create(b, gpu::Dimension::x);
   }
-  warp = warps == 1 ? b.index(0) : divide(b, part, shares);
-  firstPanel = shares == 1 ? b.index(0)
-                           : b.mul(remainder(b, anyWarp, shares), maxPanels);
+  warp = warps == 1 ? b.index(0) : b.divide(part, shares);
+  firstPanel =
+      shares == 1 ? b.index(0) : b.mul(b.remainder(anyWarp, shares), maxPanels);
   rows = rowsOf(b, op.lhs);
   panels = rowsOf(b, op.weight);
   const bool meetInWorkgroup =

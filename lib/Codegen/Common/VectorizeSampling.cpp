@@ -258,7 +258,7 @@ void Sorter::keepLargest() {
     Value spacing = b.add(level, logK);
     Value runs = shiftRight(b.index(room / 2), spacing);
     forShare(zero, b.mul(runs, k), room / 2, [&](Value pair) {
-      Value run = divide(b, pair, k), i = remainder(b, pair, k);
+      Value run = b.divide(pair, k), i = b.remainder(pair, k);
       Value start = shiftLeft(run, b.add(spacing, one));
       Value first = b.add(start, i);
       Value x = load(first),
@@ -310,7 +310,7 @@ static LogicalResult checkFits(Operation *op, int64_t k) {
 /// The key of the element that `indices` has at `i`, both taken as one row.
 static Value keyAt(VectorBuilder &b, Value values, Value indices, Value i) {
   const int64_t k = columnsOf(values);
-  SmallVector<Value> place = {divide(b, i, k), remainder(b, i, k)};
+  SmallVector<Value> place = {b.divide(i, k), b.remainder(i, k)};
   return keyOf(b, b.loadScalar(values, place),
                memref::LoadOp::create(b, indices, place));
 }

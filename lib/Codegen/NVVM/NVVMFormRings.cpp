@@ -137,12 +137,6 @@ private:
   Value i32(int64_t value) {
     return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
   }
-  Value quotient(Value x, int64_t y) {
-    return arith::DivUIOp::create(b, x, b.index(y));
-  }
-  Value remainder(Value x, int64_t y) {
-    return arith::RemUIOp::create(b, x, b.index(y));
-  }
   Value isLess(Value x, Value y) {
     return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, x, y);
   }
@@ -177,7 +171,7 @@ private:
   /// Where `piece` (a number) of `row` is in the first line of an image.
   Value placeOfPiece(Value row, Value piece) {
     Value exchanged =
-        arith::XOrIOp::create(b, piece, remainder(row, plane().blockN()));
+        arith::XOrIOp::create(b, piece, b.remainder(row, plane().blockN()));
     return b.add(b.mul(row, lineBytes()), b.mul(exchanged, kPieceBytes));
   }
   Plane plane() {
@@ -537,8 +531,8 @@ void RingFormer::copyWeights(Value lane) {
       Value row = valueFor(stream.row, part);
       for (int64_t first = 0; first < panels * pieces; first += kWarpThreads) {
         Value own = b.add(lane, first);
-        Value panel = quotient(own, pieces);
-        Value at = b.mul(remainder(own, pieces), perPiece);
+        Value panel = b.divide(own, pieces);
+        Value at = b.mul(b.remainder(own, pieces), perPiece);
         ifTrue(isLess(panel, there), [&] {
           NVVM::CpAsyncOp::create(
               b, pointer(stream.ring, {slot, panel, zero, at}),
@@ -564,8 +558,8 @@ void RingFormer::copyActivations(Value warp, Value lane) {
   // rows again. Of rows that do not exist the last is copied: their sums are
   // not stored.
   Value last = arith::SubIOp::create(b, there, b.index(1));
-  Value piece = remainder(lane, perLine);
-  Value own = b.add(quotient(lane, perLine), b.mul(warp, share));
+  Value piece = b.remainder(lane, perLine);
+  Value own = b.add(b.divide(lane, perLine), b.mul(warp, share));
   SmallVector<Value> sources, targets;
   for (int64_t first = 0; first < share; first += perCopy) {
     Value row = b.add(own, first);
@@ -613,22 +607,22 @@ void RingFormer::orderActivations(Value warp, Value lane) {
   // Which row a thread's number stands for: those that are read or written at
   // once have no bank in common.
   auto rowOf = [&](Value number) -> Value {
-    return b.add(b.mul(remainder(number, 2), group / 2), quotient(number, 2));
+    return b.add(b.mul(b.remainder(number, 2), group / 2), b.divide(number, 2));
   };
   const int64_t across = lineBytes() / (kSquare * kPieceBytes),
                 share = linesToOrder();
-  Value column = remainder(warp, across);
-  Value firstByte = b.mul(quotient(warp, across), share * lineBytes());
+  Value column = b.remainder(warp, across);
+  Value firstByte = b.mul(b.divide(warp, across), share * lineBytes());
   auto toOffset = [&](Value row, Value piece) {
     return toI64(b.add(firstByte, placeOfPiece(row, piece)));
   };
-  Value own = b.add(b.mul(column, kSquare), remainder(lane, kSquare));
-  Value from = toOffset(rowOf(quotient(lane, kSquare)), own);
-  Value word = quotient(lane, kSquareRows);
-  Value piece = b.add(b.mul(remainder(word, 2), pieceOf(perWord)),
-                      b.mul(quotient(word, 2), pieceOf(2 * perWord)));
+  Value own = b.add(b.mul(column, kSquare), b.remainder(lane, kSquare));
+  Value from = toOffset(rowOf(b.divide(lane, kSquare)), own);
+  Value word = b.divide(lane, kSquareRows);
+  Value piece = b.add(b.mul(b.remainder(word, 2), pieceOf(perWord)),
+                      b.mul(b.divide(word, 2), pieceOf(2 * perWord)));
   piece = b.add(piece, b.mul(column, pieceOf(kSquare * perPiece)));
-  Value to = toOffset(rowOf(remainder(lane, kSquareRows)), piece);
+  Value to = toOffset(rowOf(b.remainder(lane, kSquareRows)), piece);
 
   SmallVector<int32_t> squares;
   for (int64_t first = 0; first < share; first += group)
@@ -688,8 +682,8 @@ void RingFormer::waitForConsumers() {
 /// What each warp does that feeds the ring.
 void RingFormer::feed() {
   Value own = arith::SubIOp::create(b, thread, b.index(consumers));
-  Value warp = quotient(own, kWarpThreads);
-  Value lane = remainder(own, kWarpThreads);
+  Value warp = b.divide(own, kWarpThreads);
+  Value lane = b.remainder(own, kWarpThreads);
   int64_t first = 0;
   // The next `count` warps; some may be left behind the last.
   auto role = [&](int64_t count, function_ref<void(Value)> work) {

@@ -57,6 +57,12 @@ public:
   Value mul(Value a, int64_t b) {
     return b == 1 ? a : Value(arith::MulIOp::create(*this, a, index(b)));
   }
+  Value divide(Value a, int64_t b) {
+    return b == 1 ? a : Value(arith::DivUIOp::create(*this, a, index(b)));
+  }
+  Value remainder(Value a, int64_t b) {
+    return arith::RemUIOp::create(*this, a, index(b));
+  }
   Value splat(Value scalar, int64_t width) {
     return vector::BroadcastOp::create(*this, vectorType(width), scalar);
   }
