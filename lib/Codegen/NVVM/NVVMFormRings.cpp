@@ -427,7 +427,8 @@ void RingFormer::multiplyAll() {
   // Unpacked weights of two parts and two sets of sums are more than the
   // registers of a thread of sixteen warps.
   auto isAhead = [&](int64_t first) {
-    return first > 0 && rows > kFewRows && plan.getScale() == "accumulator";
+    return first > 0 && rows > kFewRows && !hasManyWarps() &&
+           plan.getScale() == "accumulator";
   };
   const int64_t rounds = parts / unrolled, rest = parts % unrolled;
   Value base = b.index(0), parity = i32(rounds % 2);

@@ -122,6 +122,7 @@ struct Running {
 /// The weights of a product: words of each block, and the blocks that are
 /// unpacked already.
 struct Weights {
+  GroupDotOp of;
   SmallVector<SmallVector<Value>> words;
   SmallVector<SmallVector<WeightFragments::Step>> unpacked;
 };
@@ -227,8 +228,8 @@ static LogicalResult lower(GroupDotOp op, Running &running, Weights &ahead) {
   Operation *firstWait = nullptr;
   // All words first: none waits for shared memory between two products.
   Weights known = std::exchange(ahead, Weights());
-  if (known.words.empty())
-    known.words = weights->loadAll();
+  if (known.of != op)
+    known = {op, weights->loadAll(), {}};
   for (auto [block, words] : llvm::enumerate(known.words)) {
     FailureOr<SmallVector<WeightFragments::Step>> steps =
         block < known.unpacked.size() ? known.unpacked[block]
@@ -286,7 +287,7 @@ static LogicalResult lower(GroupDotOp op, Running &running, Weights &ahead) {
     FailureOr<WeightFragments> others = WeightFragments::create(next, b);
     if (failed(others))
       return failure();
-    ahead.words = others->loadAll();
+    ahead = {next, others->loadAll(), {}};
     for (auto [block, words] : llvm::enumerate(ahead.words)) {
       auto steps = others->unpack(block, words);
       if (failed(steps))
