@@ -34,8 +34,6 @@ static constexpr auto kSharedSpace =
 static constexpr int64_t kWarpThreads = VectorBuilder::kWarpThreads;
 /// Warps that share registers out among themselves.
 static constexpr int64_t kGroupWarps = 4;
-/// Rows that two warps put in order while eight multiply, at most.
-static constexpr int64_t kFewRows = 32;
 /// Registers of a multiprocessor; of one thread, at most; and in what numbers
 /// they are handed out.
 static constexpr int64_t kAllRegisters = 1 << 16, kMostRegisters = 240,
@@ -87,11 +85,8 @@ struct Stream {
 struct Feeders {
   int64_t copy, order;
 
-  int64_t firstThatOrders() const { return 1 + copy; }
   /// With those that are there to fill a group, and do nothing.
-  int64_t warps() const {
-    return llvm::alignTo(firstThatOrders() + order, kGroupWarps);
-  }
+  int64_t warps() const { return llvm::alignTo(1 + copy + order, kGroupWarps); }
   int64_t threads() const { return warps() * kWarpThreads; }
 };
 
@@ -192,10 +187,11 @@ private:
   /// sums of many rows, would have too few registers.
   bool hasManyWarps() { return consumers > 2 * kGroupWarps * kWarpThreads; }
   int64_t lineBytes() { return plane().blockK() * elementBytes(); }
-  /// Lines of an image that one warp orders some pieces of.
+  /// Warps that share a line of an image to order it, and how many lines they
+  /// have.
+  int64_t across() { return lineBytes() / (kSquare * kPieceBytes); }
   int64_t linesToOrder() {
-    const int64_t across = lineBytes() / (kSquare * kPieceBytes);
-    return rows * depth / plane().blockK() * across / feeders.order;
+    return rows * depth / plane().blockK() * across() / feeders.order;
   }
   /// Place `slot` of a ring.
   Value place(Value ring, Value slot);
@@ -311,7 +307,8 @@ bool RingFormer::match(std::string &why) {
   }
   if (plan.getStages() % turns != 0)
     return refuse("expects as many places for each warp that takes turns");
-  feeders = rows > kFewRows && !hasManyWarps() ? Feeders{2, 4} : Feeders{1, 2};
+  feeders =
+      rows > kMaxHoistedRows && !hasManyWarps() ? Feeders{2, 4} : Feeders{1, 2};
   return true;
 }
 
@@ -427,7 +424,7 @@ void RingFormer::multiplyAll() {
   // Unpacked weights of two parts and two sets of sums are more than the
   // registers of a thread of sixteen warps.
   auto isAhead = [&](int64_t first) {
-    return first > 0 && rows > kFewRows && !hasManyWarps() &&
+    return first > 0 && rows > kMaxHoistedRows && !hasManyWarps() &&
            plan.getScale() == "accumulator";
   };
   const int64_t rounds = parts / unrolled, rest = parts % unrolled;
@@ -610,10 +607,9 @@ void RingFormer::orderActivations(Value warp, Value lane) {
   auto rowOf = [&](Value number) -> Value {
     return b.add(b.mul(b.remainder(number, 2), group / 2), b.divide(number, 2));
   };
-  const int64_t across = lineBytes() / (kSquare * kPieceBytes),
-                share = linesToOrder();
-  Value column = b.remainder(warp, across);
-  Value firstByte = b.mul(b.divide(warp, across), share * lineBytes());
+  const int64_t share = linesToOrder();
+  Value column = b.remainder(warp, across());
+  Value firstByte = b.mul(b.divide(warp, across()), share * lineBytes());
   auto toOffset = [&](Value row, Value piece) {
     return toI64(b.add(firstByte, placeOfPiece(row, piece)));
   };
@@ -722,7 +718,8 @@ void RingFormer::shareRegisters(Block *consumer, Block *feeder) {
       std::min(kMostRegisters, (each * threads - least * feeders.threads()) /
                                    consumers / kRegisterStep * kRegisterStep);
   // Measured: without it sixteen warps multiply 64 rows 2 % faster.
-  if (least >= each || most <= each || (rows > kFewRows && hasManyWarps()))
+  if (least >= each || most <= each ||
+      (rows > kMaxHoistedRows && hasManyWarps()))
     return;
   auto set = [&](Block *block, NVVM::SetMaxRegisterAction action,
                  int64_t count) {

@@ -16,6 +16,7 @@
 #include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "gptq/Codegen/NVVM/Passes.h"
 #include "gptq/Dialect/GPTQ/IR/GPTQ.h"
+#include "mlir/Analysis/SliceAnalysis.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
@@ -139,36 +140,35 @@ static GroupDotOp following(GroupDotOp op) {
 /// Moves in front of `front` what is between the two and the weights of `op`
 /// wait for or are found by. Whether that is all known without `front`.
 static bool moveInFront(GroupDotOp op, GroupDotOp front) {
+  BackwardSliceOptions options([&](Operation *def) {
+    return def->getBlock() == front->getBlock() && !def->isBeforeInBlock(front);
+  });
+  options.inclusive = true;
+  options.omitBlockArguments = true;
   llvm::SetVector<Operation *> needed;
-  std::function<bool(Value)> need = [&](Value value) {
-    Operation *def = value ? value.getDefiningOp() : nullptr;
-    if (!def || def->getBlock() != op->getBlock() ||
-        def->isBeforeInBlock(front))
-      return true;
-    // Scales and zero points are read behind the barrier like the weights.
-    if (def == front || !(isPure(def) || isa<vector::LoadOp>(def)) ||
-        !llvm::all_of(def->getOperands(), need))
-      return false;
-    needed.insert(def);
-    return true;
-  };
-  for (Operation *between = front->getNextNode(); between != op;
-       between = between->getNextNode())
-    if (isa<NVVM::MBarrierTryWaitParityOp>(between)) {
-      if (!llvm::all_of(between->getOperands(), need))
-        return false;
-      needed.insert(between);
-    }
+  LogicalResult found = success();
+  for (Operation *next = front->getNextNode(); next != op;
+       next = next->getNextNode())
+    if (isa<NVVM::MBarrierTryWaitParityOp>(next) && succeeded(found))
+      found = getBackwardSlice(next, &needed, options);
   for (Value value :
        {Value(op.getW()), Value(op.getPanel()), Value(op.getBlock()),
         Value(op.getScale()), Value(op.getZero())})
-    if (!need(value))
-      return false;
-  SmallVector<Operation *> inOrder = needed.takeVector();
-  llvm::sort(inOrder,
-             [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); });
-  for (Operation *op : inOrder)
-    op->moveBefore(front);
+    if (value && succeeded(found))
+      found = getBackwardSlice(value, &needed, options);
+  // Scales and zero points are read behind the barrier like the weights.
+  auto mayMove = [](Operation *def) {
+    return isPure(def) ||
+           isa<vector::LoadOp, NVVM::MBarrierTryWaitParityOp>(def);
+  };
+  if (failed(found) || !llvm::all_of(needed, mayMove))
+    return false;
+  for (Operation *next = front->getNextNode(); next != op;) {
+    Operation *own = next;
+    next = next->getNextNode();
+    if (needed.contains(own))
+      own->moveBefore(front);
+  }
   return true;
 }
 

@@ -149,11 +149,11 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
   /// Sets what a thread loads first, of `firstBytes`, and what of that it asks
   /// for before the kernel in front has ended (measured on sm_90a). Behind one
   /// that does not read weights: all, memory has nothing else to do. Otherwise
-  /// one part of K, or a third if that is less, and where registers would hold
-  /// all parts, the others stay behind the activations of the first. What a
-  /// workgroup normalizes itself comes later than activations: most of the
-  /// weights if registers hold all that there is, and one tile if more comes
-  /// later anyway.
+  /// one part of K, or a third of `firstBytes` if that is less; where registers
+  /// would hold all parts, the others stay behind the activations of the first.
+  /// What a workgroup normalizes itself comes later than activations: most of
+  /// the weights if registers hold all that there is, and one tile if more
+  /// comes later anyway.
   static void setFirstBytes(PlanAttr::Fields &f, const MatmulShape &shape,
                             const MatmulTiles &tiles, int64_t firstBytes) {
     f.firstBytes = f.aheadBytes = firstBytes;
@@ -278,7 +278,7 @@ struct NVVMPlanPass final : mlir::gptq::impl::NVVMPlanPassBase<NVVMPlanPass> {
     if (f.aheadBytes < firstBytes)
       because(
           "aheadBytes",
-          llvm::formatv("the kernel in front reads weights up to its end: "
+          llvm::formatv("the kernel in front may read weights up to its end: "
                         "more than {0} bytes a thread would hold up what it "
                         "writes, and what this kernel waits for",
                         f.aheadBytes));

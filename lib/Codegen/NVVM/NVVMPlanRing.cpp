@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "NVVMPlanRing.h"
-#include "gptq/Codegen/NVVM/NVVMOps.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;

@@ -9,12 +9,9 @@
 #define GPTQ_LIB_CODEGEN_NVVM_NVVMPLANRING_H
 
 #include "NVVMPlan.h"
+#include "gptq/Codegen/NVVM/NVVMOps.h"
 
 namespace mlir::gptq {
-
-/// Through a ring: the largest number of rows whose scales are applied to sums
-/// in sixteen warps.
-inline constexpr int64_t kMaxHoistedRows = 32;
 
 /// What plans of rings may use.
 struct RingPlanOptions {

@@ -61,15 +61,15 @@ func.func @head(%x: tensor<?x4096xf16>, %w: tensor<128256x4096xf16>, %e: tensor<
   return %0 : tensor<?x128256xf32>
 }
 
-// Behind a kernel that reads no weights all go ahead. Behind a matmul, which reads them up to its end, and in front of a lone one,
-// a matmul of few rows asks for a part of K before that, scales of two columns included, and for a third of what it loads first
+// Behind a kernel that reads no weights all go ahead. Behind a matmul, which reads them up to its end, and where it is not known
+// what is in front, a matmul of few rows asks for a part of K before that, scales of two columns included, and for a third of what it loads first
 // at most; the second of 2 parts of 2 tiles stays in the loop, though registers would hold both.
 // CHECK-LABEL: func @behind
 //       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, stages = 2, firstBytes = 288, aheadBytes = 288>
 //       CHECK:   mMax = 1, {{.*}} tileN = 32, {{.*}} threads = 512, stepK = 128, stages = 2, firstBytes = 72, aheadBytes = 72>
 //       CHECK:   mMax = 1, {{.*}} tileN = 112, {{.*}} firstBytes = 288, aheadBytes = 96>
 // WHY-LABEL: func @behind
-//       WHY:   aheadBytes = "the kernel in front reads weights up to its end: more than 72 bytes a thread would hold up what it writes, and what this kernel waits for"
+//       WHY:   aheadBytes = "the kernel in front may read weights up to its end: more than 72 bytes a thread would hold up what it writes, and what this kernel waits for"
 func.func @behind(%x: tensor<?x4096xf16>, %q: tensor<4096x4096xi4>, %s: tensor<32x4096xf16>, %r: tensor<4096x28672xi4>, %t: tensor<32x28672xf16>, %e: tensor<?x4096xf16>, %g: tensor<?x28672xf16>) -> tensor<?x28672xf16> attributes {gptq.max_m = 1 : i64} {
   %y = arith.addf %x, %x : tensor<?x4096xf16>
   %0 = gptq.dequant_matmul ins(%y, %q, %s : tensor<?x4096xf16>, tensor<4096x4096xi4>, tensor<32x4096xf16>) outs(%e : tensor<?x4096xf16>) {bits = 4, group_size = 128, zero_point = 8} -> tensor<?x4096xf16>

@@ -35,12 +35,18 @@ inline constexpr llvm::StringLiteral kAheadAttr = "gptq.ahead";
 /// its branches is taken in every workgroup.
 inline constexpr llvm::StringLiteral kRolesAttr = "gptq.roles";
 
+/// Through a ring: the largest number of rows whose scales are applied to sums
+/// in sixteen warps.
+inline constexpr int64_t kMaxHoistedRows = 32;
+
 /// How many places of a ring a round has, for each turn, where scales of many
 /// rows are applied to sums: those of each part are registers of their own.
 /// Four where weights of the next part are unpacked ahead, for those of a
 /// round's first part are not. 0: as many as there are.
 inline int64_t fewPlaces(int64_t rows, bool hoists) {
-  return !hoists || rows <= 16 ? 0 : rows <= 32 ? 2 : 4;
+  return !hoists || rows <= kMaxHoistedRows / 2 ? 0
+         : rows <= kMaxHoistedRows              ? 2
+                                                : 4;
 }
 
 /// Of `places` of a ring that one turn has, those of one round: all, so that

@@ -52,9 +52,10 @@ def NVVMFormRingsPass : InterfacePass<"gptq-nvvm-form-rings", "::mlir::FunctionO
     reads (`gptq.image` on the `gptq.group_dot`): there two activations of each of four threads follow each other, in memory eight of one, and
     `stmatrix` exchanges them. While eight warps or fewer multiply more than 32 rows, eight more feed them: two copy activations, four order them.
     Three barriers for each place (`mbarrier`) say that activations have landed, that all is there and in order, and that
-    everyone has multiplied what was there. Registers that those who feed do not need go to those who multiply (`nvvm.setmaxregister`).
+    everyone has multiplied what was there. Registers that those who feed do not need go to those who multiply (`nvvm.setmaxregister`), but for
+    sixteen warps with more than 32 rows.
     The loop is unrolled over all places, so that the address of a place is a constant; over two for each turn, where scales are applied to the
-    sums of more than 16 rows; over four with more than 32 rows, and the weights of all of these but the first are unpacked ahead (`gptq.ahead`).
+    sums of more than 16 rows; over four with more than 32 rows, and eight warps or fewer unpack the weights of all of these but the first ahead (`gptq.ahead`).
     All that follows the loop is left to the threads that multiply; what they allocate there
     may lie where the ring was (`gptq.after_others`), behind a barrier of theirs. A loop whose operands do not
     go through a ring is left alone and reported as a missed remark.
